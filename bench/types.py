@@ -1,0 +1,119 @@
+"""The few types that datasets, methods and metrics exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One question: where in this image is the evidence for this class?
+
+    Attributes
+    ----------
+    id : str
+        Unique within the data set and stable between runs, e.g. ``"000012/cat"``.
+    image_id : str
+        Cases with the same image share it; the bootstrap resamples images.
+    class_name : str
+        Name of the class asked about, ``""`` where only the prediction is known.
+    target : tuple of int
+        Output indices that together are the class; ``()`` asks for the predicted class.
+    load : callable
+        ``load() -> (image, masks)``: uint8 tensor (3, H, W) in original pixels and bool tensor
+        (M, H, W), one mask per box, or None. Raises OSError or ValueError for a bad picture. Picklable.
+    boxes : Tensor, shape (M, 4)
+        Instances of the class, float32 xyxy in original pixels; x1, y1 exclusive (x1 - x0 = width).
+    other_boxes : Tensor, shape (L, 4)
+        Objects of other classes, same coordinates.
+    difficult : Tensor, shape (M,), bool
+        VOC's flag per box.
+    """
+
+    id: str
+    image_id: str
+    class_name: str
+    target: tuple[int, ...]
+    load: Callable[[], tuple[Tensor, Tensor | None]]
+    boxes: Tensor
+    other_boxes: Tensor
+    difficult: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Cases as the network sees them; all lists have one entry per case.
+
+    Attributes
+    ----------
+    images : Tensor, shape (N, C, H, W)
+        Normalized network input.
+    ids, image_ids, class_names : list of str
+        As in `Case`.
+    targets : list of tuple of int
+        Output indices of the asked class; never empty here (the prediction is filled in).
+    boxes, other_boxes : list of Tensor, shape (M, 4)
+        float32 xyxy in INPUT pixels, not rounded.
+    masks : list of (Tensor or None), shape (M, H, W)
+        Instance masks in input pixels, bool.
+    original_boxes, original_masks : list
+        The same in ORIGINAL pixels.
+    difficult : list of Tensor, shape (M,)
+        VOC's flag per box.
+    sizes : list of (int, int)
+        Original (height, width).
+    to_input : list of (float, float, float, float)
+        (sx, sy, tx, ty): x_input = sx * x_original + tx and y likewise, on continuous
+        coordinates where pixel i covers [i, i + 1).
+    """
+
+    images: Tensor
+    ids: list[str]
+    image_ids: list[str]
+    class_names: list[str]
+    targets: list[tuple[int, ...]]
+    boxes: list[Tensor]
+    other_boxes: list[Tensor]
+    masks: list[Tensor | None]
+    original_boxes: list[Tensor]
+    original_masks: list[Tensor | None]
+    difficult: list[Tensor]
+    sizes: list[tuple[int, int]]
+    to_input: list[tuple[float, float, float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer's activations and d score / d activations, each (N, K, *spatial)."""
+
+    acts: Tensor
+    grads: Tensor
+
+
+class UserError(Exception):
+    """A mistake the user can mend: printed as one line, exit status 2, no traceback."""
+
+
+def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
+    """Explained score: the target's logit, logsumexp over a group's logits.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, C)
+    targets : sequence of N tuples of int
+
+    Returns
+    -------
+    Tensor, shape (N,)
+    """
+    return torch.stack([logits[i, list(group)].logsumexp(0) for i, group in enumerate(targets)])
+
+
+def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
+    """Softmax probability of each target, summed over its group; shape (N,), range 0 to 1."""
+    probability = logits.float().softmax(1)
+    return torch.stack([probability[i, list(group)].sum() for i, group in enumerate(targets)])
