@@ -66,6 +66,8 @@ class Batch:
         VOC's flag per box.
     sizes : list of (int, int)
         Original (height, width).
+    black : Tensor, shape (C,)
+        Black in normalized space.
     to_input : list of (float, float, float, float)
         (sx, sy, tx, ty): x_input = sx * x_original + tx and y likewise, on continuous
         coordinates where pixel i covers [i, i + 1).
@@ -84,6 +86,7 @@ class Batch:
     difficult: list[Tensor]
     sizes: list[tuple[int, int]]
     to_input: list[tuple[float, float, float, float]]
+    black: Tensor
 
 
 @dataclass(frozen=True, eq=False)

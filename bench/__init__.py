@@ -1,0 +1,1 @@
+"""cam-bench: which class activation map shows best where a CNN's evidence is."""
