@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,6 +96,33 @@ class Layer:
 
     acts: Tensor
     grads: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """A method or metric with its parameters bound.
+
+    Attributes
+    ----------
+    name : str
+        Its key in the config.
+    call : callable
+    wants : tuple of str
+        Names of the arguments it takes from the runner.
+    about : dict
+        Version, unit, direction: the sidecar in its yaml.
+    parameters : dict
+        Everything else in its node, with ``_target_``.
+    relu : bool
+        Whether the runner puts a ReLU behind it.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    wants: tuple[str, ...]
+    about: dict[str, Any]
+    parameters: dict[str, Any]
+    relu: bool
 
 
 class UserError(Exception):

@@ -1,0 +1,150 @@
+"""From config nodes to callables; with __main__ the only module that knows Hydra."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+from bench.types import Part, UserError
+
+CONF = Path(__file__).parent / "conf"
+GROUPS = ("method", "metric", "model", "dataset", "experiment")
+SEVERAL = ("method", "metric")
+ALLOWED = ("methods.", "metrics.", "bench.")
+
+# What the runner hands to a method or metric, by parameter name.
+GIVEN_TO_METHOD = ("acts", "grads", "images", "ids", "targets", "score")
+GIVEN_TO_METRIC = ("heatmaps", "batch", "score")
+
+
+def options(group: str) -> list[str]:
+    """Names of a config group, sorted."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Check the names on the command line before Hydra sees them: its own messages leave out lists.
+
+    Raises
+    ------
+    UserError
+        An unknown name (with the nearest ones), or a list where one name is meant.
+    """
+    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    if any(word.startswith("=") for word in words):
+        raise UserError("an override needs a name before its =")
+    try:
+        overrides = OverridesParser.create().parse_overrides(words)
+    except HydraException as error:
+        raise UserError(one_line(error)) from error
+    for override in overrides:
+        group = override.key_or_group
+        if group not in GROUPS or override.is_delete():
+            continue
+        value = override.value()
+        if override.is_sweep_override() and not {"-m", "--multirun"} & set(arguments):
+            listed = override.get_value_element_as_str()
+            together = f"'{group}=[{listed}]' (one shared pass), or " if group in SEVERAL else ""
+            raise UserError(f"{group}={listed} is several values: write {together}-m {group}={listed} to sweep")
+        choices = list(value.list) if override.is_sweep_override() and hasattr(value, "list") else [value]
+        for choice in choices:
+            if isinstance(choice, list) and group not in SEVERAL:
+                raise UserError(f"{group}= takes one name, not a list; sweep with: -m {group}={','.join(map(str, choice))}")
+            for name in choice if isinstance(choice, list) else [choice]:
+                check_name(group, name)
+
+
+def check_name(group: str, name: Any) -> None:
+    """Raise UserError, with the nearest names, unless `name` is an option of the group."""
+    known = options(group)
+    text = str(getattr(name, "text", name))
+    if name is None or text in known:
+        return
+    raise UserError(f"unknown {group} {text!r}; {did_you_mean(text, known)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``did you mean a, b?`` or, where nothing is near, the whole list."""
+    known = list(known)
+    near = get_close_matches(name, known, 3, 0.5)
+    return f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain dicts and lists, interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def resolve(target: Any) -> Callable[..., Any]:
+    """Find the function that a ``_target_`` names, in this program's own modules only.
+
+    Raises
+    ------
+    UserError
+        It is missing, lies elsewhere, or does not exist.
+    """
+    if not isinstance(target, str) or not target.startswith(ALLOWED):
+        raise UserError(f"_target_={target} is refused: a config may only name functions in {', '.join(ALLOWED)}")
+    try:
+        return get_method(target)
+    except (ImportError, ValueError, HydraException) as error:
+        raise UserError(f"_target_={target} does not exist") from error
+
+
+def bind(name: str, node: DictConfig | dict[str, Any], given: Sequence[str] = ()) -> Part:
+    """Bind a node's parameters to its target, so that a wrong one fails now and not on image 40,000.
+
+    Raises
+    ------
+    UserError
+        A parameter that does not exist or is missing.
+    """
+    if node is None or not hasattr(node, "items"):
+        raise UserError(f"{name} is not a config node with a _target_")
+    parameters = dict(plain(node))
+    about, relu = parameters.pop("about", None) or {}, parameters.pop("relu", True)
+    function = resolve(parameters.get("_target_"))
+    arguments = {key: value for key, value in parameters.items() if key != "_target_"}
+    signature = inspect.signature(function)
+    accepted = [key for key in signature.parameters if key not in given]
+    for key in arguments:
+        if key not in accepted:
+            raise UserError(f"{name} has no parameter {key!r}; {did_you_mean(key, accepted)}")
+    wants = tuple(key for key in given if key in signature.parameters)
+    for key, parameter in signature.parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:
+            raise UserError(f"{name} needs {key}=")
+    return Part(name, partial(function, **arguments), wants, dict(about), parameters, bool(relu))
+
+
+def bind_all(node: DictConfig | dict[str, Any], given: Sequence[str]) -> list[Part]:
+    """Bind every member of a multi-select group."""
+    return [bind(str(name), member, given) for name, member in node.items()]
+
+
+def build(node: DictConfig | dict[str, Any], **more: Any) -> Any:
+    """Call a single node's target (a data set, a model); what it does not take of `more` is left out."""
+    values = dict(plain(node))
+    function = resolve(values.get("_target_"))
+    taken = inspect.signature(function).parameters
+    if "name" not in taken:
+        values.pop("name", None)
+    missing = [key for key, value in values.items() if value == "???"]
+    if missing:
+        raise UserError(f"{node['name']} needs {missing[0]}=")
+    defaults = {key: value for key, value in more.items() if key in taken}
+    return bind(str(node["name"]), {**defaults, **values}).call()

@@ -1,0 +1,54 @@
+"""From a method's raw output to a heatmap at input size, with the reason where it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from bench.types import Batch, Layer, Part
+
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def native_map(method: Part, layer: Layer | None, batch: Batch, score: Any) -> Tensor:
+    """Run a method on a batch: (N, *spatial) at the layer's size, float32, after ReLU where the method wants one.
+
+    Raises
+    ------
+    ValueError
+        The method's output has another shape than its contract says.
+    """
+    given: dict[str, Any] = {"images": batch.images, "ids": batch.ids, "targets": batch.targets, "score": score}
+    spatial: Sequence[int] = batch.images.shape[2:]
+    if layer is not None:
+        given |= {"acts": layer.acts, "grads": layer.grads}
+        spatial = layer.acts.shape[2:]
+    native = method.call(**{name: given[name] for name in method.wants}).detach().float()
+    if tuple(native.shape) != (len(batch.ids), *spatial):
+        raise ValueError(f"{method.name} gave {tuple(native.shape)} instead of {(len(batch.ids), *spatial)}")
+    return native.clamp(min=0) if method.relu else native
+
+
+def degenerate(native: Tensor) -> list[str]:
+    """Why each map (N, *spatial) says nothing: ``nonfinite``, ``zero``, ``constant``, or ``""`` where it does."""
+    flat = native.flatten(1)
+    finite = flat.isfinite().all(1)
+    constant = flat.amax(1) == flat.amin(1)
+    zero = constant & (flat[:, 0] == 0)
+    return [
+        "" if f and not c else "nonfinite" if not f else "zero" if z else "constant"
+        for f, c, z in zip(finite.tolist(), constant.tolist(), zero.tolist(), strict=True)
+    ]
+
+
+def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (N, *spatial) at input size, linear in each axis, align_corners=False; non-finite maps become zeros."""
+    finite = native.flatten(1).isfinite().all(1).view(-1, *[1] * (native.ndim - 1))
+    native = torch.where(finite, native, 0)
+    if tuple(native.shape[1:]) == tuple(size):
+        return native
+    return interpolate(native[:, None], list(size), mode=MODES[len(size)], align_corners=False)[:, 0]

@@ -1,0 +1,153 @@
+"""What a run has to compute: the cases, the jobs (method x layer) and where their results go."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.models import Network
+from bench.store import CONFIG, hash_key, safe_name, write_text
+from bench.types import Case, Part, UserError
+
+NO_LAYER = "-"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One method at one layer, and the folder of its results."""
+
+    method: Part
+    layer: str
+    folder: Path
+    key: str
+    config: dict[str, Any]
+
+
+def seeded_order(ids: Sequence[str], seed: int) -> list[int]:
+    """Indices in a pseudo-random order that depends on the seed and the ids alone, not on their order."""
+    return sorted(range(len(ids)), key=lambda i: hashlib.sha256(f"{seed}/{ids[i]}".encode()).hexdigest())
+
+
+def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: str | int) -> list[Case]:
+    """Seeded subset of the cases, in their order, with the asked target.
+
+    Raises
+    ------
+    UserError
+        There are none, or `limit` or `target` makes no sense.
+    """
+    if not cases:
+        raise UserError("the data set holds no cases; widen its selection")
+    ids = [case.id for case in cases]
+    if len(set(ids)) < len(ids):
+        raise ValueError("two cases of the data set have one id")
+    if limit is not None:
+        if not isinstance(limit, int) or limit < 1:
+            raise UserError(f"limit={limit} leaves nothing to do; give a number of cases from 1, or null for all")
+        cases = [cases[i] for i in sorted(seeded_order(ids, seed)[:limit])]
+    if target == "label":
+        return list(cases)
+    if target == "predicted":
+        return [replace(case, target=()) for case in cases]
+    if isinstance(target, int) and target >= 0:
+        return [replace(case, target=(target,)) for case in cases]
+    raise UserError(f"target={target} is unknown; it takes label, predicted or an output index")
+
+
+def check_targets(cases: Sequence[Case], classes: int) -> None:
+    """Raise UserError where a case asks for an output that the network does not have."""
+    for case in cases:
+        if case.target and max(case.target) >= classes:
+            raise UserError(f"case {case.id} asks for output {max(case.target)}, but the network has {classes} outputs")
+
+
+def gallery_cases(cases: Sequence[Case], number: int, seed: int) -> set[str]:
+    """Ids of the cases to show: in seeded order, the classes in turn."""
+    seen: dict[str, int] = {}
+    turns = []
+    for i in seeded_order([case.id for case in cases], seed):
+        name = cases[i].class_name
+        seen[name] = seen.get(name, 0) + 1
+        turns.append((seen[name], i))
+    return {cases[i].id for _, i in sorted(turns)[:number]}
+
+
+def fingerprint(cases: Sequence[Case]) -> str:
+    """Hash of every case's id, target and boxes."""
+    return hash_key([[c.id, c.target, c.boxes.tolist(), c.other_boxes.tolist()] for c in cases])
+
+
+def plan_jobs(
+    config: dict[str, Any],
+    network: Network,
+    cases: Sequence[Case],
+    methods: Sequence[Part],
+    metrics: Sequence[Part],
+    layers: Sequence[str],
+    geometry: str,
+) -> tuple[list[Job], str]:
+    """Every method at every layer (a control that looks at no layer once), with keys; and the protocol's hash.
+
+    The protocol is everything that changes numbers except method and layer: what shares it can be compared.
+    The key adds method and layer. Batch size, device and shards are in neither.
+    """
+    dataset = {**config["dataset"]}
+    if dataset.get("root"):
+        dataset["root"] = str(Path(dataset["root"]).expanduser().resolve())
+    measured = {part.name: {**part.parameters, "about": part.about} for part in metrics}
+    protocol = {
+        "format": 1,
+        "dataset": dataset,
+        "cases": fingerprint(cases),
+        "limit": config["limit"],
+        "seed": config["seed"],
+        "chunk": config["chunk"],
+        "target": config["target"],
+        "geometry": geometry,
+        "input": vars(network.spec),
+        "model": network.name,
+        "weights": network.weights_hash,
+        "precision": "float32",
+        "metrics": {name: {k: v for k, v in m.items() if k != "about"} for name, m in measured.items()},
+        "versions": {part.name: part.about.get("version", 0) for part in metrics},
+    }
+    protocol_key = hash_key(protocol)
+    jobs = []
+    for method in methods:
+        for layer in layers if "acts" in method.wants or "grads" in method.wants else [NO_LAYER]:
+            asked = {**method.parameters, "version": method.about.get("version", 0), "relu": method.relu}
+            key = hash_key([protocol, method.name, asked, layer])
+            name = f"{safe_name(method.name)}@{safe_name(layer)}-{key}"
+            folder = Path(config["out"]) / safe_name(dataset["name"]) / safe_name(network.name) / name
+            description = {
+                "dataset": dataset["name"],
+                "model": network.name,
+                "weights": network.weights,
+                "method": method.name,
+                "layer": layer,
+                "layer_index": layers.index(layer) if layer in layers else -1,
+                "key": key,
+                "protocol": protocol_key,
+                "cases": len(cases),
+                "chunk": config["chunk"],
+                "seed": config["seed"],
+                "metrics": measured,
+                "method_parameters": asked,
+                "protocol_parameters": protocol,
+            }
+            jobs.append(Job(method, layer, folder, key, description))
+    return jobs, protocol_key
+
+
+def write_configs(jobs: Sequence[Job]) -> None:
+    """Put each job's `_config.yaml` into its folder."""
+    for job in jobs:
+        text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
+        path = job.folder / CONFIG
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)

@@ -1,0 +1,102 @@
+"""Where numbers come from: versions, commit, device, batch sizes, seconds, pictures left out."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.plan import Job
+from bench.store import PROVENANCE, read_chunk, read_provenance, write_json
+
+PACKAGES = ("cam-bench", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "pandas", "pyarrow")
+CPU_SCORE_BATCH, GPU_SCORE_BATCH = 4, 128
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """Commit of the checkout this program runs from, with ``+`` where files were changed; None outside one."""
+    folder = Path(__file__).parent
+    try:
+        asked = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        commit = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        asked = ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"]
+        changed = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def start_provenance(jobs: Sequence[Job], config: dict[str, Any], device: torch.device) -> dict[Path, tuple[int, int]]:
+    """Batch sizes (cases, perturbed images) for each job's folder.
+
+    A folder that was begun earlier keeps its sizes: rounding depends on them, and a resumed run must
+    give the same bytes as an undisturbed one.
+    """
+    automatic = GPU_SCORE_BATCH if device.type == "cuda" else CPU_SCORE_BATCH
+    fresh = (int(config["batch"]), int(config["score_batch"] or automatic))
+    sizes = {}
+    for job in jobs:
+        known = read_provenance(job.folder)
+        try:
+            sizes[job.folder] = (int(known["batch"]), int(known["score_batch"]))
+            if min(sizes[job.folder]) < 1:
+                raise ValueError("batch sizes must be positive")
+        except (KeyError, TypeError, ValueError):
+            sizes[job.folder] = fresh
+            facts = {
+                "batch": fresh[0],
+                "score_batch": fresh[1],
+                "device": device_name(device),
+                "precision": "float32",
+                "threads": torch.get_num_threads(),
+                "versions": versions(),
+                "git_commit": git_commit(),
+                "command": sys.argv,
+            }
+            write_json(job.folder / PROVENANCE, facts)
+    return sizes
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def finish_provenance(jobs: Sequence[Job]) -> None:
+    """Add what the chunks say of themselves: how many there are, seconds spent, pictures left out."""
+    for job in jobs:
+        skipped: list[dict[str, str]] = []
+        seconds: dict[str, float] = {}
+        chunks = 0
+        for path in sorted(job.folder.glob("chunk-*.parquet")):
+            try:
+                _, note = read_chunk(path, [])
+            except (ValueError, OSError):
+                continue
+            chunks += 1
+            skipped += note["skipped"]
+            for name, value in note["seconds"].items():
+                seconds[name] = round(seconds.get(name, 0.0) + value, 3)
+        facts = {**read_provenance(job.folder), "chunks": chunks, "seconds": seconds, "skipped": skipped}
+        if facts != read_provenance(job.folder):
+            write_json(job.folder / PROVENANCE, facts)

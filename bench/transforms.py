@@ -1,0 +1,133 @@
+"""From original pixels to network input, for image, boxes and masks together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from bench.types import Batch, Case
+
+GEOMETRIES = ("stretch", "center_crop", "pad")
+MIN_VISIBLE = 0.2
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1."""
+
+    size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One case, decoded and transformed; fields as in `Batch`."""
+
+    case: Case
+    image: Tensor
+    boxes: Tensor
+    other_boxes: Tensor
+    masks: Tensor | None
+    original_masks: Tensor | None
+    difficult: Tensor
+    size: tuple[int, int]
+    to_input: tuple[float, float, float, float]
+
+
+def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size to resize to, and the (top, left) of the input window in it (negative where it is padded)."""
+    size = spec.size
+    if geometry == "stretch":
+        return (size, size), (0, 0)
+    short, long = min(height, width), max(height, width)
+    target = spec.resize / short if geometry == "center_crop" else size / long
+    resized = (max(1, round(height * target)), max(1, round(width * target)))
+    return resized, ((resized[0] - size) // 2, (resized[1] - size) // 2)
+
+
+def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
+    """Decode a case's picture and bring it, its boxes and its masks to the network's input.
+
+    Parameters
+    ----------
+    case : Case
+    spec : InputSpec
+    geometry : {"stretch", "center_crop", "pad"}
+        stretch cuts nothing away and ignores the aspect ratio; center_crop is the classifier's own
+        transform; pad keeps both, with the mean colour around.
+
+    Returns
+    -------
+    Sample
+        Boxes are clipped to the input; one of which under 20 % is left is dropped.
+
+    Raises
+    ------
+    OSError, ValueError
+        The picture cannot be decoded.
+    """
+    image, masks = case.load()
+    height, width = image.shape[-2:]
+    (new_height, new_width), (top, left) = placement(height, width, spec, geometry)
+    scale_x, scale_y = new_width / width, new_height / height
+    window = (top, left, spec.size, spec.size)
+
+    pixels = F.resize(image, [new_height, new_width], InterpolationMode(spec.interpolation), antialias=True)
+    mean = torch.tensor(spec.mean).view(-1, 1, 1)
+    values = (F.to_dtype(pixels, torch.float32, scale=True) - mean) / torch.tensor(spec.std).view(-1, 1, 1)
+    values = F.crop(values, *window)
+
+    boxes, kept = move_boxes(case.boxes, (height, width), (new_height, new_width), window)
+    other_boxes, _ = move_boxes(case.other_boxes, (height, width), (new_height, new_width), window)
+    moved_masks = None
+    if masks is not None:
+        moved_masks = F.crop(F.resize(tv_tensors.Mask(masks[kept]), [new_height, new_width]), *window).as_subclass(Tensor)
+    return Sample(
+        case, values, boxes, other_boxes, moved_masks, masks, case.difficult[kept], (height, width),
+        (scale_x, scale_y, -float(left), -float(top)),
+    )  # fmt: skip
+
+
+def move_boxes(
+    boxes: Tensor, size: tuple[int, int], new_size: tuple[int, int], window: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Boxes in input pixels, clipped, and which of them were kept (at least 20 % of their area is inside)."""
+    if not len(boxes):
+        return boxes.new_zeros((0, 4)), torch.zeros(0, dtype=torch.bool)
+    whole = F.resize(tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=size), list(new_size))
+    area = (whole[:, 2] - whole[:, 0]) * (whole[:, 3] - whole[:, 1])
+    inside = F.crop(whole, *window)
+    left_over = (inside[:, 2] - inside[:, 0]).clamp(min=0) * (inside[:, 3] - inside[:, 1]).clamp(min=0)
+    kept = (left_over >= MIN_VISIBLE * area) & (left_over > 0)
+    return inside.as_subclass(Tensor)[kept], kept.as_subclass(Tensor)
+
+
+def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) -> Batch:
+    """Put samples into one batch on the device; targets are the cases' own, still empty where not known."""
+    mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+    cases = [sample.case for sample in samples]
+    return Batch(
+        images=torch.stack([sample.image for sample in samples]).to(device),
+        ids=[case.id for case in cases],
+        image_ids=[case.image_id for case in cases],
+        class_names=[case.class_name for case in cases],
+        targets=[case.target for case in cases],
+        boxes=[sample.boxes.to(device) for sample in samples],
+        other_boxes=[sample.other_boxes.to(device) for sample in samples],
+        masks=[None if sample.masks is None else sample.masks.to(device) for sample in samples],
+        original_boxes=[case.boxes.to(device) for case in cases],
+        original_masks=[None if s.original_masks is None else s.original_masks.to(device) for s in samples],
+        difficult=[sample.difficult.to(device) for sample in samples],
+        sizes=[sample.size for sample in samples],
+        to_input=[sample.to_input for sample in samples],
+        black=(-mean / std).to(device),
+    )
