@@ -48,10 +48,11 @@ def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[
     size = spec.size
     if geometry == "stretch":
         return (size, size), (0, 0)
-    short, long = min(height, width), max(height, width)
-    target = spec.resize / short if geometry == "center_crop" else size / long
-    resized = (max(1, round(height * target)), max(1, round(width * target)))
-    return resized, ((resized[0] - size) // 2, (resized[1] - size) // 2)
+    # Rounded as torchvision's Resize and CenterCrop do, so that center_crop equals the weights' own transform.
+    shortest, longest = min(height, width), max(height, width)
+    wanted, known = (spec.resize, shortest) if geometry == "center_crop" else (size, longest)
+    resized = (max(1, int(wanted * height / known)), max(1, int(wanted * width / known)))
+    return resized, (round((resized[0] - size) / 2), round((resized[1] - size) / 2))
 
 
 def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
