@@ -1,0 +1,1 @@
+"""CAM methods: plain functions of one layer's activations and gradients; `bench/conf/method` is the list of names."""

@@ -1,0 +1,221 @@
+"""Each entropy estimator against its public namesake, on made and on real feature maps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from skimage.filters.rank import entropy as rank_entropy
+from skimage.measure import shannon_entropy
+from skimage.morphology import ball, disk
+
+from methods.entropy import ESTIMATORS, entropy, feature_entropy, grad_entropy
+
+LAYERS = ("blocks.1.0.bn1.act", "blocks.3.0.bn2.act", "blocks.6.0.bn2.act", "bn2.act")
+
+
+def histogram_reference(x, bins=256):
+    return scipy.stats.entropy(np.histogram(x, bins)[0], base=2)
+
+
+def softmax_reference(x):
+    share = np.exp(x.astype(np.float64) - x.max())
+    return scipy.stats.entropy(share.ravel(), base=2)
+
+
+REFERENCE = {
+    "histogram": histogram_reference,
+    "value": lambda x: shannon_entropy(x, base=2),
+    "magnitude": lambda x: scipy.stats.entropy(np.abs(x.astype(np.float64)).ravel(), base=2) if x.any() else 0.0,
+    "softmax": softmax_reference,
+}
+
+
+def by_channel(reference, x):
+    return np.array([[reference(channel.numpy()) for channel in case] for case in x])
+
+
+def made(shape=(3, 5, 14, 17), dtype=torch.float64, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("estimator", REFERENCE)
+@pytest.mark.parametrize("kind", ["acts", "grads"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_real_maps(real_layers, layer, kind, estimator):
+    x = getattr(real_layers[layer], kind)
+    x = x[:, :: max(1, x.shape[1] // 60)]
+    expected = by_channel(REFERENCE[estimator], x)
+    np.testing.assert_allclose(entropy(x, estimator=estimator), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        entropy(x.double(), estimator=estimator), by_channel(REFERENCE[estimator], x.double()), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("estimator", REFERENCE)
+@pytest.mark.parametrize("shape", [(3, 5, 14, 17), (2, 3, 6, 5, 4), (2, 3, 40), (1, 1, 1, 1)])
+def test_made_maps_of_any_rank(estimator, shape):
+    x = made(shape).mul(3).round(decimals=1)  # one decimal: `value` finds equal values
+    np.testing.assert_allclose(entropy(x, estimator=estimator), by_channel(REFERENCE[estimator], x), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bins", [2, 7, 100, 256, 1000])
+def test_values_on_and_beside_the_bin_edges(dtype, bins):
+    kind = np.float32 if dtype is torch.float32 else np.float64
+    channels = []
+    for seed in range(20):
+        low, high = np.sort(np.random.default_rng(seed).normal(size=2) * 10.0 ** (seed - 10)).astype(kind)
+        edge = np.linspace(low, high, bins + 1, dtype=kind)
+        values = np.concatenate([edge, np.nextafter(edge, -np.inf), np.nextafter(edge, np.inf)])
+        channels.append(values.clip(low, high))
+    x = torch.from_numpy(np.stack(channels))[None]
+    np.testing.assert_allclose(entropy(x, bins=bins), by_channel(lambda c: histogram_reference(c, bins), x), atol=1e-5)
+
+
+def local_reference(channel, radius):
+    low, high = channel.min(), channel.max()
+    level = np.floor((channel - low) / (high - low) * 256).clip(0, 255).astype(np.uint8)
+    return rank_entropy(level, disk(radius) if channel.ndim == 2 else ball(radius))
+
+
+@pytest.mark.parametrize(
+    "shape,radius",
+    [((2, 3, 14, 17), 1), ((2, 3, 14, 17), 2), ((1, 2, 9, 8), 5), ((1, 2, 7, 7), 10), ((2, 2, 5, 6, 7), 2)],
+)
+def test_local_equals_rank_entropy(shape, radius):
+    x = torch.from_numpy(np.random.default_rng(1).integers(0, 6, shape)).double() / 5
+    expected = np.array([[local_reference(channel.numpy(), radius) for channel in case] for case in x])
+    np.testing.assert_allclose(entropy(x, estimator="local", radius=radius), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["acts", "grads"])
+def test_local_on_a_real_map(real_layers, kind):
+    x = getattr(real_layers["blocks.3.0.bn2.act"], kind)[:, :40].double()
+    x = x[x.flatten(2).amax(2) > x.flatten(2).amin(2)][None]
+    expected = np.array([[local_reference(channel.numpy(), 2) for channel in case] for case in x])
+    np.testing.assert_allclose(entropy(x, estimator="local", radius=2), expected, atol=1e-9)
+
+
+def test_local_bins_are_levels():
+    x = torch.tensor([0.0, 0.4, 0.6, 1.0]).view(1, 1, 4)
+    # two levels 0 0 1 1: one neighbour on each side, so windows 00, 001, 011, 11
+    third = scipy.stats.entropy([1, 2], base=2)
+    np.testing.assert_allclose(entropy(x, estimator="local", bins=2, radius=1)[0, 0], [0, third, third, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_constant_and_dead_channels(estimator):
+    x = torch.stack([torch.zeros(6, 8), torch.full((6, 8), -3.7), torch.full((6, 8), 1e-30)])[None]
+    h = entropy(x, estimator=estimator)
+    if estimator in ("magnitude", "softmax"):
+        full = math.log2(48)
+        expected = torch.tensor([[0.0 if estimator == "magnitude" else full, full, full]])
+        torch.testing.assert_close(h, expected)
+    else:
+        assert torch.equal(h, torch.zeros_like(h))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_base_changes_the_unit(estimator):
+    x = made()
+    bits, nats = (entropy(x, estimator=estimator, base=base) for base in (2, math.e))
+    torch.testing.assert_close(bits * math.log(2), nats)
+    assert nats.max() > 0.5
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_channel_is_nan_and_harms_no_other(estimator, bad):
+    x = made()
+    clean = entropy(x, estimator=estimator)
+    x[1, 2, 3, 4] = bad
+    h = entropy(x, estimator=estimator)
+    assert h[1, 2].isnan().all()
+    keep = torch.ones(3, 5, dtype=torch.bool)
+    keep[1, 2] = False
+    assert torch.equal(h[keep], clean[keep])
+
+
+def test_negative_zero_equals_zero():
+    x = torch.tensor([0.0, -0.0, 1.0, 1.0]).view(1, 1, 2, 2)
+    assert entropy(x, estimator="value").item() == 1.0
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_more_rows_than_one_block(estimator):
+    x = made((2, 700, 7, 7))  # 1,024 rows of 256 bins make a block
+    whole = entropy(x, estimator=estimator)
+    assert torch.equal(whole[1, 650:653], entropy(x[1:, 650:653], estimator=estimator)[0])
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_as_float32(estimator, dtype):
+    x = made(dtype=dtype)
+    assert torch.equal(entropy(x, estimator=estimator), entropy(x.float(), estimator=estimator))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_strided_input_and_a_graph_do_no_harm(estimator):
+    x = made((3, 14, 17, 5)).permute(0, 3, 1, 2)
+    expected = entropy(x.contiguous(), estimator=estimator)
+    assert torch.equal(entropy(x, estimator=estimator), expected)
+    assert torch.equal(entropy(x.requires_grad_(), estimator=estimator), expected)
+
+
+@pytest.mark.parametrize(
+    "wrong,message",
+    [
+        ({"estimator": "shannon"}, "choose one of histogram"),
+        ({"bins": 1}, "bins must be"),
+        ({"base": 1}, "base must be"),
+        ({"radius": 0}, "radius must be"),
+    ],
+)
+def test_wrong_parameters(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        entropy(made(), **wrong)
+
+
+@pytest.mark.parametrize("estimator", REFERENCE)
+def test_maps_are_the_papers_equations(tiny_layer, estimator):
+    acts, grads = tiny_layer.acts, tiny_layer.grads
+    for weights_of, actual in (
+        (grads, grad_entropy(acts, grads, estimator=estimator)),
+        (acts, feature_entropy(acts, estimator=estimator)),
+    ):
+        weights = by_channel(REFERENCE[estimator], weights_of)
+        expected = np.zeros_like(actual)
+        for n, k in np.ndindex(*weights.shape):
+            expected[n] += weights[n, k] * acts[n, k].numpy()
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_local_weight_is_a_map(tiny_layer):
+    acts, grads = tiny_layer.acts, tiny_layer.grads
+    weights = entropy(grads, estimator="local", radius=3)
+    expected = sum(weights[:, k] * acts[:, k] for k in range(acts.shape[1]))
+    torch.testing.assert_close(grad_entropy(acts, grads, estimator="local", radius=3), expected)
+
+
+@pytest.mark.parametrize("estimator", ["histogram", "local"])
+def test_signed_weights_follow_the_mean_gradient(tiny_layer, estimator):
+    acts, grads = tiny_layer.acts, tiny_layer.grads
+    positive = (grads.mean((2, 3)) > 0)[..., None, None]
+    assert positive.any() and not positive.all()
+    split = [grad_entropy(acts * part, grads, estimator=estimator) for part in (positive, ~positive)]
+    torch.testing.assert_close(grad_entropy(acts, grads, estimator=estimator, signed=True), split[0] - split[1])
+
+
+def test_gradient_before_global_pooling_is_constant(real_layers):
+    layer = real_layers["bn2.act"]  # followed by global average pooling and a linear layer
+    positions = layer.acts[0, 0].numel()
+    for estimator in ("histogram", "value"):
+        assert not entropy(layer.grads, estimator=estimator).any()
+        assert not grad_entropy(layer.acts, layer.grads, estimator=estimator).any()
+    magnitude = entropy(layer.grads, estimator="magnitude")
+    torch.testing.assert_close(magnitude, torch.full_like(magnitude, math.log2(positions)))
