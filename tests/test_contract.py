@@ -1,0 +1,168 @@
+"""The contract of every yaml in conf/: a new method or metric is tested by existing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from bench.capture import capture
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options
+from bench.heatmaps import degenerate, native_map, upsample
+from bench.rows import metric_columns
+from bench.scorer import Scorer
+from bench.types import Batch, Layer, Part, UserError
+
+METHODS, METRICS = options("method"), options("metric")
+
+
+def load(group: str, name: str) -> dict:
+    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+
+
+def part(group: str, name: str) -> Part:
+    return bind(name, load(group, name)[name], GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
+    return nn.Sequential(*layers, *head).eval()
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    boxes = [torch.tensor([[4.0, 6, 20, 22], [30, 8, 44, 18]]), torch.tensor([[10.0, 3, 40, 20]])]
+    return Batch(
+        images=torch.randn(2, 3, 32, 48, generator=generator),
+        ids=["a/cat", "b/cat"],
+        image_ids=["a", "b"],
+        class_names=["cat", "cat"],
+        targets=[(1,), (2, 3)],
+        boxes=boxes,
+        other_boxes=[torch.zeros(0, 4), torch.tensor([[0.0, 0, 5, 5]])],
+        masks=[None, None],
+        original_boxes=[box * 2 for box in boxes],
+        original_masks=[None, None],
+        difficult=[torch.zeros(2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)],
+        sizes=[(64, 96), (64, 96)],
+        to_input=[(0.5, 0.5, 0.0, 0.0)] * 2,
+        black=torch.tensor([-2.0, -2.0, -1.8]),
+    )
+
+
+def one(batch: Batch, i: int) -> Batch:
+    fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    return Batch(**{name: value if name == "black" else value[i : i + 1] for name, value in fields.items()})
+
+
+def maps(method: Part, network: nn.Module, batch: Batch) -> Tensor:
+    captured = capture(network, batch.images, batch.targets, ["3"])
+    layer = captured.layers["3"] if {"acts", "grads"} & set(method.wants) else None
+    return native_map(method, layer, batch, Scorer(network, batch.targets, 4))
+
+
+@pytest.mark.parametrize("group", ["method", "metric"])
+def test_key_equals_stem(group: str) -> None:
+    for path in (CONF / group).glob("*.yaml"):
+        assert list(yaml.safe_load(path.read_text())) == [path.stem]
+
+
+@pytest.mark.parametrize("group", ["model", "dataset"])
+def test_single_groups_name_themselves(group: str) -> None:
+    for path in (CONF / group).glob("*.yaml"):
+        node = yaml.safe_load(path.read_text())
+        assert node["name"] == path.stem
+        assert node["_target_"].startswith("bench.")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_contract(name: str, network: nn.Module, batch: Batch) -> None:
+    method = part("method", name)
+    assert method.about["version"] >= 1
+    assert method.call.func.__doc__, "a public function needs a docstring"
+    native = maps(method, network, batch)
+    assert native.isfinite().all()
+    assert not native.requires_grad
+    assert upsample(native, (32, 48)).shape == (2, 32, 48)
+    for i in range(2):  # nothing depends on what else is in the batch
+        torch.testing.assert_close(maps(method, network, one(batch, i)), native[i : i + 1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_survives_dead_and_nonfinite_layers(name: str, network: nn.Module, batch: Batch) -> None:
+    method = part("method", name)
+    score = Scorer(network, batch.targets, 4)
+    zeros = torch.zeros(2, 8, 8, 12)
+    if "acts" not in method.wants:
+        return
+    assert degenerate(native_map(method, Layer(zeros, zeros), batch, score))[0] in ("zero", "constant")
+    broken = torch.full_like(zeros, torch.nan)
+    assert set(degenerate(native_map(method, Layer(broken, broken), batch, score))) <= {"nonfinite", "zero", "constant"}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metric_contract(name: str, network: nn.Module, batch: Batch) -> None:
+    metric = part("metric", name)
+    about = metric.about
+    assert about["version"] >= 1
+    assert about["unit"]
+    assert set(about.get("needs", [])) <= {"boxes", "score"}
+    assert ("score" in about.get("needs", [])) == ("score" in metric.wants)
+    heatmaps = torch.rand(2, 32, 48, generator=torch.Generator().manual_seed(2))
+    rows = metric_columns([metric], heatmaps, batch, Scorer(network, batch.targets, 4))
+    scalars = {key.split(".", 1)[1] for key, value in rows[0].items() if isinstance(value, float)}
+    assert set(about["higher_is_better"]) == scalars
+    assert set(about["show"]) <= scalars
+    assert set(about.get("class_mean", [])) <= scalars
+    for i in range(2):
+        alone = metric_columns([metric], heatmaps[i : i + 1], one(batch, i), Scorer(network, batch.targets[i : i + 1], 4))
+        for key, value in alone[0].items():
+            torch.testing.assert_close(torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metric_on_maps_that_say_nothing(name: str, network: nn.Module, batch: Batch) -> None:
+    for heatmaps in (torch.zeros(2, 32, 48), torch.ones(2, 32, 48)):
+        rows = metric_columns([part("metric", name)], heatmaps, batch, Scorer(network, batch.targets, 4))
+        assert rows[0]
+
+
+def test_degenerate_reasons() -> None:
+    native = torch.stack([torch.zeros(2, 2), torch.ones(2, 2), torch.eye(2), torch.full((2, 2), torch.nan)])
+    assert degenerate(native) == ["zero", "constant", "", "nonfinite"]
+    assert torch.equal(upsample(native, (4, 4))[3], torch.zeros(4, 4))
+
+
+def test_upsampling_is_bilinear_and_not_corner_aligned() -> None:
+    row = upsample(torch.tensor([[[0.0, 4.0]]]), (1, 4))[0, 0]
+    torch.testing.assert_close(row, torch.tensor([0.0, 1.0, 3.0, 4.0]))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "os.system"}, "is refused"),
+        ({"_target_": "benchmark.x"}, "is refused"),
+        ({}, "is refused"),
+        ({"_target_": "methods.gradient.nothing"}, "does not exist"),
+        ({"_target_": "methods.nothing.grad_cam"}, "does not exist"),
+        ({"_target_": "methods.gradient.grad_cam", "rleu": 1}, "has no parameter 'rleu'"),
+        (3, "not a config node"),
+    ],
+)
+def test_bind_refuses(node: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        bind("x", node, GIVEN_TO_METHOD)  # type: ignore[arg-type]
+
+
+def test_conf_is_where_the_code_says() -> None:
+    assert Path(CONF).is_dir()
+    assert {"grad_cam", "grad_entropy", "feature_entropy", "random"} <= set(METHODS)
