@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, check_overrides, one_line, plain
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, check_overrides, explain, plain
 from bench.types import UserError
 
 
@@ -55,15 +55,6 @@ def main() -> None:
         if error.filename and "logs" in Path(str(error.filename)).parts:
             fail(f"cannot write {error.filename}: {error.strerror}; choose another folder with out=DIR")
         raise
-
-
-def explain(error: BaseException) -> str:
-    """One line for an error of Hydra's or OmegaConf's: the override at fault and how to mend it."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    text = "; ".join(dict.fromkeys(one_line(cause) for cause in causes))
-    return text.replace("Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.", "")
 
 
 def fail(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -52,7 +53,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
             continue
         value = override.value()
         if override.is_sweep_override() and not {"-m", "--multirun"} & set(arguments):
-            listed = override.get_value_element_as_str()
+            listed = str(override.input_line).split("=", 1)[1]
             together = f"'{group}=[{listed}]' (one shared pass), or " if group in SEVERAL else ""
             raise UserError(f"{group}={listed} is several values: write {together}-m {group}={listed} to sweep")
         choices = list(value.list) if override.is_sweep_override() and hasattr(value, "list") else [value]
@@ -148,3 +149,34 @@ def build(node: DictConfig | dict[str, Any], **more: Any) -> Any:
         raise UserError(f"{node['name']} needs {missing[0]}=")
     defaults = {key: value for key, value in more.items() if key in taken}
     return bind(str(node["name"]), {**defaults, **values}).call()
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error of Hydra's or OmegaConf's: the override at fault and how to mend it."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    text = "; ".join(dict.fromkeys(one_line(cause) for cause in causes))
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    return f"there is no setting {unknown[1]!r}; {nearest_settings(unknown[1])}" if unknown else text
+
+
+def nearest_settings(key: str) -> str:
+    """Say what there is instead of a setting that does not exist, e.g. ``method.grad_entropy.bin``."""
+    group, _, rest = key.partition(".")
+    if group not in GROUPS or not rest:
+        settings = [str(name) for name in OmegaConf.load(CONF / "config.yaml")]
+        return did_you_mean(key, dict.fromkeys([*settings, *GROUPS]))
+    name, _, parameter = rest.partition(".")
+    if group not in SEVERAL:
+        return f"the settings of a {group} are in its yaml: python -m bench {group}=NAME --cfg job --package {group}"
+    if name not in options(group):
+        return did_you_mean(name, options(group))
+    node = OmegaConf.load(CONF / group / f"{name}.yaml")[name]
+    known = [*inspect.signature(resolve(node["_target_"])).parameters, "relu"]
+    given = GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC
+    if parameter in node:
+        return f"{name} is not part of this run; add it with {group}="
+    if parameter in known and parameter not in given:
+        return f"add it with +{key}=VALUE"
+    return did_you_mean(parameter, [key for key in known if key not in given])
