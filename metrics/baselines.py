@@ -1,0 +1,81 @@
+"""What stands in an image where its evidence was taken away."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+
+def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0, seed: int = 0) -> Tensor:
+    """Fully perturbed version of each image, in normalized space.
+
+    ====== =====================================================================================
+    zero   0 in normalized space, about the data set's mean colour
+    blur   Gaussian of ``kernel`` x ``kernel`` taps, zero padding on the normalized image (RISE)
+    black  black of the picture before normalization
+    mean   the image's own mean of each channel
+    noise  standard normal in normalized space, fixed by ``seed`` and the case's id
+    ====== =====================================================================================
+
+    Parameters
+    ----------
+    batch : Batch
+        Its ``images`` (N, C, H, W), ``ids`` and ``black`` are used.
+    name : str
+    kernel : int
+        Taps along a side, odd.
+    sigma : float
+        In pixels, above 0.
+    seed : int
+
+    Returns
+    -------
+    Tensor, shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, an even kernel or a sigma of 0.
+    """
+    images = batch.images
+    if name == "zero":
+        return torch.zeros_like(images)
+    if name == "blur":
+        return blur(images, kernel, sigma)
+    if name == "black":
+        return batch.black.to(images)[None, :, None, None].expand_as(images)
+    if name == "mean":
+        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    if name == "noise":
+        return torch.stack([_noise(images[i], f"{seed}:{case}") for i, case in enumerate(batch.ids)])
+    raise ValueError(f"unknown baseline '{name}': zero, blur, black, mean or noise")
+
+
+def gaussian_taps(kernel: int, sigma: float) -> Tensor:
+    """Taps (kernel, kernel) of RISE's blur: SciPy's Gaussian filter on a single one in zeros.
+
+    SciPy reflects what would fall outside of the small array, so the taps sum to 1 though they end early.
+    """
+    if kernel < 1 or kernel % 2 == 0 or sigma <= 0:
+        raise ValueError(f"blur needs an odd kernel and a sigma above 0, not kernel={kernel} and sigma={sigma}")
+    delta = np.zeros((kernel, kernel))
+    delta[kernel // 2, kernel // 2] = 1
+    return torch.from_numpy(gaussian_filter(delta, sigma))
+
+
+def blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
+    """Images (N, C, H, W) convolved with `gaussian_taps`, zeros beyond the border."""
+    channels = images.shape[1]
+    taps = gaussian_taps(kernel, sigma).to(images).expand(channels, 1, kernel, kernel)
+    return torch.nn.functional.conv2d(images, taps, padding=kernel // 2, groups=channels)
+
+
+def _noise(image: Tensor, key: str) -> Tensor:
+    # Drawn on the CPU, where the numbers of a seed are the same on every machine.
+    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
+    return torch.randn(image.shape, generator=generator).to(image)

@@ -1,0 +1,117 @@
+"""What several metrics share: the order of a map's positions, and boxes as sets of pixels.
+
+Pixel ``i`` covers ``[i, i + 1)`` on continuous coordinates, its centre lies at ``i + 0.5``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def order(heatmaps: Tensor) -> Tensor:
+    """Positions of each map from highest to lowest, ties in row-major order.
+
+    After a ReLU a third of the positions tie at 0, so the rule moves numbers and is the same for all metrics.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+
+    Returns
+    -------
+    Tensor, shape (N, H * W)
+        Flat positions, long.
+    """
+    return torch.sort(heatmaps.flatten(1), dim=1, descending=True, stable=True).indices
+
+
+def ranks(heatmaps: Tensor) -> Tensor:
+    """Rank of each position, 0 for the highest: the inverse of `order`; shape (N, H * W), long."""
+    positions = order(heatmaps)
+    places = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+    return torch.empty_like(positions).scatter_(1, positions, places)
+
+
+def maximum(heatmap: Tensor) -> tuple[int, int]:
+    """Row and column of a map's (H, W) first position in the tie order."""
+    position = int(order(heatmap[None])[0, 0])
+    return position // heatmap.shape[1], position % heatmap.shape[1]
+
+
+def is_constant(heatmap: Tensor) -> bool:
+    """Whether a map (H, W) says nothing about position, as a zero map or one that came from NaN."""
+    return bool(heatmap.max() == heatmap.min())
+
+
+def pixel_ranges(boxes: Tensor) -> Tensor:
+    """First and last pixel of each box along x and y: those whose centre lies in ``[x0, x1)``, ``[y0, y1)``.
+
+    A box too thin to hold a centre along an axis gets the pixel its own centre lies in, so no object vanishes.
+
+    Parameters
+    ----------
+    boxes : Tensor, shape (M, 4)
+        xyxy, float or whole numbers, x1 and y1 exclusive.
+
+    Returns
+    -------
+    Tensor, shape (M, 4)
+        x0, y0, x1, y1, both ends INCLUSIVE, long, not cut to any image.
+    """
+    low, high = boxes[:, :2].float(), boxes[:, 2:].float()
+    first, last = (low - 0.5).ceil(), (high - 0.5).ceil() - 1
+    middle = ((low + high) / 2).floor()
+    thin = last < first
+    return torch.cat([torch.where(thin, middle, first), torch.where(thin, middle, last)], dim=1).long()
+
+
+def box_masks(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Pixels of each box, cut to the image; a box wholly outside it has none.
+
+    Parameters
+    ----------
+    boxes : Tensor, shape (M, 4)
+        xyxy in the image's pixels, x1 and y1 exclusive.
+    height, width : int
+
+    Returns
+    -------
+    Tensor, shape (M, height, width), bool
+    """
+    x0, y0, x1, y1 = pixel_ranges(boxes)[:, :, None].unbind(1)
+    rows, columns = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)
+    inside_y, inside_x = (rows >= y0) & (rows <= y1), (columns >= x0) & (columns <= x1)
+    return inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def instance_masks(boxes: Tensor, heatmap: Tensor) -> Tensor:
+    """Masks (M, H, W) on the map's device of the boxes that have a pixel in the image; M may be 0."""
+    masks = box_masks(boxes.to(heatmap.device), heatmap.shape[0], heatmap.shape[1])
+    return masks[masks.flatten(1).any(1)]
+
+
+def positive_energy(heatmap: Tensor) -> Tensor:
+    """Positive part of a map, float32, divided by its maximum so that sums neither overflow nor vanish."""
+    positive = heatmap.float().clamp(min=0)
+    peak = positive.max()
+    return positive / peak if peak > 0 else positive
+
+
+def to_original(row: float, column: float, to_input: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Pixel index (row, column) of the input as the pixel index (x, y) of the original image, not rounded.
+
+    Parameters
+    ----------
+    row, column : float
+        Index of an input pixel; its centre is half a pixel further.
+    to_input : tuple
+        (sx, sy, tx, ty) with ``x_input = sx * x_original + tx`` on continuous coordinates.
+
+    Returns
+    -------
+    tuple of float
+        x, y; whole numbers are centres of original pixels.
+    """
+    scale_x, scale_y, shift_x, shift_y = to_input
+    return (column + 0.5 - shift_x) / scale_x - 0.5, (row + 0.5 - shift_y) / scale_y - 0.5

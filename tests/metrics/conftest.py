@@ -1,0 +1,128 @@
+"""A fake batch, a fake scorer and adversarial maps for the metrics' tests."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def make_batch():
+    """``make_batch(size=(H, W), boxes=[[...], ...])``: what the metrics read of a Batch; images are smooth noise."""
+
+    def build(size, boxes=None, n=None, channels=3, seed=0, to_input=(1.0, 1.0, 0.0, 0.0), masks=None, difficult=None):
+        n = n or (1 if boxes is None else len(boxes))
+        generator = torch.Generator().manual_seed(seed)
+        boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in (boxes or [[]] * n)]
+        scale_x, scale_y, shift_x, shift_y = to_input
+        shift, scale = torch.tensor([shift_x, shift_y] * 2), torch.tensor([scale_x, scale_y] * 2)
+        return SimpleNamespace(
+            images=torch.randn(n, channels, *size, generator=generator) + 0.3,
+            ids=[f"case {i}" for i in range(n)],
+            image_ids=[f"image {i}" for i in range(n)],
+            class_names=["cat"] * n,
+            targets=[(i % 3,) for i in range(n)],
+            boxes=boxes,
+            other_boxes=[torch.zeros(0, 4)] * n,
+            masks=masks or [None] * n,
+            original_boxes=[(b - shift) / scale for b in boxes],
+            original_masks=masks or [None] * n,
+            difficult=[torch.zeros(len(b), dtype=torch.bool) for b in boxes] if difficult is None else difficult,
+            sizes=[size] * n,
+            to_input=[to_input] * n,
+            black=torch.tensor([-2.1, -2.0, -1.8])[:channels],
+        )
+
+    return build
+
+
+class Scorer:
+    """Probability of each case's class, the slow way: one image at a time; counts the images it was given."""
+
+    def __init__(self, network, targets):
+        self.network, self.targets, self.images, self.shared = network, targets, 0, {}
+
+    def __call__(self, images, cases):
+        self.images += len(images)
+        with torch.no_grad():
+            logits = torch.cat([self.network(image[None]) for image in images])
+        probability = logits.softmax(1)
+        return torch.stack([probability[i, list(self.targets[c])].sum() for i, c in enumerate(cases.tolist())])
+
+    def once(self, key, function):
+        if key not in self.shared:
+            self.shared[key] = function()
+        return self.shared[key]
+
+
+@pytest.fixture
+def make_scorer():
+    return Scorer
+
+
+@pytest.fixture
+def network():
+    """A small real convolutional network with 3 outputs that tell images apart."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        layers = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 5, padding=2),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(8, 8, 3, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(2),
+        )
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = layers
+            with torch.random.fork_rng():
+                torch.manual_seed(4)
+                self.head = torch.nn.Linear(16, 3)
+
+        def forward(self, x):
+            features = self.layers(x)
+            return 6 * self.head(torch.cat([features.mean(2), features.amax(2)], 1))
+
+    return Net().eval()
+
+
+def smooth(n, height, width, seed=0):
+    """Upsampled and rectified low-resolution noise, as a CAM looks: about half of it is exactly 0."""
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.randn(n, 1, 4, 5, generator=generator).clamp(min=0)
+    return torch.nn.functional.interpolate(low, (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+def adversarial_maps(height, width):
+    """Name -> map (H, W)."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+    one = torch.zeros(height, width)
+    one[-1, -1] = 1
+    return {
+        "zero": torch.zeros(height, width),
+        "constant": torch.full((height, width), 0.3),
+        "one pixel": one,
+        "checkerboard": ((rows + columns) % 2).float(),
+        "two levels": (columns < (width + 1) // 2).float().expand(height, width).clone(),
+        "negative": -smooth(1, height, width)[0] - 1,
+        "mixed signs": torch.randn(height, width, generator=torch.Generator().manual_seed(1)),
+        "tiny": smooth(1, height, width)[0] * 1e-30,
+        "huge": smooth(1, height, width)[0] * 1e37,
+        "cam": smooth(1, height, width, seed=2)[0],
+    }
+
+
+@pytest.fixture
+def maps():
+    """``maps(H, W)``: dictionary of adversarial maps."""
+    return adversarial_maps
+
+
+@pytest.fixture
+def cams():
+    """``cams(n, H, W, seed=0)``: maps that look like a CAM."""
+    return smooth

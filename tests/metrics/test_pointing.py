@@ -1,0 +1,170 @@
+"""Pointing games against brute force over pixels, and TorchRay's published figure."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from metrics import pointing
+
+
+def brute_hit(point, mask, tolerance):
+    """TorchRay's definition on a mask, pixel by pixel."""
+    height, width = mask.shape
+    return any(
+        mask[y, x] and (x - point[0]) ** 2 + (y - point[1]) ** 2 < tolerance**2
+        for y in range(height)
+        for x in range(width)
+    )
+
+
+def test_hit_equals_brute_force():
+    random = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        x0, y0 = random.integers(0, 30, 2)
+        x1, y1 = x0 + random.integers(1, 12), y0 + random.integers(1, 12)
+        mask = np.zeros((45, 45), bool)
+        mask[y0:y1, x0:x1] = True
+        point = tuple((random.integers(0, 90, 2) / 2).tolist())
+        tolerance = int(random.integers(1, 16))
+        expected = brute_hit(point, mask, tolerance)
+        box = torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32)
+        assert pointing.hit(point, box, None, tolerance) == expected
+        assert pointing.hit(point, box, torch.from_numpy(mask)[None], tolerance) == expected
+        seen.add(expected)
+    assert seen == {True, False}
+
+
+def test_tolerance_is_strict_and_edges_are_exact():
+    box = torch.tensor([[20.0, 40.0, 30.0, 50.0]])  # pixels 20..29 and 40..49
+    assert not pointing.hit((5, 45), box, None) and pointing.hit((6, 45), box, None)
+    assert pointing.hit((43, 45), box, None) and not pointing.hit((44, 45), box, None)
+    assert not pointing.hit((25, 25), box, None) and pointing.hit((25, 26), box, None)
+    assert pointing.hit((25, 63), box, None) and not pointing.hit((25, 64), box, None)
+    # 9-12-15 triangle off the corner (20, 40): distance exactly 15 misses.
+    assert not pointing.hit((11, 28), box, None) and pointing.hit((12, 28), box, None)
+    assert not pointing.hit((0, 0), torch.zeros(0, 4), None)
+    # A mask overrules its box.
+    assert not pointing.hit((25, 45), box, torch.zeros(1, 60, 60, dtype=torch.bool))
+
+
+def one_pixel(size, *places):
+    heatmaps = torch.zeros(len(places), *size)
+    for i, (y, x) in enumerate(places):
+        heatmaps[i, y, x] = 1
+    return heatmaps
+
+
+def test_all_instances_count_also_difficult_ones(make_batch):
+    boxes = [[0, 0, 5, 5], [80, 40, 90, 50]]
+    places = [(2, 2), (45, 85), (30, 45), (45, 85)]
+    difficult = [torch.tensor(flags) for flags in ([False, False], [False, True], [False, False], [True, True])]
+    batch = make_batch((60, 100), [boxes] * 4, difficult=difficult)
+    hits = pointing.pointing_game(one_pixel((60, 100), *places), batch)["hit"].tolist()
+    assert hits[:3] == [1, 1, 0] and math.isnan(hits[3])
+
+
+def test_no_ground_truth_and_empty_maps(make_batch):
+    batch = make_batch((60, 100), [[], [[0, 0, 100, 60]], [[0, 0, 100, 60]], [[0, 0, 100, 60]]])
+    heatmaps = one_pixel((60, 100), (0, 0), (0, 0), (0, 0), (0, 0))
+    heatmaps[1] = 0
+    heatmaps[2] = 0.7
+    hits = pointing.pointing_game(heatmaps, batch)["hit"].tolist()
+    # A box that fills the image is hit by everything but a map that points nowhere.
+    assert math.isnan(hits[0]) and hits[1:] == [0, 0, 1]
+
+
+def test_maximum_is_judged_in_original_pixels(make_batch):
+    # Original 200 x 100 (width x height) squeezed to 50 x 50: input x scales by 1/4, y by 1/2.
+    boxes = [[[10, 10, 15, 20]]]  # original x 40..60, y 20..40
+    batch = make_batch((50, 50), boxes, to_input=(0.25, 0.5, 0.0, 0.0))
+    assert batch.original_boxes[0].tolist() == [[40, 20, 60, 40]]
+    for (y, x), expected in {
+        (15, 12): 1,  # inside
+        (15, 18): 1,  # original x 73.5: 14.5 from pixel 59
+        (15, 19): 0,  # original x 77.5
+        (26, 12): 1,  # original y 52.5: 13.5 from pixel 39
+        (27, 12): 0,  # original y 54.5: 15.5
+        (12, 15): 1,
+    }.items():
+        assert pointing.pointing_game(one_pixel((50, 50), (y, x)), batch)["hit"].item() == expected, (y, x)
+
+
+def test_first_of_several_maxima_points(make_batch):
+    batch = make_batch((40, 60), [[[50, 0, 60, 3]], [[0, 37, 3, 40]]])
+    heatmaps = torch.zeros(2, 40, 60)
+    heatmaps[:, 0, 55] = 1
+    heatmaps[:, 39, 0] = 1
+    assert pointing.pointing_game(heatmaps, batch, tolerance=1)["hit"].tolist() == [1, 0]
+
+
+def test_random_maps_hit_by_chance(make_batch):
+    size, box = (40, 60), [10.0, 5.0, 30.0, 25.0]
+    heatmaps = torch.rand(2000, *size, generator=torch.Generator().manual_seed(0))
+    batch = make_batch(size, [[box]] * 2000)
+    mask = np.pad(np.ones((20, 20), bool), ((5, 15), (10, 30)))
+    chance = np.mean([brute_hit((x, y), mask, 3) for y in range(40) for x in range(60)])
+    rate = pointing.pointing_game(heatmaps, batch, tolerance=3)["hit"].mean().item()
+    assert abs(rate - chance) < 3 * math.sqrt(chance * (1 - chance) / 2000)
+
+
+def test_centre_reproduces_torchray(shared_data):
+    """Published: 69.6 over all pairs and 42.4 over the difficult ones, VOC2007 test (Fong et al. 2019, table 1)."""
+    folder = shared_data / "voc07_test_annotations"
+    truth = json.loads((folder / "instances_test2007.json").read_text())
+    with open(folder / "ebp_difficult_pairs.csv", newline="") as file:
+        subset = {(int(row["image_id"]), int(row["category_id"])) for row in csv.DictReader(file)}
+    pairs = {}
+    for annotation in truth["annotations"]:
+        pairs.setdefault((annotation["image_id"], annotation["category_id"]), []).append(annotation)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    hits = {False: {}, True: {}}
+    for (image, category), annotations in pairs.items():
+        if all(a["difficult"] for a in annotations):
+            continue
+        boxes = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in annotations)])
+        width, height = sizes[image]
+        result = pointing.hit((width / 2, height / 2), boxes, None, 15)
+        hits[False].setdefault(category, []).append(result)
+        if (image, category) in subset:
+            hits[True].setdefault(category, []).append(result)
+    accuracy = {hard: 100 * np.mean([np.mean(h) for h in by_class.values()]) for hard, by_class in hits.items()}
+    assert round(accuracy[False], 2) == 69.63 and round(accuracy[True], 2) == 42.44
+
+
+@pytest.mark.parametrize("size", [(9, 14), (1, 1)])
+def test_energy_equals_brute_force(make_batch, maps, size):
+    named = maps(*size)
+    boxes = [[0.4, 0, 5.2, 3.6], [3, 2, 9.5, 6], [100, 100, 120, 120]]
+    batch = make_batch(size, [boxes] * len(named))
+    result = pointing.energy_pointing_game(torch.stack(list(named.values())), batch)["energy"]
+    for value, (name, heatmap) in zip(result.tolist(), named.items(), strict=True):
+        inside = total = 0.0
+        for y in range(size[0]):
+            for x in range(size[1]):
+                energy = max(float(heatmap[y, x]), 0)
+                total += energy
+                if any(x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1 for x0, y0, x1, y1 in boxes):
+                    inside += energy
+        assert value == pytest.approx(inside / total if total else 0, abs=1e-5), name
+
+
+def test_energy_extremes(make_batch, cams):
+    batch = make_batch((20, 30), [[[3, 4, 12, 15]]] * 2 + [[]])
+    heatmaps = cams(3, 20, 30) + 0.1
+    inside = torch.zeros(20, 30, dtype=torch.bool)
+    inside[4:15, 3:12] = True
+    heatmaps[0] = heatmaps[0] * inside
+    heatmaps[1] = heatmaps[1] * ~inside
+    energy = pointing.energy_pointing_game(heatmaps, batch)["energy"].tolist()
+    assert energy[:2] == pytest.approx([1, 0]) and math.isnan(energy[2])
+    # One row or column beyond the box is seen.
+    heatmaps[1] = 0
+    heatmaps[1, 15, 3:12] = 1
+    heatmaps[0] = 0
+    heatmaps[0, 4:15, 12] = 1
+    assert pointing.energy_pointing_game(heatmaps, batch)["energy"].tolist()[:2] == [0, 0]
