@@ -10,8 +10,9 @@ from torch import Tensor
 from metrics.baselines import baseline_images
 from metrics.geometry import ranks
 
-# Composed images per call of the scorer, in elements; a power of two of images fits the scorer's own batches.
-PIECE = 2**26
+# Elements of the images composed at once. On the CPU the allocator gives larger blocks back to the system each
+# time, and their page faults cost more than composing; on a device large pieces fill the scorer's batches.
+PIECE = {"cpu": 2**22, "device": 2**26}
 
 
 def deletion(
@@ -110,17 +111,21 @@ def _perturb(heatmaps: Tensor, batch: Any, score: Any, steps: int, blank: tuple,
     gone = score.once((*blank, "score"), lambda: score_all(baseline, score))
     before, after = (images, baseline) if deleting else (baseline, images)
 
-    rank = ranks(heatmaps)
+    rank = ranks(heatmaps).int()
     inner = torch.tensor(counts[1:-1], device=rank.device, dtype=rank.dtype)
-    cases = torch.arange(len(images), device=rank.device).repeat_interleave(len(inner))
-    piece = 2 ** max(0, (PIECE // images[0].numel()).bit_length() - 1)
-    scores = [clean.new_zeros(0)]
-    for start in range(0, len(cases), piece):
-        case = cases[start : start + piece]
-        count = inner.repeat(len(images))[start : start + piece]
-        changed = (rank[case] < count[:, None]).view(len(case), 1, *heatmaps.shape[1:])
-        scores.append(score(torch.where(changed, after[case], before[case]), case))
-    middle = torch.cat(scores).view(len(images), len(inner))
+    middle = clean.new_zeros(len(images), len(inner))
+    elements = PIECE["cpu" if images.device.type == "cpu" else "device"]
+    piece = 2 ** max(0, (elements // images[0].numel()).bit_length() - 1)
+    group = max(1, piece // max(1, len(inner)))
+    for i in range(0, len(images), group):
+        some = slice(i, i + group)
+        cases = torch.arange(len(images), device=rank.device)[some]
+        for k in range(0, len(inner), piece):
+            count = inner[k : k + piece]
+            changed = (rank[some, None] < count[:, None]).view(len(cases), len(count), 1, *heatmaps.shape[1:])
+            composed = torch.where(changed, after[some, None], before[some, None]).flatten(0, 1)
+            probability = score(composed, cases.repeat_interleave(len(count)))
+            middle[some, k : k + piece] = probability.view(len(cases), len(count))
     first, last = (clean, gone) if deleting else (gone, clean)
     curve = torch.cat([first[:, None], middle, last[:, None]], dim=1)
     return {"auc": area(curve, counts), "curve": curve}
