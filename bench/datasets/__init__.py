@@ -1,0 +1,1 @@
+"""Data sets: functions that return a list of `bench.types.Case`."""

@@ -1,0 +1,70 @@
+"""Decode image files; the one decoder of all data sets."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+# Pillow keeps 16-bit grey in its own modes, and "I" (32-bit) for 16-bit PNGs in older releases.
+_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def read_image(path: str | PathLike[str]) -> Tensor:
+    """Decode a picture to RGB as a viewer shows it.
+
+    The EXIF orientation is applied; grey, palette, CMYK and other modes become RGB; 16-bit grey is
+    scaled by 1 / 257, so that 65535 becomes 255; transparency is laid over white.
+
+    Parameters
+    ----------
+    path : path
+        Any file that Pillow reads; of an animation the first frame.
+
+    Returns
+    -------
+    Tensor, shape (3, H, W), uint8
+
+    Raises
+    ------
+    OSError
+        The file is missing, truncated or no picture. The message names it.
+    ValueError
+        The picture decodes but has values that have no 8-bit meaning (float, or integers beyond 16 bits).
+    """
+    try:
+        with Image.open(path) as file:
+            # Orientation first: converting may drop the EXIF block. Both calls load the pixels.
+            image = _to_rgb(ImageOps.exif_transpose(file))
+    except FileNotFoundError:
+        raise
+    except _BadValues as error:
+        raise ValueError(f"{fspath(path)}: {error}") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for a broken PNG and ValueError or EOFError from some plug-ins.
+        raise OSError(f"{fspath(path)}: cannot be decoded as a picture ({error})") from error
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+class _BadValues(ValueError):
+    """Pixel values that cannot be mapped to 8 bits."""
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _DEEP_GREY:
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise _BadValues("integer pixels outside 0..65535, save it with 8 or 16 bits")
+        # Pillow's own conversion clips at 255 and would show white.
+        eight = ((grey + 128) // 257).astype(np.uint8)
+        return Image.fromarray(eight).convert("RGB")
+    if image.mode == "F":
+        raise _BadValues("floating point pixels, save it with 8 or 16 bits")
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        # Through RGBA, which also resolves a palette's or a PNG's transparent colour.
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
