@@ -56,6 +56,12 @@ def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0,
     raise ValueError(f"unknown baseline '{name}': zero, blur, black, mean or noise")
 
 
+def shared_baseline(batch: Any, score: Any, name: str, kernel: int = 11, sigma: float = 5.0, seed: int = 0) -> Tensor:
+    """`baseline_images`, made once for all metrics, methods and layers."""
+    key = ("baseline", name, kernel, sigma, seed)
+    return score.once(key, lambda: baseline_images(batch, name, kernel, sigma, seed))
+
+
 def gaussian_taps(kernel: int, sigma: float) -> Tensor:
     """Taps (kernel, kernel) of RISE's blur: SciPy's Gaussian filter on a single one in zeros.
 

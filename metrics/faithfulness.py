@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.baselines import baseline_images
+from metrics.baselines import shared_baseline
 from metrics.geometry import ranks
 
 # Elements of the images composed at once. On the CPU the allocator gives larger blocks back to the system each
 # time, and their page faults cost more than composing; on a device large pieces fill the scorer's batches.
 PIECE = {"cpu": 2**22, "device": 2**26}
+
+# Smallest probability that the whole image must add for a curve to be opened: below it the quotient is noise.
+SMALLEST_OPENING = 0.05
 
 
 def deletion(
@@ -25,6 +28,7 @@ def deletion(
     kernel: int = 11,
     sigma: float = 5.0,
     seed: int = 0,
+    open: bool = False,
 ) -> dict[str, Tensor]:
     """Area under the probability while positions are replaced by the baseline, highest first (RISE, section 4.3).
 
@@ -43,11 +47,18 @@ def deletion(
         See `metrics.baselines.baseline_images`.
     kernel, sigma, seed
         Of the baselines ``blur`` and ``noise``.
+    open : bool
+        Stretch each case's curve so that the fully perturbed image is 0 and the clean one 1, so that sure and
+        unsure cases weigh alike: ``(curve - perturbed) / (clean - perturbed)``. Cases whose clean image adds less
+        than .05 are NaN.
 
     Returns
     -------
     dict
-        ``auc`` (N,), 0 to 1, lower is better; ``curve`` (N, steps + 1), probability.
+        ``auc`` (N,), lower is better, 0 to 1 unless opened; ``curve`` (N, steps + 1), probability;
+        ``correlation`` (N,), -1 to 1, higher is better: Pearson correlation over the steps between the drop of the
+        probability and the mean of the map where the step perturbs (deletion correlation of Gomez et al.), NaN
+        where either is constant.
 
     Raises
     ------
@@ -56,9 +67,10 @@ def deletion(
 
     References
     ----------
-    Petsiuk, Das, Saenko: RISE, BMVC 2018.
+    Petsiuk, Das, Saenko: RISE, BMVC 2018. Gomez, Freour, Mouchere: Metrics for saliency map evaluation of deep
+    learning explanation methods, ICPRAI 2022.
     """
-    return _perturb(heatmaps, batch, score, steps, ("blank", baseline, kernel, sigma, seed), deleting=True)
+    return _perturb(heatmaps, batch, score, steps, (baseline, kernel, sigma, seed), open, deleting=True)
 
 
 def insertion(
@@ -71,6 +83,7 @@ def insertion(
     kernel: int = 11,
     sigma: float = 5.0,
     seed: int = 0,
+    open: bool = False,
 ) -> dict[str, Tensor]:
     """Area under the probability while positions of the image return to the baseline, highest first (RISE, 4.3).
 
@@ -79,9 +92,10 @@ def insertion(
     Returns
     -------
     dict
-        ``auc`` (N,), 0 to 1, higher is better; ``curve`` (N, steps + 1), probability.
+        ``auc`` (N,), higher is better, 0 to 1 unless opened; ``curve`` (N, steps + 1), probability;
+        ``correlation`` (N,), as in `deletion`, with the rise of the probability.
     """
-    return _perturb(heatmaps, batch, score, steps, ("blank", baseline, kernel, sigma, seed), deleting=False)
+    return _perturb(heatmaps, batch, score, steps, (baseline, kernel, sigma, seed), open, deleting=False)
 
 
 def step_counts(steps: int, positions: int) -> list[int]:
@@ -102,30 +116,74 @@ def score_all(images: Tensor, score: Any) -> Tensor:
     return score(images, torch.arange(len(images), device=images.device))
 
 
-def _perturb(heatmaps: Tensor, batch: Any, score: Any, steps: int, blank: tuple, deleting: bool) -> dict[str, Tensor]:
+def clean_score(batch: Any, score: Any) -> Tensor:
+    """Probability (N,) on the unperturbed images, computed once for all metrics, methods and layers."""
+    return score.once("clean score", lambda: score_all(batch.images, score))
+
+
+def pieces(images: Tensor) -> int:
+    """How many images of this size to compose at once, a power of two."""
+    elements = PIECE["cpu" if images.device.type == "cpu" else "device"]
+    return 2 ** max(0, (elements // images[0].numel()).bit_length() - 1)
+
+
+def correlate(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of rows of a and b (N, L), shape (N,); NaN where either row is constant."""
+    constant = (a.amax(1) == a.amin(1)) | (b.amax(1) == b.amin(1))
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    # Divided first, since the squares of small numbers would vanish.
+    a, b = a / a.abs().amax(1, keepdim=True), b / b.abs().amax(1, keepdim=True)
+    correlation = (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+    return correlation.masked_fill(constant, torch.nan)
+
+
+def _perturb(
+    heatmaps: Tensor, batch: Any, score: Any, steps: int, blank: tuple, opened: bool, deleting: bool
+) -> dict[str, Tensor]:
     counts = step_counts(steps, heatmaps[0].numel())
     images = batch.images
     # The two end points do not depend on the map: scored once for all methods and layers.
-    baseline = score.once(blank, lambda: baseline_images(batch, *blank[1:]))
-    clean = score.once("clean score", lambda: score_all(images, score))
-    gone = score.once((*blank, "score"), lambda: score_all(baseline, score))
+    baseline = shared_baseline(batch, score, *blank)
+    clean = clean_score(batch, score)
+    gone = score.once(("baseline score", *blank), lambda: score_all(baseline, score))
     before, after = (images, baseline) if deleting else (baseline, images)
+    first, last = (clean, gone) if deleting else (gone, clean)
+    middle = _score_steps(ranks(heatmaps).view(heatmaps.shape), before, after, counts[1:-1], score, clean)
+    curve = torch.cat([first[:, None], middle, last[:, None]], dim=1)
 
-    rank = ranks(heatmaps).int()
-    inner = torch.tensor(counts[1:-1], device=rank.device, dtype=rank.dtype)
-    middle = clean.new_zeros(len(images), len(inner))
-    elements = PIECE["cpu" if images.device.type == "cpu" else "device"]
-    piece = 2 ** max(0, (elements // images[0].numel()).bit_length() - 1)
+    change = curve.diff(dim=1) * (-1 if deleting else 1)
+    if opened:
+        span = (clean - gone)[:, None]
+        curve = ((curve - gone[:, None]) / span).masked_fill(span < SMALLEST_OPENING, torch.nan)
+    return {"auc": area(curve, counts), "curve": curve, "correlation": _agreement(heatmaps, change, counts)}
+
+
+def _score_steps(rank: Tensor, before: Tensor, after: Tensor, counts: list[int], score: Any, like: Tensor) -> Tensor:
+    """Probability (N, len(counts)) where the `counts` highest ranked positions of `before` come from `after`."""
+    rank = rank.int()
+    inner = torch.tensor(counts, device=rank.device, dtype=rank.dtype)
+    scores = like.new_zeros(len(rank), len(inner))
+    piece = pieces(before)
     group = max(1, piece // max(1, len(inner)))
-    for i in range(0, len(images), group):
+    for i in range(0, len(rank), group):
         some = slice(i, i + group)
-        cases = torch.arange(len(images), device=rank.device)[some]
+        cases = torch.arange(len(rank), device=rank.device)[some]
         for k in range(0, len(inner), piece):
             count = inner[k : k + piece]
-            changed = (rank[some, None] < count[:, None]).view(len(cases), len(count), 1, *heatmaps.shape[1:])
+            changed = rank[some, None, None] < count[:, None, None, None]
             composed = torch.where(changed, after[some, None], before[some, None]).flatten(0, 1)
             probability = score(composed, cases.repeat_interleave(len(count)))
-            middle[some, k : k + piece] = probability.view(len(cases), len(count))
-    first, last = (clean, gone) if deleting else (gone, clean)
-    curve = torch.cat([first[:, None], middle, last[:, None]], dim=1)
-    return {"auc": area(curve, counts), "curve": curve}
+            scores[some, k : k + piece] = probability.view(len(cases), len(count))
+    return scores
+
+
+def _agreement(heatmaps: Tensor, change: Tensor, counts: list[int]) -> Tensor:
+    """Correlation of each step's change of the probability with the mean of the map over the step's positions."""
+    flat = heatmaps.flatten(1).float()
+    constant = flat.amax(1) == flat.amin(1)
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+    sizes = [after - before for before, after in zip(counts[:-1], counts[1:], strict=True)]
+    means = [part.mean(1) for part in flat.sort(dim=1, descending=True).values.split(sizes, dim=1)]
+    used = [i for i, size in enumerate(sizes) if size]  # more steps than positions: some perturb nothing
+    agreement = correlate(torch.stack(means, dim=1)[:, used].to(change), change[:, used])
+    return agreement.masked_fill(constant, torch.nan)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from metrics import baselines, faithfulness
@@ -155,6 +156,49 @@ def test_transposed_map_is_another_map(make_batch, make_scorer, network):
     gone = batch.images.clone()
     gone[:, :, 2] = 0
     assert float(curve[1]) == pytest.approx(float(score(gone, torch.tensor([0]))[0]), abs=1e-6)
+
+
+def test_correlation_is_deletion_and_insertion_correlation(make_batch, make_scorer, network, maps):
+    """Gomez et al.: Pearson of each step's change of the probability with the mean of the map it perturbs."""
+    named = maps(9, 13)
+    batch = make_batch((9, 13), n=len(named))
+    heatmaps = torch.stack(list(named.values()))
+    for metric, sign in ((faithfulness.deletion, -1), (faithfulness.insertion, 1)):
+        result = metric(heatmaps, batch, score=make_scorer(network, batch.targets), steps=7)
+        for i, name in enumerate(named):
+            if name in ("zero", "constant"):
+                assert result["correlation"][i].isnan()
+                continue
+            values = np.sort(heatmaps[i].double().flatten().numpy())[::-1]
+            counts = [k * 117 // 7 for k in range(8)]
+            means = [values[a:b].mean() for a, b in zip(counts[:-1], counts[1:], strict=True)]
+            change = sign * np.diff(result["curve"][i].double().numpy())
+            expected = scipy.stats.pearsonr(means, change).statistic
+            assert result["correlation"][i].item() == pytest.approx(expected, abs=1e-3), name
+    # The true contributions of a linear model give 1, their negative -1.
+    contribution = torch.rand(1, 6, 10, generator=torch.Generator().manual_seed(0))
+    plain = make_batch((6, 10), n=1, channels=1)
+    plain.images = torch.ones(1, 1, 6, 10)
+    for factor in (1, -1):
+        result = faithfulness.deletion(factor * contribution, plain, score=Linear(contribution[:, None]), steps=60)
+        assert result["correlation"].item() == pytest.approx(factor, abs=1e-4)
+
+
+def test_opened_curves_run_from_one_to_zero(make_batch, make_scorer, network, cams):
+    batch, heatmaps = make_batch((9, 13), n=6), cams(6, 9, 13)
+    for metric in (faithfulness.deletion, faithfulness.insertion):
+        plain = metric(heatmaps, batch, score=make_scorer(network, batch.targets), steps=4, baseline="zero")
+        opened = metric(heatmaps, batch, score=make_scorer(network, batch.targets), steps=4, baseline="zero", open=True)
+        ends = plain["curve"][:, [0, -1]]
+        clean, gone = ends.unbind(1) if metric is faithfulness.deletion else ends.flip(1).unbind(1)
+        left_out = clean - gone < 0.05
+        assert left_out.any() and not left_out.all()
+        assert torch.equal(opened["auc"].isnan(), left_out)
+        assert opened["curve"][left_out].isnan().all()
+        expected = (plain["curve"] - gone[:, None]) / (clean - gone)[:, None]
+        assert torch.allclose(opened["curve"][~left_out], expected[~left_out], atol=1e-5)
+        assert torch.allclose(opened["auc"][~left_out], ((plain["auc"] - gone) / (clean - gone))[~left_out], atol=1e-5)
+        assert torch.equal(opened["correlation"], plain["correlation"])
 
 
 def test_unequal_steps_weigh_by_their_exact_share():
