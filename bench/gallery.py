@@ -1,0 +1,199 @@
+"""The gallery: images with their boxes, and every method's map laid over them, like the paper's Figure 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.patheffects as effects
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from bench.grid import wrapped
+from bench.groups import Entry, Group
+from bench.plots import STYLE
+from bench.store import image_name, read_rows
+
+MAP_COLUMNS = [
+    "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
+    "map", "map_shape", "map_scale",
+]  # fmt: skip
+TILE, GAP = 168, 6
+REASONS = {"zero": "zero map", "constant": "constant map", "nonfinite": "NaN or\ninfinite map"}
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Pictures of the gallery and each entry's rows for them, by case id."""
+
+    images: dict[str, np.ndarray]
+    rows: dict[str, dict[str, dict[str, Any]]]
+
+
+def interpolation(size: int, target: int) -> np.ndarray:
+    """Weights (target, size) of linear interpolation with align_corners=False, as in the benchmark."""
+    place = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
+    low = np.minimum(place.astype(int), max(size - 2, 0))
+    weights = np.zeros((target, size))
+    weights[np.arange(target), low] = 1 - (place - low)
+    weights[np.arange(target), np.minimum(low + 1, size - 1)] += place - low
+    return weights
+
+
+def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Map (h, w) at another size, bilinear, align_corners=False."""
+    return interpolation(values.shape[0], height) @ values @ interpolation(values.shape[1], width).T
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Image (H, W, 3) in 0 to 1 under a map (H, W) scaled to its own minimum and maximum.
+
+    What the map leaves cold stays visible as a dim grey picture, what it marks keeps its texture.
+    """
+    span = heat.max() - heat.min()
+    heat = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+    grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
+    colour = colormaps["inferno"](heat)[..., :3]
+    alpha = 0.45 + 0.2 * heat[..., None]
+    return (1 - alpha) * grey + alpha * colour
+
+
+def read_shown(group: Group, limit: int) -> Shown:
+    """Read pictures and maps of the cases that the gallery shows: those whose picture was kept."""
+    folder = group.entries[0].run.path.parent / f"_images-{group.protocol}"
+    names = {case_id: folder / f"{image_name(case_id)}.png" for case_id in group.cases["case_id"]}
+    there = {path.name for path in folder.glob("*.png")} if folder.is_dir() else set()
+    chosen = [case_id for case_id, path in names.items() if path.name in there]
+    # Several instances are what the benchmark asks about: of too many pictures, these stay.
+    several = set(group.cases.loc[group.cases["n_instances"] > 1, "case_id"])
+    kept = set(sorted(chosen, key=lambda case_id: case_id not in several)[:limit])
+    images = {}
+    for case_id in chosen:
+        picture = load(names[case_id]) if case_id in kept else None
+        if picture is not None:
+            images[case_id] = picture
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in group.entries if images else []:
+        frame = read_rows(entry.run, MAP_COLUMNS)
+        frame = frame[frame["case_id"].isin(list(images))]
+        rows[entry.label] = {str(row["case_id"]): row for row in frame.to_dict("records")}
+    return Shown(images, rows)
+
+
+def load(path: Path) -> np.ndarray | None:
+    """Picture (H, W, 3) in 0 to 1, or None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def native_map(row: dict[str, Any]) -> np.ndarray | None:
+    """Map of a row at native size, or None where it was not kept or is not two-dimensional."""
+    shape = row["map_shape"]
+    if row["map"] is None or shape is None or len(shape) != 2:
+        return None
+    return np.asarray(row["map"], dtype=np.float64).reshape(tuple(int(n) for n in shape)) * float(row["map_scale"])
+
+
+def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
+    """One row an image, one column a method at this layer.
+
+    The first column has the asked class's boxes solid and other objects' dashed. A degenerate map
+    is a grey tile that says why; a number is the map's box coverage.
+
+    Parameters
+    ----------
+    group : Group
+    shown : Shown
+        From `read_shown`.
+    layer : str
+
+    Returns
+    -------
+    Figure or None
+        None where no picture or no map was kept.
+    """
+    entries = [entry for entry in group.entries if entry.layer == layer]
+    cases = [c for c in shown.images if any(c in shown.rows.get(entry.label, {}) for entry in entries)]
+    if not entries or not cases:
+        return None
+    step = TILE + GAP
+    canvas = np.ones((len(cases) * step - GAP, (len(entries) + 1) * step - GAP, 3))
+    inch = 1.25
+    names = ["image", *(entry.method for entry in entries)]
+    top, side = 0.12 + 0.11 * max(wrapped(name).count("\n") + 1 for name in names), 0.02
+    size = (len(entries) * inch * step / TILE + inch + 2 * side, len(cases) * inch * step / TILE + top)
+    with rc_context(STYLE):
+        figure = Figure(figsize=size)
+        ax = figure.add_axes((side / size[0], 0, 1 - 2 * side / size[0], 1 - top / size[1]))
+        ax.set_axis_off()
+        for line, case_id in enumerate(cases):
+            y = line * step
+            image = resized(shown.images[case_id])
+            canvas[y : y + TILE, :TILE] = image
+            about = next(row[case_id] for row in shown.rows.values() if case_id in row)
+            draw_boxes(ax, about, y)
+            label(ax, 4, y + TILE - 5, f"{about['class_name']} p={about['probability']:.2f}".strip())
+            for column, entry in enumerate(entries, start=1):
+                x = column * step
+                row = shown.rows.get(entry.label, {}).get(case_id)
+                heat = native_map(row) if row else None
+                if row is None or row["degenerate"] or heat is None:
+                    canvas[y : y + TILE, x : x + TILE] = 0.87
+                    reason = REASONS.get(row["degenerate"], "no map kept") if row else "not computed"
+                    ax.text(x + TILE / 2, y + TILE / 2, reason, ha="center", va="center", fontsize=8, color="#444444")
+                    continue
+                canvas[y : y + TILE, x : x + TILE] = overlay(image, upsample(heat, TILE, TILE))
+                label(ax, x + 4, y + TILE - 5, coverage_text(group, entry, case_id))
+        ax.imshow(np.clip(canvas, 0, 1), interpolation="antialiased", aspect="auto")
+        for column, name in enumerate(names):
+            # Line by line: matplotlib aligns text of several lines by its box, and names would dance.
+            for line, text in enumerate(reversed(wrapped(name).split("\n"))):
+                y = -7 - 14 * line
+                ax.text(column * step + TILE / 2, y, text, ha="center", va="baseline", fontsize=8)
+    return figure
+
+
+def resized(image: np.ndarray) -> np.ndarray:
+    """Picture at the size of a tile."""
+    whole = Image.fromarray((image * 255).round().astype(np.uint8))
+    return np.asarray(whole.resize((TILE, TILE), Image.Resampling.LANCZOS), dtype=np.float64) / 255
+
+
+def draw_boxes(ax: Axes, about: dict[str, Any], y: int) -> None:
+    """Boxes of the class solid, of other objects dashed, on the tile that begins at (0, y)."""
+    for key, style, colour in (("other_boxes", (0, (3, 2)), "#ffffff"), ("boxes", "-", "#ffd400")):
+        given = about[key] if about[key] is not None else []
+        boxes = np.asarray(given, dtype=np.float64).reshape(-1, 4)
+        scale = TILE / np.array([about["width"], about["height"]] * 2, dtype=np.float64)
+        for x0, y0, x1, y1 in np.clip(boxes * scale, 1, TILE - 2):
+            for width, edge, dashes in ((2.6, "#000000", "-"), (1.3, colour, style)):
+                if edge == "#000000" and style != "-":
+                    width = 1.3
+                ax.add_patch(
+                    Rectangle((x0, y + y0), x1 - x0, y1 - y0, fill=False, lw=width, edgecolor=edge, linestyle=dashes)
+                )
+
+
+def label(ax: Axes, x: float, y: float, text: str) -> None:
+    """Small white text with a dark outline, readable on any picture."""
+    outline = [effects.withStroke(linewidth=1.8, foreground="#000000")]
+    if text:
+        ax.text(x, y, text, fontsize=6.5, color="white", va="bottom", path_effects=outline)
+
+
+def coverage_text(group: Group, entry: Entry, case_id: str) -> str:
+    """Box coverage of one map as text, empty where it is not known."""
+    if "box_coverage.coverage" not in group.outputs:
+        return ""
+    at = int(pd.Index(group.cases["case_id"]).get_loc(case_id))
+    value = group.values(entry, "box_coverage.coverage")[at]
+    return f"coverage {value:.2f}" if np.isfinite(value) else ""

@@ -1,0 +1,271 @@
+"""Tables -> figures: means with intervals, curves with bands, coverage by number of instances.
+
+One style for all. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart;
+markers and dashes say the same once more. Controls are always grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.grid import Column, shown
+from bench.groups import NO_LAYER, Entry, Group, metric_columns
+from bench.statistics import Array, bootstrap_interval, means
+from bench.store import read_rows
+
+STYLE: Any = {  # Any: matplotlib types the keys of its settings one by one
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "text.parse_math": False,  # a method called "a$b" is no formula
+    "savefig.dpi": 150,
+    "figure.dpi": 150,
+}
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREYS = ("#6e6e6e", "#8c8c8c", "#a0a0a0", "#b4b4b4", "#7d7d7d")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 2)))
+
+
+def title_of(column: Column) -> str:
+    """Heading of a panel: the words of the table's heading and its arrow."""
+    return f"{' '.join(column.heading)} {column.arrow}".strip()
+
+
+def method_styles(group: Group) -> dict[str, dict[str, Any]]:
+    """Colour, dashes and marker of each method, the same in all figures of the group."""
+    names = list(dict.fromkeys(entry.method for entry in group.entries if entry.category != "control"))
+    controls = list(dict.fromkeys(entry.method for entry in group.entries if entry.category == "control"))
+    styles = {}
+    for list_of, colours in ((names, PALETTE), (controls, GREYS)):
+        for i, name in enumerate(list_of):
+            turn = i // len(colours) if colours is PALETTE else i + 1
+            dashes = DASHES[turn % len(DASHES)]
+            styles[name] = {
+                "color": colours[i % len(colours)],
+                "linestyle": dashes,
+                "marker": MARKERS[i % len(MARKERS)],
+            }
+    return styles
+
+
+def layer_colours(layers: Sequence[str]) -> list[Any]:
+    """One colour a layer: distinct ones for few layers, a sequence from shallow to deep for many."""
+    if len(layers) <= 5:
+        return list(PALETTE[: len(layers)])
+    return [colormaps["viridis"](0.9 * i / (len(layers) - 1)) for i in range(len(layers))]
+
+
+def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
+    """One panel a metric: every method's mean with its 95 % interval, one colour a layer.
+
+    Parameters
+    ----------
+    group : Group
+    summary : DataFrame
+        Rows of this group, from `bench.tables.summarize_group`.
+
+    Returns
+    -------
+    Figure or None
+        None where no metric is to be shown.
+    """
+    columns = [column for column in shown(group) if (summary["metric"] == column.metric).any()]
+    if not columns:
+        return None
+    entries = sorted(group.entries, key=lambda e: e.category == "control")
+    methods = list(dict.fromkeys(entry.method for entry in entries))
+    controls = {entry.method for entry in entries if entry.category == "control"}
+    layers = group.layers
+    colours = dict(zip(layers, layer_colours(layers), strict=True))
+    step = min(0.22, 0.7 / max(len(layers), 1))
+    across = next((n for n in (len(columns), 5, 4, 3) if n <= 5 and (len(columns) % n in (0, n - 1))), 4)
+    down = -(-len(columns) // across)
+    row = max(0.24, 0.1 * len(layers))
+    left = 0.35 + 0.062 * max(len(name) for name in methods)
+    size = (left + 1.75 * across + 0.1, down * (row * len(methods) + 0.75) + 0.45)
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+        lookup = {(r.metric, r.layer, r.method): r for r in summary.itertuples()}
+        for ax, column in zip(axes, columns, strict=False):
+            for y, method in enumerate(methods):
+                at = [layer for layer in [*layers, NO_LAYER] if (column.metric, layer, method) in lookup]
+                for i, layer in enumerate(at):
+                    found = lookup[column.metric, layer, method]
+                    colour = "#8c8c8c" if method in controls else colours.get(layer, PALETTE[-1])
+                    marker = MARKERS[layers.index(layer) % len(MARKERS)] if layer in layers else "|"
+                    place = y + (i - (len(at) - 1) / 2) * step
+                    ax.plot([found.ci_low, found.ci_high], [place, place], color=colour, lw=1.3, solid_capstyle="butt")
+                    ax.plot(found.mean, place, marker=marker, ms=4.2, color=colour, mew=0 if layer in layers else 1.5)
+            ax.set_title(title_of(column))
+            ax.set_yticks(range(len(methods)), methods)
+            ax.set_ylim(len(methods) - 0.45, -0.55)
+            ax.locator_params(axis="x", nbins=5)
+            if 0 < len(controls) < len(methods):
+                ax.axhline(len(methods) - len(controls) - 0.5, color="#aaaaaa", lw=0.8)
+            ax.grid(axis="y", visible=False)
+        for ax in axes[len(columns) :]:
+            ax.set_axis_off()
+        handles: list[Any] = [
+            Line2D([], [], color=colours[layer], marker=MARKERS[i % len(MARKERS)], ms=4.2, lw=1.3, label=layer)
+            for i, layer in enumerate(layers)
+        ]
+        if controls:
+            handles.append(Line2D([], [], color="#8c8c8c", lw=1.3, marker="|", ms=4.2, label="control"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), max(1, int(size[0] / 1.6))))
+    return figure
+
+
+def curve_columns(group: Group) -> list[str]:
+    """Curves to draw: those of deletion and insertion first, any other metric's ``curve`` after them."""
+    names = {name for entry in group.entries for name in metric_columns(entry.run)[1] if name.endswith(".curve")}
+    return sorted(sorted(names), key=lambda name: (not name.startswith(("deletion", "insertion")), name))
+
+
+def mean_curve(entry: Entry, group: Group, name: str, resamples: int) -> tuple[Array, Array, Array] | None:
+    """Mean of a curve over the cases, and both ends of its pointwise interval, each of shape (L,)."""
+    frame = read_rows(entry.run, ["case_id", name])
+    frame = frame[[value is not None for value in frame[name]]] if name in frame else frame.iloc[:0]
+    if frame.empty:
+        return None
+    length = max(len(value) for value in frame[name])
+    frame = frame[[len(value) == length for value in frame[name]]].drop_duplicates("case_id")
+    at = pd.Index(group.cases["case_id"]).get_indexer(frame["case_id"])
+    values = np.full((len(group.cases), length), np.nan)
+    values[at] = np.stack(frame[name].to_list())
+    low, high = bootstrap_interval(values, group.images, resamples=resamples)
+    return means(values), low, high
+
+
+def curves_figure(group: Group, *, resamples: int = 500) -> Figure | None:
+    """Mean deletion, insertion (and other) curves with 95 % bootstrap bands; rows are layers.
+
+    The x axis is the share of the input changed, the y axis the target's probability.
+    Methods that look at no layer stand in every row.
+    """
+    names = curve_columns(group)
+    if not names:
+        return None
+    layers = group.layers or [NO_LAYER]
+    styles = method_styles(group)
+    read = {(e.label, name): mean_curve(e, group, name, resamples) for e in group.entries for name in names}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(0.6 + 2.9 * len(names) + 1.9, 0.5 + 2.35 * len(layers)), layout="constrained")
+        grid = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey="col")
+        for line, layer in zip(grid, layers, strict=True):
+            for ax, name in zip(line, names, strict=True):
+                for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER)]):
+                    draw_curve(ax, read[entry.label, name], styles[entry.method], entry.category == "control")
+                note_equal(ax, {e.method: read[e.label, name] for e in group.entries if e.layer == layer})
+                ax.set_xlim(0, 1)
+            line[0].set_ylabel(f"{layer}\ntarget probability" if layer != NO_LAYER else "target probability")
+        for ax, name in zip(grid[0], names, strict=True):
+            ax.set_ylim(bottom=0)  # after all rows are drawn: it ends the automatic choice of the top
+            ax.set_title(name.removesuffix(".curve").replace("_", " "))
+        for ax, name in zip(grid[-1], names, strict=True):
+            word = {"deletion": "removed", "insertion": "restored"}.get(name.partition(".")[0], "changed")
+            ax.set_xlabel(f"share of pixels {word}")
+        used = dict.fromkeys(entry.method for entry in group.entries)
+        handles = [Line2D([], [], lw=1.6, label=name, **{**styles[name], "marker": ""}) for name in used]
+        figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+    return figure
+
+
+def draw_curve(ax: Axes, curve: Any, style: dict[str, Any], control: bool) -> None:
+    """One mean curve with its band; a control is thinner and has none, its interval is in the table."""
+    if curve is None:
+        return
+    mean, low, high = curve
+    x = np.linspace(0, 1, len(mean))
+    if not control:
+        ax.fill_between(x, low, high, color=style["color"], alpha=0.1, lw=0)
+    ax.plot(x, mean, color=style["color"], linestyle=style["linestyle"], lw=1.1 if control else 1.6)
+
+
+def note_equal(ax: Axes, curves: dict[str, Any]) -> None:
+    """Name methods whose curves lie on each other: of these a reader sees only one."""
+    lines = []
+    left = [name for name, curve in curves.items() if curve is not None]
+    while left:
+        same = [name for name in left if np.allclose(curves[name][0], curves[left[0]][0], atol=1e-3)]
+        left = [name for name in left if name not in same]
+        if len(same) > 1:
+            lines.append("same curve:\n" + "\n".join(same))
+    falling = [curve[0][0] > curve[0][-1] for curve in curves.values() if curve is not None]
+    if lines:
+        y, align = (0.98, "top") if sum(falling) > len(falling) / 2 else (0.03, "bottom")
+        ax.text(0.98, y, "\n".join(lines), transform=ax.transAxes, ha="right", va=align, fontsize=6.5, color="#555555")
+
+
+def instances_figure(group: Group, table: pd.DataFrame) -> Figure | None:
+    """Coverage by number of instances: one panel a layer and coverage, one line a method.
+
+    Parameters
+    ----------
+    group : Group
+    table : DataFrame
+        Rows of this group, from `bench.tables.breakdown_group`.
+
+    Returns
+    -------
+    Figure or None
+        None without box_coverage or without a case with boxes.
+    """
+    metrics = [name for name in ("box_coverage.coverage", "box_coverage.min_coverage") if name in group.outputs]
+    table = table[(table["by"] == "n_instances") & table["metric"].isin(metrics)]
+    if table.empty:
+        return None
+    bins = [name for name in ("1", "2", "3-4", "5+") if (table["bin"] == name).any()]
+    numbers = table.groupby("bin")["n"].max()
+    layers = group.layers or [NO_LAYER]
+    styles = method_styles(group)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(0.6 + 3.1 * len(metrics) + 1.9, 0.6 + 2.45 * len(layers)), layout="constrained")
+        grid = figure.subplots(len(layers), len(metrics), squeeze=False, sharex=True, sharey=True)
+        for line, layer in zip(grid, layers, strict=True):
+            entries = [entry for entry in group.entries if entry.layer in (layer, NO_LAYER)]
+            for ax, metric in zip(line, metrics, strict=True):
+                for i, entry in enumerate(entries):
+                    mine = (table["method"] == entry.method) & (table["layer"] == entry.layer)
+                    part = table[mine & (table["metric"] == metric)].set_index("bin").reindex(bins)
+                    # Side by side, so that the intervals of one bin do not hide each other.
+                    x = np.arange(len(bins)) + (i - (len(entries) - 1) / 2) * 0.6 / len(entries)
+                    style = styles[entry.method]
+                    ax.vlines(x, part["ci_low"], part["ci_high"], color=style["color"], lw=0.9, alpha=0.7)
+                    ax.plot(x, part["mean"], ms=3.6, lw=1.1, mew=0, **style)
+                ax.set_xticks(range(len(bins)), [f"{name.replace('-', '–')}\nn = {numbers[name]}" for name in bins])
+                ax.set_xlim(-0.5, len(bins) - 0.5)
+                ax.grid(axis="x", visible=False)
+            line[0].set_ylabel(f"{layer}\ncoverage" if layer != NO_LAYER else "coverage")
+        for ax, metric in zip(grid[0], metrics, strict=True):
+            ax.set_title("mean over instances ↑" if metric.endswith(".coverage") else "worst instance ↑")
+        for ax in grid[-1]:
+            ax.set_xlabel("instances of the class in the image")
+        used = dict.fromkeys(entry.method for entry in group.entries)
+        handles = [Line2D([], [], ms=4, lw=1.2, mew=0, label=name, **styles[name]) for name in used]
+        figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+    return figure

@@ -1,0 +1,127 @@
+"""Everything a reader gets from the rows on disk: tables, notes, figures."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from bench.gallery import gallery_figure, read_shown
+from bench.groups import NO_LAYER, Group, group_runs, load_group
+from bench.plots import curves_figure, instances_figure, means_figure
+from bench.report.text import markdown, print_group, printed_path
+from bench.store import Run, find_runs, safe_name, write_atomically, write_text
+from bench.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
+from bench.types import UserError
+
+log = logging.getLogger(__name__)
+GALLERY = 8
+
+
+def report(
+    root: Path, *, only: Collection[Path] | None = None, reference: str = "grad_cam", console: Console | None = None
+) -> pd.DataFrame:
+    """Write summary.csv, breakdown.csv, summary.md and figures/ below `root`, and print the table.
+
+    Parameters
+    ----------
+    root : Path
+        Results folder; everything below it is read.
+    only : collection of Path, optional
+        Folders of runs: only the groups (data set, model, protocol) that these belong to are printed
+        and drawn. The files cover all of `root` in any case.
+    reference : str
+        Method that the others are compared with.
+    console : rich.console.Console, optional
+        Standard output by default, 100 columns wide where that is no terminal.
+
+    Returns
+    -------
+    DataFrame
+        The summary, as in summary.csv.
+
+    Raises
+    ------
+    UserError
+        No readable results, or the files cannot be written.
+    """
+    root = Path(root)
+    console = console or default_console()
+    runs = find_runs(root) if root.is_dir() else []
+    if not runs:
+        raise UserError(f"no results under {root}; run python -m bench out={root} first")
+    asked = None if only is None else {Path(path).resolve() for path in only}
+    summaries, breakdowns, pages = [], [], []
+    for members in group_runs(runs).values():
+        group = load_group(members)
+        if group is None:
+            continue
+        summary, parts = summarize_group(group, reference=reference), breakdown_group(group)
+        summaries.append(summary)
+        breakdowns.append(parts)
+        folder = root / "figures" / safe_name(f"{group.dataset}-{group.model}-{group.protocol}")
+        if asked is None or any(run.path.resolve() in asked for run in members):
+            print_group(group, summary, console, reference)
+            draw(group, summary, parts, folder)
+            printed_path(console, "figures", folder)
+        pages.append(markdown(group, summary, figure_links(folder, root), reference))
+    if not summaries:
+        raise UserError(f"no readable cases under {root}; run python -m bench out={root} again")
+    table = join(summaries, SUMMARY_COLUMNS)
+    write_text(root / "summary.csv", to_csv(table))
+    write_text(root / "breakdown.csv", to_csv(join(breakdowns, BREAKDOWN_COLUMNS)))
+    write_text(root / "summary.md", "# Results\n\n" + "\n".join(pages))
+    printed_path(console, "tables ", root / "summary.csv", root / "summary.md", root / "breakdown.csv")
+    return table
+
+
+def default_console() -> Console:
+    """Console on standard output, wide enough for the table where nobody says how wide it is."""
+    console = Console(soft_wrap=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
+
+
+def draw(group: Group, summary: pd.DataFrame, parts: pd.DataFrame, folder: Path) -> None:
+    """Write the figures of one group into `folder`; figures that no longer apply are removed."""
+    began = time.perf_counter()
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "means": partial(means_figure, group, summary),
+        "curves": partial(curves_figure, group),
+        "coverage_by_instances": partial(instances_figure, group, parts),
+    }
+    pictures = read_shown(group, GALLERY)
+    for layer in group.layers:
+        makers[f"gallery-{safe_name(layer)}"] = partial(gallery_figure, group, pictures, layer)
+    if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
+        makers["gallery-input"] = partial(gallery_figure, group, pictures, NO_LAYER)
+    for name, make in makers.items():
+        figure = make()
+        path = folder / f"{name}.png"
+        if figure is None:
+            path.unlink(missing_ok=True)
+        else:
+            save(figure, path)
+    log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
+    fast = {"compress_level": 3}  # a tenth larger, three times quicker
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", pil_kwargs=fast))
+
+
+def figure_links(folder: Path, root: Path) -> dict[str, str]:
+    """Title and path relative to `root` of the figures that are there, in the order of reading."""
+    first = ["means", "curves", "coverage_by_instances"]
+    paths = sorted(folder.glob("*.png"), key=lambda p: (first.index(p.stem) if p.stem in first else len(first), p.stem))
+    return {path.stem.replace("_", " "): path.relative_to(root).as_posix() for path in paths}
+
+
+__all__ = ["Run", "report"]

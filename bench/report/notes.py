@@ -1,0 +1,135 @@
+"""Sentences beneath a table: by which protocol, on what, and which numbers to distrust."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.grid import shown
+from bench.groups import NO_LAYER, Entry, Group, conf_of
+from bench.statistics import means
+
+FLAT_GRADIENT = (
+    "at the last layer before global average pooling the gradient of a channel is spatially constant, so value and"
+    " histogram entropy are 0 everywhere and Grad Entropy-CAM vanishes, while magnitude entropy gives log2(Z) for all"
+    " channels, i.e. the plain sum of activations"
+)
+REASONS = {
+    "zero": "nothing above zero is left of the map",
+    "constant": "all positions have one value, so ranks follow the order of the pixels",
+    "nonfinite": "the map holds NaN or infinity and is scored as a zero map",
+}
+
+
+def notes(group: Group, reference: str) -> list[str]:
+    """All notes of a group, the protocol first, warnings last."""
+    lines = [f"protocol {group.protocol}: {size_of(group)}", *protocol_lines(group), probability_line(group)]
+    lines.append("intervals: 95 %, bootstrap over images")
+    if any(entry.layer == NO_LAYER for entry in group.entries) and group.layers:
+        lines.append(f"methods without a layer are compared with {reference} at {group.layers[-1]} (summary.csv)")
+    return [*lines, *fewer_cases(group), *incomplete(group), *degenerate_lines(group)]
+
+
+def size_of(group: Group) -> str:
+    """Count cases, images and of cases with several instances."""
+    several = int((group.cases["n_instances"] > 1).sum())
+    images = int(group.images.max()) + 1
+    text = f"{len(group.cases)} cases on {images} images"
+    return f"{text}, {several} with several instances" if several else text
+
+
+def protocol_lines(group: Group) -> list[str]:
+    """Parameters of each metric, with the default where it was changed."""
+    lines = []
+    for metric, node in group.metrics.items():
+        defaults = conf_of("metric", metric)
+        parts = []
+        for key, value in node.items():
+            default = changed(defaults.get(key, value), value)
+            if key not in ("about", "_target_", "seed") or (key == "seed" and default):
+                parts.append(parameter(key, value) + default)
+        if parts:
+            lines.append(f"{metric}: {', '.join(parts)}")
+    return lines
+
+
+def parameter(key: str, value: Any) -> str:
+    """``28 steps`` for a count, ``kernel=11`` for anything else."""
+    counted = key.endswith("s") and isinstance(value, int) and not isinstance(value, bool)
+    return f"{value} {key}" if counted else f"{key}={value}"
+
+
+def changed(default: Any, value: Any) -> str:
+    """`` (default 28)`` where the value is another; a default that Hydra interpolates is not known here."""
+    if default == value or (isinstance(default, str) and default.startswith("${")):
+        return ""
+    return f" (default {default})"
+
+
+def probability_line(group: Group) -> str:
+    """Mean probability of the target, over all cases and per class: what the network does not see, no map shows."""
+    values = group.cases["probability"].to_numpy(dtype=np.float64)
+    text = f"mean target probability {means(values[:, None])[0]:.2f}"
+    by_class = group.cases.groupby("class_name")["probability"].mean()
+    if len(by_class) < 2:
+        return text
+    low = by_class.sort_values(kind="stable")
+    listed = low if len(low) <= 8 else pd.concat([low.iloc[:3], low.iloc[-3:]])
+    words = ", ".join(f"{name or 'unnamed'} {value:.2f}" for name, value in listed.items())
+    which = "" if len(low) <= 8 else f"lowest and highest of {len(low)} classes: "
+    return f"{text} ({which}{words})"
+
+
+def fewer_cases(group: Group) -> list[str]:
+    """Metrics that are not defined for every case, with the number of cases they have."""
+    lines = []
+    for metric in group.metrics:
+        columns = [column.metric for column in shown(group) if column.metric.partition(".")[0] == metric]
+        columns = [name.removesuffix("_class_mean") for name in columns]
+        # The best entry counts: cases that one run has not reached yet are another note.
+        numbers = [max(int(np.isfinite(group.values(e, name)).sum()) for e in group.entries) for name in columns]
+        if numbers and min(numbers) < len(group.cases):
+            lines.append(f"{metric} is defined for {min(numbers)} of {len(group.cases)} cases")
+    return lines
+
+
+def incomplete(group: Group) -> list[str]:
+    """Entries whose run is not finished or that left out pictures."""
+    short = [(e.label, e.rows, e.run.config.get("cases", e.rows)) for e in group.entries]
+    short = [item for item in short if item[1] < item[2]]
+    if not short:
+        return []
+    if len({item[1:] for item in short}) == 1 and len(short) == len(group.entries):
+        return [f"{short[0][1]} of {short[0][2]} cases are there (unfinished, or pictures could not be decoded)"]
+    return [f"{label}: {rows} of {cases} cases are there" for label, rows, cases in short]
+
+
+def degenerate_lines(group: Group) -> list[str]:
+    """One warning per entry with degenerate maps, with the reason; `uniform` is constant by design."""
+    lines: list[str] = []
+    explained = False
+    for entry in group.entries:
+        if not entry.degenerate or entry.name == "uniform":
+            continue
+        kinds = ", ".join(f"{number} {reason}" for reason, number in entry.degenerate.items())
+        line = f"warning: {entry.label} is degenerate in {share(entry.degenerate_share)} of the cases ({kinds}): "
+        if flat_gradient(entry):
+            line += "as above" if explained else FLAT_GRADIENT
+            explained = True
+        else:
+            line += "; ".join(REASONS.get(reason, reason) for reason in entry.degenerate)
+        lines.append(line)
+    return lines
+
+
+def flat_gradient(entry: Entry) -> bool:
+    """Whether the cause is entropy of a spatially constant gradient: all of a grad_entropy's maps vanish."""
+    vanished = entry.degenerate.get("zero", 0) + entry.degenerate.get("constant", 0)
+    return entry.name.startswith("grad_entropy") and vanished >= 0.9 * entry.rows
+
+
+def share(value: float) -> str:
+    """Share in per cent; a few cases never read as none."""
+    return "<1 %" if 0 < value < 0.01 else f"{100 * value:.0f} %"

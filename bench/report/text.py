@@ -1,0 +1,168 @@
+"""The main table in the terminal and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bench.grid import Grid, interval, make_grid, number, sections, wrapped
+from bench.groups import NO_LAYER, Group
+from bench.report.notes import notes, share
+
+METHOD_WIDTH = 18  # at least
+# rich's SIMPLE_HEAD with a visible rule between sections
+BOX = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
+
+
+def print_group(group: Group, summary: pd.DataFrame, console: Console, reference: str) -> None:
+    """Print the table of one group and its notes.
+
+    Columns that do not fit beside each other follow in a second table. Without a terminal there is
+    no bold: the best of a column then carries a ``*``.
+    """
+    grid = make_grid(group, summary)
+    console.print(f"[bold]{escape(group.dataset)} / {escape(group.model)}[/bold]", highlight=False)
+    for part, spare in blocks(grid, console.width):
+        width = min(METHOD_WIDTH + spare, max(METHOD_WIDTH, *(len(entry.method) + 3 for entry in grid.entries)))
+        console.print(terminal_table(group, grid, part, width, console))
+    mark = "bold" if bold(console) else "*"
+    lines = [f"↑ higher is better, ↓ lower is better, {mark} best of the column", *notes(group, reference)]
+    for line in lines:
+        style = "yellow" if line.startswith("warning") else "dim"
+        printed(console, Text(line, style=style))
+    console.print()
+
+
+def printed(console: Console, text: Text) -> None:
+    """Print text, in ASCII where the stream cannot take more."""
+    console.print(plain(text, console), highlight=False)
+
+
+def plain(text: Text, console: Console) -> Text:
+    """Text with ASCII in place of arrows and dashes where the console's encoding has none."""
+    if console.encoding.lower().startswith("utf"):
+        return text
+    copy = text.copy()
+    ascii_text = text.plain.replace("↑", "^").replace("↓", "v").replace("–", "-")
+    copy.plain = ascii_text.encode("ascii", "replace").decode()
+    return copy
+
+
+def bold(console: Console) -> bool:
+    """Whether bold can be seen."""
+    return console.is_terminal and not console.legacy_windows
+
+
+def blocks(grid: Grid, width: int) -> list[tuple[list[int], int]]:
+    """Cut the columns' indices so that each part fits into the width; with the room that is left."""
+    parts: list[tuple[list[int], int]] = [([], width - METHOD_WIDTH - 1)]
+    for i, column in enumerate(grid.columns):
+        texts = [interval(cell.low, cell.high) for cell in (line[i] for line in grid.cells) if cell]
+        needed = max(len(word) for word in (*column.heading, *texts, "0.000*")) + 1
+        columns, room = parts[-1]
+        if columns and needed > room:
+            columns, room = [], width - METHOD_WIDTH - 1
+            parts.append((columns, room))
+        parts[-1] = ([*columns, i], room - needed)
+    return parts
+
+
+def terminal_table(group: Group, grid: Grid, part: list[int], width: int, console: Console) -> Table:
+    """Rich table of some of the grid's columns: layers as sections, controls below a rule."""
+    ascii_only = not console.encoding.lower().startswith("utf")
+    # Given here, because rich only replaces its own characters on old Windows terminals.
+    table = Table(box=box.ASCII2 if ascii_only else BOX, padding=0, show_edge=False)
+    table.add_column("method", width=width, overflow="fold")
+    for i in part:
+        column = grid.columns[i]
+        heading = Text("\n".join([*column.heading, column.arrow]))
+        table.add_column(plain(heading, console), justify="right", no_wrap=True, vertical="top")
+    for title, methods, controls in sections(group):
+        table.add_section()
+        table.add_row(plain(Text(title, style="italic cyan"), console))
+        for at in (methods, controls):
+            for i in at:
+                style = "dim" if at is controls else ""
+                table.add_row(*[plain(text, console) for text in row_texts(grid, i, part, width, console)], style=style)
+            if at:
+                table.add_section()
+    return table
+
+
+def row_texts(grid: Grid, i: int, part: list[int], width: int, console: Console) -> list[Text]:
+    """Cells of one entry: its name over number and degenerate share, then means over intervals."""
+    entry = grid.entries[i]
+    about = Text(f"  n {entry.rows}", style="dim")
+    if entry.degenerate:
+        about.append(f", {share(entry.degenerate_share).replace(' ', '')} deg.", style="yellow")
+    name = " " + wrapped(entry.method, width - 3).replace("\n", "\n   ")
+    texts = [Text.assemble(name, "\n", about)]
+    for column in part:
+        cell = grid.cells[i][column]
+        if cell is None:
+            texts.append(Text("-\n"))
+            continue
+        star = "*" if cell.best and not bold(console) else ""
+        mean = Text(number(cell.mean) + star, style="bold" if cell.best else "")
+        texts.append(Text.assemble(mean, "\n", Text(interval(cell.low, cell.high), style="dim")))
+    return texts
+
+
+def markdown(group: Group, summary: pd.DataFrame, figures: dict[str, str], reference: str) -> str:
+    """Table of one group as GitHub Markdown, with notes and links to its figures.
+
+    Parameters
+    ----------
+    group : Group
+    summary : DataFrame
+        Rows of this group.
+    figures : dict
+        Title and path relative to the Markdown file of each figure.
+    reference : str
+    """
+    grid = make_grid(group, summary)
+    heads = ["method", "layer", *(f"{' '.join(c.heading)} {c.arrow}".strip() for c in grid.columns), "n", "degenerate"]
+    lines = [f"## {safe(group.dataset)} / {safe(group.model)}", "", row(heads)]
+    lines.append(row([":--", ":--", *["--:"] * (len(heads) - 2)]))
+    order = [(i, "") for _, methods, _ in sections(group) for i in methods]
+    order += [(i, "*") for _, _, controls in sections(group) for i in controls]
+    for i, mark in order:
+        entry = group.entries[i]
+        cells = []
+        for cell in grid.cells[i]:
+            text = number(cell.mean) if cell else ""
+            text = f"**{text}**" if cell and cell.best else text
+            span = interval(cell.low, cell.high, 3) if cell else ""
+            cells.append(f"{text} ({span})" if span else text)
+        layer = "" if entry.layer == NO_LAYER else f"{safe(entry.layer)}"
+        degenerate = share(entry.degenerate_share) if entry.degenerate else ""
+        lines.append(row([f"{mark}{safe(entry.method)}{mark}", layer, *cells, str(entry.rows), degenerate]))
+    lines += ["", "Mean and 95 % interval; ↑ higher is better, ↓ lower is better; **bold**: best of the column;"]
+    lines += ["*italic*: controls, which a method has to beat.", ""]
+    lines += [f"- {safe(line)}" for line in notes(group, reference)]
+    lines += ["", *(f"![{safe(title)}]({quote(path)})" for title, path in figures.items()), ""]
+    return "\n".join(lines)
+
+
+def row(cells: list[str]) -> str:
+    """One line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def safe(text: str) -> str:
+    """Text that came from data, without effect in Markdown or HTML, on one line."""
+    text = re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda found: f"\\{found[0]}", text)
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
+
+
+def printed_path(console: Console, what: str, *paths: object) -> None:
+    """Say where something was written; paths are never wrapped, so that they can be copied."""
+    text = plain(Text(f"{what}: {', '.join(str(path) for path in paths)}"), console)
+    console.print(text, highlight=False, soft_wrap=True)
