@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,11 +19,23 @@ from bench.types import UserError
 
 def task(node: DictConfig) -> None:
     """Run one composed config: the job that Hydra and its launchers call."""
+    try:
+        benchmark(node)
+    except UserError as error:
+        # In a sweep Hydra lets the other jobs finish, then says which one failed.
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        fail(str(error))
+
+
+def benchmark(node: DictConfig) -> None:
+    """Bind what the config names, run it, and report on it once all its chunks are there."""
     from bench.report import report
-    from bench.runner import run
+    from bench.runner import check, run
 
     settings = plain(node)
     methods = bind_all(node.method, GIVEN_TO_METHOD)
+    check(settings, methods)
     metrics = bind_all(node.metric, GIVEN_TO_METRIC)
     cases = build(node.dataset)
     network = build(node.model, seed=node.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
@@ -56,10 +58,12 @@ def check_overrides(arguments: Sequence[str]) -> None:
             listed = str(override.input_line).split("=", 1)[1]
             together = f"'{group}=[{listed}]' (one shared pass), or " if group in SEVERAL else ""
             raise UserError(f"{group}={listed} is several values: write {together}-m {group}={listed} to sweep")
-        choices = list(value.list) if override.is_sweep_override() and hasattr(value, "list") else [value]
+        choices = list(value.list) if isinstance(value, ChoiceSweep) else [value]
         for choice in choices:
             if isinstance(choice, list) and group not in SEVERAL:
-                raise UserError(f"{group}= takes one name, not a list; sweep with: -m {group}={','.join(map(str, choice))}")
+                raise UserError(
+                    f"{group}= takes one name, not a list; sweep with: -m {group}={','.join(map(str, choice))}"
+                )
             for name in choice if isinstance(choice, list) else [choice]:
                 check_name(group, name)
 
@@ -77,7 +81,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``did you mean a, b?`` or, where nothing is near, the whole list."""
     known = list(known)
     near = get_close_matches(name, known, 3, 0.5)
-    return f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    return f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
 def one_line(error: BaseException) -> str:
@@ -129,7 +133,18 @@ def bind(name: str, node: DictConfig | dict[str, Any], given: Sequence[str] = ()
     for key, parameter in signature.parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:
             raise UserError(f"{name} needs {key}=")
-    return Part(name, partial(function, **arguments), wants, dict(about), parameters, bool(relu))
+    return Part(name, partial(named_errors, name, function, **arguments), wants, dict(about), parameters, bool(relu))
+
+
+def named_errors(name: str, function: Callable[..., Any], /, *values: Any, **arguments: Any) -> Any:
+    """Call a method or metric; a ValueError that it raises itself is about its parameters or the layer: the user's."""
+    try:
+        return function(*values, **arguments)
+    except ValueError as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(frame.filename).parent.name in ("methods", "metrics"):
+            raise UserError(f"{name}: {error}") from error
+        raise
 
 
 def bind_all(node: DictConfig | dict[str, Any], given: Sequence[str]) -> list[Part]:
@@ -172,7 +187,7 @@ def nearest_settings(key: str) -> str:
         return f"the settings of a {group} are in its yaml: python -m bench {group}=NAME --cfg job --package {group}"
     if name not in options(group):
         return did_you_mean(name, options(group))
-    node = OmegaConf.load(CONF / group / f"{name}.yaml")[name]
+    node = plain(OmegaConf.load(CONF / group / f"{name}.yaml"))[name]
     known = [*inspect.signature(resolve(node["_target_"])).parameters, "relu"]
     given = GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC
     if parameter in node:

@@ -63,7 +63,10 @@ def check_targets(cases: Sequence[Case], classes: int) -> None:
     """Raise UserError where a case asks for an output that the network does not have."""
     for case in cases:
         if case.target and max(case.target) >= classes:
-            raise UserError(f"case {case.id} asks for output {max(case.target)}, but the network has {classes} outputs")
+            raise UserError(
+                f"case {case.id} asks for output {max(case.target)}, but the network has outputs 0 to {classes - 1}; "
+                "change target= or the model"
+            )
 
 
 def gallery_cases(cases: Sequence[Case], number: int, seed: int) -> set[str]:

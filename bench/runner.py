@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def run(
     Parameters
     ----------
     config : dict
-        As in conf/config.yaml, plain.
+        As in conf/config.yaml, plain, and checked with `check`.
     network : Network
     cases : sequence of Case
         The whole data set; `config` chooses from it.
@@ -79,7 +80,6 @@ def run(
     UserError
         A setting that makes no sense, or a results folder that cannot be written.
     """
-    check(config, methods)
     cases = choose_cases(cases, config["limit"], config["seed"], config["target"])
     has_boxes = any(len(case.boxes) for case in cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
@@ -113,7 +113,9 @@ def run(
     total = sum(len(chunks[index]) for index, _ in work)
     with Progress(total, quiet=config["quiet"]) as progress:
         for index, pending in work:
-            for batch_sizes, group in groupby(sorted(pending, key=lambda j: sizes[j.folder]), lambda j: sizes[j.folder]):
+            for batch_sizes, group in groupby(
+                sorted(pending, key=lambda j: sizes[j.folder]), lambda j: sizes[j.folder]
+            ):
                 share = list(group)
                 advance = progress.share(len(share) / len(pending))
                 compute_chunk(setting, chunks[index], index, share, batch_sizes, advance)
@@ -126,9 +128,11 @@ def check(config: dict[str, Any], methods: Sequence[Part]) -> None:
     """Raise UserError for settings that make no sense."""
     if not methods:
         raise UserError("no method to run; name one or several with method=")
-    for key in ("chunk", "batch", "shards"):
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise UserError(f"{key}={config[key]} must be a whole number from 1")
+    least = {"chunk": 1, "batch": 1, "score_batch": 1, "shards": 1, "gallery": 0, "seed": 0}
+    for key, lowest in least.items():
+        value = config[key]
+        if not (value is None and key == "score_batch") and (type(value) is not int or value < lowest):
+            raise UserError(f"{key}={value} must be a whole number from {lowest}")
     if config["shard"] not in range(config["shards"]):
         raise UserError(f"shard={config['shard']} must be from 0 to shards - 1 = {config['shards'] - 1}")
     if config["transform"] not in (None, *GEOMETRIES):
@@ -243,4 +247,4 @@ def save_images(setting: Setting, batch: Batch) -> None:
         if case_id in setting.gallery and not path.is_file():
             mean, std = (torch.tensor(v, device=image.device).view(-1, 1, 1) for v in (spec.mean, spec.std))
             pixels = (image * std + mean).clamp(0, 1)
-            store.write_atomically(path, lambda temporary, p=pixels: save_image(p, temporary, format="png"))
+            store.write_atomically(path, partial(save_image, pixels, format="png"))

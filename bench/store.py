@@ -63,7 +63,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder with out=DIR") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; choose another folder with out=DIR"
+        ) from error
     finally:
         if path.parent.is_dir():
             temporary.unlink(missing_ok=True)
@@ -88,7 +90,9 @@ def write_chunk(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, n
     """Write one finished chunk; `note` (key, case ids asked, skipped pictures, seconds, versions) goes into its footer."""
     table = pa.Table.from_pylist(list(rows), schema=schema)
     table = table.replace_schema_metadata({"bench": json.dumps(note, default=str)})
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
+    write_atomically(
+        path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    )
 
 
 def read_chunk(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:

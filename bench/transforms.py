@@ -91,7 +91,9 @@ def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
     other_boxes, _ = move_boxes(case.other_boxes, (height, width), (new_height, new_width), window)
     moved_masks = None
     if masks is not None:
-        moved_masks = F.crop(F.resize(tv_tensors.Mask(masks[kept]), [new_height, new_width]), *window).as_subclass(Tensor)
+        moved_masks = F.crop(F.resize(tv_tensors.Mask(masks[kept]), [new_height, new_width]), *window).as_subclass(
+            Tensor
+        )
     return Sample(
         case, values, boxes, other_boxes, moved_masks, masks, case.difficult[kept], (height, width),
         (scale_x, scale_y, -float(left), -float(top)),

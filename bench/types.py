@@ -98,7 +98,7 @@ class Layer:
     grads: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """A method or metric with its parameters bound.
 

@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from bench.capture import capture
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options, resolve
 from bench.heatmaps import degenerate, native_map, upsample
 from bench.rows import metric_columns
 from bench.scorer import Scorer
@@ -87,7 +87,7 @@ def test_single_groups_name_themselves(group: str) -> None:
 def test_method_contract(name: str, network: nn.Module, batch: Batch) -> None:
     method = part("method", name)
     assert method.about["version"] >= 1
-    assert method.call.func.__doc__, "a public function needs a docstring"
+    assert resolve(method.parameters["_target_"]).__doc__, "a public function needs a docstring"
     native = maps(method, network, batch)
     assert native.isfinite().all()
     assert not native.requires_grad
@@ -123,9 +123,13 @@ def test_metric_contract(name: str, network: nn.Module, batch: Batch) -> None:
     assert set(about["show"]) <= scalars
     assert set(about.get("class_mean", [])) <= scalars
     for i in range(2):
-        alone = metric_columns([metric], heatmaps[i : i + 1], one(batch, i), Scorer(network, batch.targets[i : i + 1], 4))
+        alone = metric_columns(
+            [metric], heatmaps[i : i + 1], one(batch, i), Scorer(network, batch.targets[i : i + 1], 4)
+        )
         for key, value in alone[0].items():
-            torch.testing.assert_close(torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=1e-5, equal_nan=True)
+            torch.testing.assert_close(
+                torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=1e-5, equal_nan=True
+            )
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -142,5 +142,7 @@ def test_no_map_and_unused_layers_are_the_users_mistake(tiny: Tiny) -> None:
 def test_groups() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0]])
     assert group_logit(logits, [(1,)]).item() == 2.0
-    torch.testing.assert_close(group_logit(logits, [(0, 2)]), (torch.tensor(1.0).exp() + torch.tensor(3.0).exp()).log()[None])
+    torch.testing.assert_close(
+        group_logit(logits, [(0, 2)]), (torch.tensor(1.0).exp() + torch.tensor(3.0).exp()).log()[None]
+    )
     torch.testing.assert_close(group_probability(logits, [(0, 2)]), 1 - logits.softmax(1)[:, 1])

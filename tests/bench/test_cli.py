@@ -1,0 +1,206 @@
+"""The command line as a user meets it: a subprocess in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery=2"]
+TINY = ["model=resnet18", "model.weights=random", "limit=6", "metric=[box_coverage,pointing_game]", "gallery=1"]
+
+
+def bench(
+    *arguments: str, folder: Path, module: str = "bench", wait: bool = True
+) -> subprocess.CompletedProcess | subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", module, *arguments]
+    if wait:
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def succeed(*arguments: str, folder: Path, module: str = "bench") -> str:
+    done = bench(*arguments, folder=folder, module=module)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_one_method_end_to_end_and_nothing_twice(tmp_path: Path) -> None:
+    said = succeed("method=[grad_cam,grad_entropy,center]", "limit=4", *FAST, folder=tmp_path)
+    assert "mean target probability" in said
+    assert "deletion: 2 steps (default 28)" in said
+    summary = pd.read_csv(tmp_path / "results" / "summary.csv")
+    assert list(summary.columns)[:15] == [
+        "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "degenerate",
+        "reference", "difference", "difference_low", "difference_high", "p",
+    ]  # fmt: skip
+    assert set(summary.method) == {"grad_cam", "grad_entropy", "center"}
+    assert {"deletion.auc", "insertion.auc", "pointing_game.hit", "box_coverage.min_coverage"} <= set(summary.metric)
+    assert set(summary[summary.method == "center"].layer) == {"-"}
+    known = summary[summary.n > 0]
+    assert (known.ci_low <= known["mean"]).all() and (known["mean"] <= known.ci_high).all()
+    figures = {path.name for path in (tmp_path / "results" / "figures").rglob("*.png")}
+    assert {"means.png", "curves.png", "coverage_by_instances.png", "gallery-bn2.act.png"} <= figures
+    # histogram entropy of a constant gradient is 0: named, not hidden
+    assert "grad_entropy@bn2.act is degenerate in 100 %" in said.replace("\n", " ")
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "collage").rglob("*") if path.is_file()}
+    text = (tmp_path / "results" / "summary.csv").read_bytes()
+    said = succeed("method=[grad_cam,grad_entropy,center]", "limit=4", *FAST, folder=tmp_path)
+    assert "nothing was computed" in said
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    (tmp_path / "results" / "summary.csv").unlink()
+    succeed("results", folder=tmp_path, module="bench.report")
+    assert (tmp_path / "results" / "summary.csv").read_bytes() == text
+
+
+def test_sweep_equals_one_pass(tmp_path: Path) -> None:
+    succeed("-m", "method=grad_cam,grad_entropy", *TINY, folder=tmp_path)
+    swept = (tmp_path / "results" / "summary.csv").read_bytes()
+    succeed("method=[grad_cam,grad_entropy]", "out=together", *TINY, folder=tmp_path)
+    assert (tmp_path / "together" / "summary.csv").read_bytes() == swept
+
+
+def test_shards_through_joblib_equal_one_process(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    succeed("chunk=2", *TINY, folder=tmp_path)
+    alone = (tmp_path / "results" / "summary.csv").read_bytes()
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    succeed("-m", "shards=2", "shard=0,1", *launcher, "chunk=2", "out=shared", *TINY, folder=tmp_path)
+    succeed("shared", folder=tmp_path, module="bench.report")
+    assert (tmp_path / "shared" / "summary.csv").read_bytes() == alone
+
+
+def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
+    asked = ["method=[grad_cam,grad_entropy,random]", "limit=9", "chunk=3", *FAST]
+    succeed(*asked, "out=whole", folder=tmp_path)
+    process = bench(*asked, "out=torn", folder=tmp_path, wait=False)
+    try:
+        for _ in range(2000):
+            if list((tmp_path / "torn").rglob("chunk-00000.parquet")):
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.communicate()
+    done = len(list((tmp_path / "torn").rglob("chunk-*.parquet")))
+    assert 0 < done < 15
+    # one finished chunk is damaged, one replaced by something foreign, and the batch asked for is another
+    chunks = sorted((tmp_path / "torn").rglob("chunk-*.parquet"))
+    chunks[0].write_bytes(chunks[0].read_bytes()[:-100])
+    succeed(*asked, "out=torn", "batch=5", folder=tmp_path)
+    assert (tmp_path / "torn" / "summary.csv").read_bytes() == (tmp_path / "whole" / "summary.csv").read_bytes()
+    assert len(list((tmp_path / "torn").rglob("chunk-*.parquet"))) == 15
+
+
+def test_interrupt_keeps_chunks_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = bench("method=[grad_cam,random]", "limit=12", "chunk=2", folder=tmp_path, wait=False)
+    try:
+        for _ in range(2000):
+            if list((tmp_path / "results").rglob("chunk-00000.parquet")):
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert not [path for path in (tmp_path / "results").rglob(".chunk*")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["method=grad_cm"], "did you mean grad_cam"),
+        (["method=[grad_cam,grad_entropi]"], "did you mean grad_entropy"),
+        (["metric=[delet]"], "did you mean deletion"),
+        (["model=vgg61"], "did you mean vgg16"),
+        (["dataset=colage"], "did you mean collage"),
+        (["experiment=dmo"], "did you mean demo"),
+        (["model=[vgg16,resnet18]"], "takes one name"),
+        (["method=grad_cam,hirescam"], "'method=[grad_cam,hirescam]'"),
+        (["metod=grad_cam"], "did you mean method"),
+        (["method.grad_entropy.bin=3"], "did you mean bins"),
+        (["+method.grad_cam.bins=3"], "no parameter 'bins'"),
+        (["metric.deletion.steps=0", "limit=1"], "steps must be at least 1"),
+        (["layer=bn2.atc"], "nearest: bn2.act"),
+        (["limit=0"], "limit=0"),
+        (["seed=x"], "seed=x"),
+        (["shards=2", "shard=2"], "shard=2"),
+        (["target=9999"], "outputs 0 to 999"),
+        (["transform=squeeze"], "center_crop"),
+        (["device=cuda:77"], "device=cuda:77 cannot be used"),
+        (["dataset=folder"], "dataset.root"),
+        (["dataset=folder", "dataset.root=missing"], "missing"),
+        (["dataset=folder", "dataset.root=."], "dataset.root"),
+        (["model=resnet18", "model.weights=missing.pth"], "no such file"),
+        (["out=taken/below"], "out=DIR"),
+        (["+method.x._target_=os.system"], "refused"),
+        (["=3"], "needs a name"),
+    ],
+)
+def test_bad_input_gets_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = bench(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    from skimage.data import astronaut, chelsea
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(chelsea()).save(folder / "cat.png")
+    Image.fromarray(astronaut()[:300]).save(folder / "woman.jpg")
+    (folder / "torn.jpg").write_bytes((folder / "woman.jpg").read_bytes()[:500])
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / 'odd "name" <b>.png')
+    return folder
+
+
+def test_folder_of_pictures(tmp_path: Path, pictures: Path) -> None:
+    asked = ["dataset=folder", "dataset.root=pictures", "method=[grad_cam,random]", *FAST]
+    said = succeed(*asked, folder=tmp_path)
+    assert "no boxes: pointing_game, energy_pointing_game, box_coverage" in said
+    assert "torn.jpg is left out" in said
+    summary = pd.read_csv(tmp_path / "results" / "summary.csv")
+    assert {metric.split(".")[0] for metric in summary.metric} == {"deletion", "insertion"}
+    assert set(summary.n[summary.metric == "deletion.auc"]) == {3}
+    provenance = next((tmp_path / "results").rglob("grad_cam@*/_provenance.json")).read_text()
+    assert "torn.jpg" in provenance and '"git_commit"' in provenance
+    assert "nothing was computed" in succeed(*asked, folder=tmp_path)
+
+
+def test_random_vgg16_offline(tmp_path: Path) -> None:
+    asked = ["method=grad_entropy", "model=vgg16", "model.weights=random", "limit=1", "metric=[box_coverage]"]
+    succeed(*asked, folder=tmp_path)
+    summary = pd.read_csv(tmp_path / "results" / "summary.csv")
+    assert set(summary.layer) == {"features.29"}
+    assert set(summary.model) == {"vgg16"}
+
+
+def test_report_on_nothing(tmp_path: Path) -> None:
+    done = bench("missing", folder=tmp_path, module="bench.report")
+    assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_hydra_help_still_works(tmp_path: Path) -> None:
+    assert "grad_entropy" in succeed("--help", folder=tmp_path)
