@@ -132,9 +132,26 @@ def test_wilcoxon_hand_values():
     assert wilcoxon(np.array([-1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(0.125)
 
 
-def test_wilcoxon_equals_scipy_and_ignores_noise():
+@pytest.mark.parametrize("seed", range(8))
+def test_wilcoxon_with_ties_equals_all_sign_patterns(seed):
+    differences = np.random.default_rng(seed).integers(-3, 5, 9).astype(float)
+    kept = differences[differences != 0]
+    ranks = stats.rankdata(np.abs(kept))
+    sums = [np.dot(ranks, signs) for signs in itertools.product((0, 1), repeat=len(ranks))]
+    positive = ranks[kept > 0].sum()
+    one_sided = min(np.mean(np.array(sums) <= positive), np.mean(np.array(sums) >= positive))
+    assert wilcoxon(differences) == pytest.approx(min(1.0, 2 * one_sided))
+
+
+@pytest.mark.parametrize("number", [5, 20, 50, 51, 300])
+def test_wilcoxon_equals_scipy(number):
+    differences = np.random.default_rng(number).normal(0.2, 1, number)
+    method = "exact" if number <= 50 else "asymptotic"
+    assert wilcoxon(differences) == pytest.approx(stats.wilcoxon(differences, method=method).pvalue, rel=1e-9)
+
+
+def test_wilcoxon_ignores_noise_and_gaps():
     differences = np.random.default_rng(7).normal(0.2, 1, 120)
-    assert wilcoxon(differences) == pytest.approx(stats.wilcoxon(differences).pvalue)
     with_gaps = np.concatenate([differences, [np.nan, np.inf]])
     assert wilcoxon(with_gaps) == wilcoxon(differences)
     assert wilcoxon(np.full(40, 3e-8), scale=1.0) == 1.0  # two methods that agree up to rounding
