@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.geometry import instance_masks, is_constant, maximum, pixel_ranges, positive_energy, to_original
+from metrics.geometry import instance_masks, is_constant, maximum, order, pixel_ranges, positive_energy, to_original
 
 
 def hit(point: tuple[float, float], boxes: Tensor, masks: Tensor | None, tolerance: float = 15) -> bool:
@@ -76,6 +76,112 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
             point = to_original(*maximum(heatmap), batch.to_input[i])
             hits.append(float(hit(point, boxes, None if masks is None else masks.cpu(), tolerance)))
     return {"hit": heatmaps.new_tensor(hits, dtype=torch.float32)}
+
+
+def top_k_pointing(
+    heatmaps: Tensor, batch: Any, *, k: int | None = None, radius: int = 8, tolerance: float = 15
+) -> dict[str, Tensor]:
+    """Pointing game with the map's `k` highest peaks: a map of several objects should have a peak on each.
+
+    A peak is the highest position of the window of ``2 * radius + 1`` around it and above the map's minimum; of several
+    as high, the first in row-major order, others within the window are dropped. Left out as in `pointing_game`.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+    batch : Batch
+    k : int, optional
+        Peaks looked at; the number of instances by default.
+    radius : int
+        In input pixels.
+    tolerance : float
+        In original pixels, as in `pointing_game`.
+
+    Returns
+    -------
+    dict
+        0 to 1, higher is better; 0 for a constant map:
+
+        - ``hit`` (N,): 1 where any of the peaks hits an instance (``k=1`` is the pointing game);
+        - ``precision`` (N,): share of the peaks that hit one;
+        - ``recall`` (N,): share of the instances that a peak hits.
+
+    Raises
+    ------
+    ValueError
+        For ``k`` or ``radius`` below 1.
+    """
+    if radius < 1 or (k is not None and k < 1):
+        raise ValueError(f"top_k_pointing: k and radius must be at least 1, not {k} and {radius}")
+    result = torch.full((3, len(heatmaps)), math.nan)
+    for i, heatmap in enumerate(heatmaps.cpu()):
+        boxes, masks = batch.original_boxes[i].cpu(), batch.original_masks[i]
+        if len(boxes) == 0 or bool(batch.difficult[i].all()):
+            continue
+        places = peaks(heatmap, k or len(boxes), radius)
+        points = [to_original(row, column, batch.to_input[i]) for row, column in places]
+        # One row a peak, one column an instance.
+        table = torch.zeros(max(1, len(points)), len(boxes), dtype=torch.bool)
+        for row, point in enumerate(points):
+            for column in range(len(boxes)):
+                mask = None if masks is None else masks[column : column + 1].cpu()
+                table[row, column] = hit(point, boxes[column : column + 1], mask, tolerance)
+        result[:, i] = torch.stack([table.any(), table.any(1).float().mean(), table.any(0).float().mean()])
+    return dict(zip(("hit", "precision", "recall"), result.to(heatmaps.device), strict=True))
+
+
+def peaks(heatmap: Tensor, k: int, radius: int) -> list[tuple[int, int]]:
+    """Rows and columns of the up to `k` highest peaks of a map (H, W), as `top_k_pointing` defines them."""
+    values = heatmap.float()
+    window = torch.nn.functional.max_pool2d(values[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
+    candidates = (values == window) & (values > values.min())
+    found: list[tuple[int, int]] = []
+    width = heatmap.shape[1]
+    ranked = order(heatmap[None])[0]
+    for position in ranked[candidates.flatten()[ranked]].tolist():
+        row, column = divmod(position, width)
+        if all(max(abs(row - r), abs(column - c)) > radius for r, c in found):
+            found.append((row, column))
+        if len(found) == k:
+            break
+    return found
+
+
+def grid_pointing_game(heatmaps: Tensor, batch: Any, *, rows: int = 2, columns: int = 2) -> dict[str, Tensor]:
+    """Share of the positive energy in the mosaic's cells that show the class (Boehle et al. 2021, section 3.2).
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+    batch : Batch
+        Cells that hold the centre of one of its ``boxes`` show the class.
+    rows, columns : int
+        Cells of the mosaic; borders are rounded to whole pixels.
+
+    Returns
+    -------
+    dict
+        ``share`` (N,), 0 to 1, higher is better; 0 for a map without positive values, NaN without a box whose centre
+        lies in the image. A uniform map scores ``1 / (rows * columns)`` for each cell of the class.
+
+    References
+    ----------
+    Boehle, Fritz, Schiele: Convolutional dynamic alignment networks for interpretable classifications, CVPR 2021.
+    """
+    height, width = heatmaps.shape[1:]
+    vertical = (torch.arange(height) + 0.5).mul(rows / height).floor().long()
+    horizontal = (torch.arange(width) + 0.5).mul(columns / width).floor().long()
+    cells = (vertical[:, None] * columns + horizontal).to(heatmaps.device)
+    shares = torch.full((len(heatmaps),), math.nan, device=heatmaps.device)
+    for i, heatmap in enumerate(heatmaps):
+        boxes = batch.boxes[i].to(heatmap.device)
+        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).floor().long().unbind(1)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        if bool(inside.any()):
+            energy = positive_energy(heatmap)
+            shown = torch.isin(cells, cells[y[inside], x[inside]])
+            shares[i] = energy[shown].sum() / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
+    return {"share": shares}
 
 
 def energy_pointing_game(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:

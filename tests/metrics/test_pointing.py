@@ -168,3 +168,92 @@ def test_energy_extremes(make_batch, cams):
     heatmaps[0] = 0
     heatmaps[0, 4:15, 12] = 1
     assert pointing.energy_pointing_game(heatmaps, batch)["energy"].tolist()[:2] == [0, 0]
+
+
+def slow_peaks(heatmap, radius):
+    """Positions that no position of their window exceeds, not the minimum, first of a plateau; highest first."""
+    height, width = heatmap.shape
+    values = heatmap.tolist()
+    places = sorted(((y, x) for y in range(height) for x in range(width)), key=lambda p: (-values[p[0]][p[1]], *p))
+    found = []
+    for y, x in places:
+        window = [
+            values[i][j]
+            for i in range(max(0, y - radius), min(height, y + radius + 1))
+            for j in range(max(0, x - radius), min(width, x + radius + 1))
+        ]
+        alone = all(abs(y - i) > radius or abs(x - j) > radius for i, j in found)
+        if values[y][x] == max(window) and values[y][x] > heatmap.min().item() and alone:
+            found.append((y, x))
+    return found
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_peaks_equal_brute_force(maps, cams, radius):
+    for name, heatmap in (maps(14, 19) | {"more": cams(1, 14, 19, seed=9)[0]}).items():
+        expected = slow_peaks(heatmap, radius)
+        assert pointing.peaks(heatmap, 1000, radius) == expected, name
+        assert pointing.peaks(heatmap, 2, radius) == expected[:2], name
+
+
+def test_top_k_pointing_counts_peaks_and_instances(make_batch):
+    boxes = [[5, 5, 15, 15], [60, 30, 80, 50], [85, 5, 95, 15]]
+    heatmaps = torch.zeros(5, 60, 100)
+    heatmaps[0, 10, 10], heatmaps[0, 40, 70], heatmaps[0, 10, 90] = 3, 2, 1  # one peak on each
+    heatmaps[1, 10, 10], heatmaps[1, 40, 70] = 3, 2  # two of three
+    heatmaps[2, 55, 30], heatmaps[2, 10, 10] = 3, 2  # the highest beside them
+    heatmaps[3] = 0.5
+    heatmaps[4, 8, 8], heatmaps[4, 9, 12], heatmaps[4, 14, 8] = 3, 2, 1  # one object, three positions, one peak
+    batch = make_batch((60, 100), [boxes] * 5)
+    result = pointing.top_k_pointing(heatmaps, batch, tolerance=1)
+    assert result["recall"].tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0, 1 / 3])
+    assert result["precision"].tolist() == pytest.approx([1, 1, 0.5, 0, 1])
+    assert result["hit"].tolist() == [1, 1, 1, 0, 1]
+    first = pointing.top_k_pointing(heatmaps, batch, k=1, tolerance=1)["hit"]
+    assert torch.equal(first, pointing.pointing_game(heatmaps, batch, tolerance=1)["hit"])
+    assert first.tolist() == [1, 1, 0, 0, 1]
+
+
+def test_top_k_pointing_leaves_out_and_refuses(make_batch):
+    difficult = [torch.tensor([True]), torch.zeros(0, dtype=torch.bool)]
+    batch = make_batch((20, 20), [[[1, 1, 5, 5]], []], difficult=difficult)
+    result = pointing.top_k_pointing(one_pixel((20, 20), (2, 2), (2, 2)), batch)
+    assert all(values.isnan().all() for values in result.values())
+    for bad in ({"k": 0}, {"radius": 0}):
+        with pytest.raises(ValueError, match="top_k_pointing"):
+            pointing.top_k_pointing(torch.zeros(1, 4, 4), batch, **bad)
+
+
+@pytest.mark.parametrize(("size", "grid"), [((20, 30), (2, 2)), ((21, 31), (3, 2)), ((8, 8), (1, 4))])
+def test_grid_pointing_game_equals_brute_force(make_batch, maps, size, grid):
+    height, width = size
+    rows, columns = grid
+    named = maps(*size)
+    boxes = [[1, 1, 5, 4], [width - 6, height - 5, width - 1, height - 1]]
+    batch = make_batch(size, [boxes] * len(named))
+    result = pointing.grid_pointing_game(torch.stack(list(named.values())), batch, rows=rows, columns=columns)["share"]
+
+    def cell(x, y):
+        return int(y / height * rows), int(x / width * columns)
+
+    wanted = {cell((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in boxes}
+    for value, (name, heatmap) in zip(result.tolist(), named.items(), strict=True):
+        inside = total = 0.0
+        for y in range(height):
+            for x in range(width):
+                energy = max(float(heatmap[y, x]), 0)
+                total += energy
+                inside += energy * (cell(x + 0.5, y + 0.5) in wanted)
+        assert value == pytest.approx(inside / total if total else 0, abs=1e-5), name
+
+
+def test_grid_pointing_game_extremes(make_batch):
+    batch = make_batch((20, 30), [[[15, 10, 30, 20]], [[15, 10, 30, 20]], [], [[40, 40, 50, 50]]])
+    heatmaps = torch.zeros(4, 20, 30)
+    heatmaps[0, 10:, 15:] = 1  # exactly the cell
+    heatmaps[1] = 1
+    shares = pointing.grid_pointing_game(heatmaps, batch)["share"]
+    assert shares[:2].tolist() == pytest.approx([1, 0.25]) and shares[2:].isnan().all()
+    heatmaps[0] = 0
+    heatmaps[0, 9, 15:] = 1  # a row above
+    assert pointing.grid_pointing_game(heatmaps, batch)["share"][0] == 0

@@ -1,0 +1,185 @@
+"""Localization as wsolevaluation measures it: MaxBoxAcc, MaxBoxAccV2 and PxAP.
+
+Their values belong to a data set, not to a case: one threshold is chosen for all cases. So a case yields a curve over
+thresholds, and the statistic is a function of the curves' mean over cases. Means merge from chunks in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metrics.contours import contour_boxes
+from metrics.geometry import instance_masks
+
+IOUS = (30, 50, 70)
+LEVELS = 255
+# Edges of the published thresholds 0, .001 ... .999, the bin of the value 1 behind them.
+EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0])
+
+
+def max_box_acc(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
+    """Whether a box cut from the map meets an instance, at every threshold (MaxBoxAcc and MaxBoxAccV2).
+
+    The map is scaled to 0..255 in 8 bits and cut at ``int(t * 255)`` for t = 0, .001 ... .999, strictly above. All
+    contours count, holes' too, each with its tight box; V1 takes the contour of largest area only. One ground truth
+    box met suffices. Boxes have wsolevaluation's whole pixels, whose last row and column is one too far, cut to the
+    image, and areas with ``+ 1``. Its thousand thresholds are 255 distinct levels; every distinct mask is looked at
+    once. Some 30 ms at 224x224 for a CAM; up to 1 s for pixel noise, whose masks have thousands of contours.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+    batch : Batch
+        Its ``boxes`` in input pixels are used, cut to the image and rounded down.
+
+    Returns
+    -------
+    dict
+        All NaN without a box in the image:
+
+        - ``correct_30``, ``_50``, ``_70`` (N, 255): 1 where a contour's box has IoU of at least .3, .5, .7 with an
+          instance at this level, else 0. MaxBoxAccV2 is `mean_of_best` of their means over cases;
+        - ``largest_50`` (N, 255): the same at .5 for the largest contour. MaxBoxAcc is `mean_of_best` of its mean;
+        - ``best_iou`` (N,): highest IoU over all levels and contours, 0 to 1: what a perfect choice of threshold
+          for each image would reach.
+
+    References
+    ----------
+    Choe et al.: Evaluating weakly supervised object localization methods right, CVPR 2020, and the V2 of their journal
+    version, TPAMI 2022.
+    """
+    rows = []
+    for i, heatmap in enumerate(heatmaps):
+        truth = whole_boxes(batch.boxes[i], heatmap)
+        rows.append(_box_curves(eight_bit(heatmap), truth) if len(truth) else None)
+    nothing = {f"correct_{iou}": np.full(LEVELS, np.nan) for iou in IOUS}
+    nothing |= {"largest_50": np.full(LEVELS, np.nan), "best_iou": np.array(np.nan)}
+    return {
+        key: heatmaps.new_tensor(np.stack([(row or nothing)[key] for row in rows]), dtype=torch.float32)
+        for key in nothing
+    }
+
+
+def pxap(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
+    """Histograms of the map's values on and off the class's masks, from which PxAP follows.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+        Each is scaled to minimum 0 and maximum 1; a constant one becomes 0.
+    batch : Batch
+        Its ``masks`` are used, and ``ignore_masks`` (list of bool (H, W) or None) where it has them: pixels in these
+        and not in an instance count neither way.
+
+    Returns
+    -------
+    dict
+        All NaN for a case without masks:
+
+        - ``positives``, ``negatives`` (N, 1001): pixels on and off the masks with a value in ``[0, .001)`` ...
+          ``[.999, 1)``, ``[1, 2)``. PxAP is `pixel_average_precision` of their means over cases;
+        - ``ap`` (N,): the same of this case alone, 0 to 1.
+
+    References
+    ----------
+    Choe et al.: Evaluating weakly supervised object localization methods right, CVPR 2020, section 3.3.
+    """
+    ignored = getattr(batch, "ignore_masks", None) or [None] * len(heatmaps)
+    histograms = np.full((2, len(heatmaps), len(EDGES) - 1), np.nan)
+    for i, heatmap in enumerate(heatmaps):
+        masks = batch.masks[i]
+        if masks is None or not bool(masks.any()):
+            continue
+        truth = masks.any(0).cpu().numpy()
+        counted = np.ones_like(truth) if ignored[i] is None else ~ignored[i].cpu().numpy() | truth
+        bins = np.searchsorted(EDGES, score_map(heatmap), side="right") - 1
+        for histogram, where in zip(histograms, (truth, ~truth & counted), strict=True):
+            histogram[i] = np.bincount(bins[where], minlength=len(EDGES) - 1)
+    positives, negatives = (heatmaps.new_tensor(h, dtype=torch.float32) for h in histograms)
+    ap = heatmaps.new_tensor(pixel_average_precision([histograms[0], histograms[1]]), dtype=torch.float32)
+    return {"positives": positives, "negatives": negatives, "ap": ap}
+
+
+def mean_of_best(curves: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Mean over the curves of each one's highest point: MaxBoxAcc of one curve, MaxBoxAccV2 of the three.
+
+    Parameters
+    ----------
+    curves : sequence of array, shape (..., L)
+        Means over cases; leading axes (bootstrap resamples) are kept.
+
+    Returns
+    -------
+    array, shape (...)
+    """
+    return np.mean([np.asarray(curve).max(-1) for curve in curves], axis=0)
+
+
+def pixel_average_precision(histograms: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """PxAP: sum over thresholds, from high to low, of the precision times the recall gained.
+
+    Parameters
+    ----------
+    histograms : sequence of two arrays, shape (..., L)
+        Positive and negative pixels by ascending value: sums or means over cases; leading axes are kept.
+
+    Returns
+    -------
+    array, shape (...)
+        0 to 1; NaN where nothing is positive.
+    """
+    hit, false = (np.flip(np.asarray(h, dtype=np.float64), -1).cumsum(-1) for h in histograms)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = hit / (hit + false)
+        gained = np.diff(hit, axis=-1, prepend=0) / hit[..., -1:]
+    # Above the highest value there is neither precision nor recall.
+    return np.where(gained == 0, 0, precision * gained).sum(-1)
+
+
+def score_map(heatmap: Tensor) -> NDArray[np.float64]:
+    """Scale a map (H, W) to minimum 0 and maximum 1 in float64 as wsolevaluation does; a constant one becomes 0."""
+    values = heatmap.detach().cpu().numpy().astype(np.float64)
+    values = values - values.min()
+    peak = values.max()
+    return values / peak if peak > 0 else values
+
+
+def eight_bit(heatmap: Tensor) -> NDArray[np.uint8]:
+    """Scale a map (H, W) to 0..255, rounded down."""
+    return (score_map(heatmap) * 255).astype(np.uint8)
+
+
+def whole_boxes(boxes: Tensor, heatmap: Tensor) -> NDArray[np.float64]:
+    """Boxes (M, 4) that have a pixel in the image, cut to it and rounded down."""
+    height, width = heatmap.shape
+    inside = [len(instance_masks(box[None], heatmap)) > 0 for box in boxes]
+    kept = boxes.cpu().double().numpy()[np.array(inside, dtype=bool)]
+    return np.floor(kept.clip(0, [width, height, width, height]))
+
+
+def overlap(boxes: NDArray[Any], truth: NDArray[Any], extra: float = 0) -> NDArray[np.float64]:
+    """IoU of boxes (A, 4) with truth (B, 4), xyxy, shape (A, B); `extra` is added to every side length."""
+    a, b = np.asarray(boxes, np.float64)[:, None], np.asarray(truth, np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + extra
+    common = sides.clip(0).prod(-1)
+    union = (a[..., 2:] - a[..., :2] + extra).prod(-1) + (b[..., 2:] - b[..., :2] + extra).prod(-1) - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def _box_curves(image: NDArray[np.uint8], truth: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    values = np.unique(image)
+    # All thresholds from one occurring value up to the next give the same mask.
+    lows, repeats = (values[:-1], np.diff(values.astype(int))) if len(values) > 1 else (values, np.array([LEVELS]))
+    found = [contour_boxes((image > low).astype(np.uint8)) for low in lows]
+    starts = np.cumsum([0] + [len(boxes) for boxes, _ in found[:-1]])
+    best = overlap(np.concatenate([boxes for boxes, _ in found]), truth, extra=1).max(1)
+    peak = np.repeat(np.maximum.reduceat(best, starts), repeats)
+    largest = np.repeat(best[starts + [biggest for _, biggest in found]], repeats)
+    curves = {f"correct_{iou}": (peak >= iou / 100).astype(float) for iou in IOUS}
+    return {**curves, "largest_50": (largest >= 0.5).astype(float), "best_iou": best.max()}
