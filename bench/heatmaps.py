@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bench.types import Batch, Layer, Part
+from bench.types import Part
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def native_map(method: Part, layer: Layer | None, batch: Batch, score: Any) -> Tensor:
-    """Run a method on a batch: (N, *spatial) at the layer's size, float32, after ReLU where the method wants one.
+def native_map(method: Part, offer: Mapping[str, Callable[[], Any]], size: Sequence[int]) -> Tensor:
+    """Run a method on a batch: maps at the layer's size, float32, after ReLU where the method wants one.
+
+    Parameters
+    ----------
+    method : Part
+    offer : mapping of str to callable
+        What the method may ask for by argument name, see `bench.passes.offered`.
+    size : sequence of int
+        (N, *spatial): the shape that the map must have.
 
     Raises
     ------
-    ValueError
+    TypeError
         The method's output has another shape than its contract says.
     """
-    given: dict[str, Any] = {"images": batch.images, "ids": batch.ids, "targets": batch.targets, "score": score}
-    spatial: Sequence[int] = batch.images.shape[2:]
-    if layer is not None:
-        given |= {"acts": layer.acts, "grads": layer.grads}
-        spatial = layer.acts.shape[2:]
-    native = method.call(**{name: given[name] for name in method.wants}).detach().float()
-    if tuple(native.shape) != (len(batch.ids), *spatial):
-        raise ValueError(f"{method.name} gave {tuple(native.shape)} instead of {(len(batch.ids), *spatial)}")
+    native = method.call(**{name: offer[name]() for name in method.wants}).detach().float()
+    if tuple(native.shape) != tuple(size):
+        raise TypeError(f"{method.name} gave {tuple(native.shape)} instead of {tuple(size)}")
     return native.clamp(min=0) if method.relu else native
 
 

@@ -122,7 +122,7 @@ def plan_jobs(
     protocol_key = hash_key(protocol)
     jobs = []
     for method in methods:
-        for layer in layers if "acts" in method.wants or "grads" in method.wants else [NO_LAYER]:
+        for layer in layers if looks_at_layer(method) else [NO_LAYER]:
             asked = {**method.parameters, "version": method.about.get("version", 0), "relu": method.relu}
             key = hash_key([protocol, method.name, asked, layer])
             name = f"{safe_name(method.name)}@{safe_name(layer)}-{key}"
@@ -145,6 +145,11 @@ def plan_jobs(
             }
             jobs.append(Job(method, layer, folder, key, description))
     return jobs, protocol_key
+
+
+def looks_at_layer(method: Part) -> bool:
+    """Whether a method's map depends on a layer; the others are computed once."""
+    return bool({"acts", "grads", "forward_from", "gradient", "head"} & set(method.wants))
 
 
 def write_configs(jobs: Sequence[Job]) -> None:

@@ -17,6 +17,7 @@ from torchvision.utils import save_image
 from bench import store
 from bench.capture import capture
 from bench.models import Network, resolve_layers
+from bench.passes import offered
 from bench.plan import (
     NO_LAYER,
     Job,
@@ -220,7 +221,10 @@ def compute_batch(
     save_images(setting, batch)
     for job in jobs:
         began = time.perf_counter()
-        native = native_map(job.method, captured.layers.get(job.layer), batch, score)
+        layer = captured.layers.get(job.layer)
+        offer = offered(setting.network.module, job.layer, layer, captured.logits, batch, score)
+        shape = batch.images.shape[2:] if layer is None else layer.acts.shape[2:]
+        native = native_map(job.method, offer, (len(batch.ids), *shape))
         mapped = time.perf_counter()
         heatmaps = upsample(native, batch.images.shape[2:])
         columns = metric_columns(setting.metrics, heatmaps, batch, score)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.types import group_probability
+from bench.types import group_logit, group_probability
 
 
 class Scorer:
@@ -33,11 +33,18 @@ class Scorer:
 
     def __call__(self, images: Tensor, cases: Tensor) -> Tensor:
         """Probability (n,) of case ``cases[i]``'s class on ``images[i]``; images (n, C, H, W), cases (n,) long."""
+        return self._ask(group_probability, images, cases)
+
+    def logit(self, images: Tensor, cases: Tensor) -> Tensor:
+        """The explained score (n,), a logit or a group's logsumexp; arguments as in a call."""
+        return self._ask(group_logit, images, cases)
+
+    def _ask(self, read: Callable[..., Tensor], images: Tensor, cases: Tensor) -> Tensor:
         scores = []
-        with torch.inference_mode():
+        with torch.no_grad():
             for part, index in zip(images.split(self.batch_size), cases.split(self.batch_size), strict=True):
-                scores.append(group_probability(self.model(part), [self.targets[i] for i in index.tolist()]))
-        return torch.cat(scores).clone() if scores else images.new_zeros(0)
+                scores.append(read(self.model(part), [self.targets[i] for i in index.tolist()]))
+        return torch.cat(scores) if scores else images.new_zeros(0)
 
     def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
         """Result of ``function()``, computed at the first call with this key and kept for the batch."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from bench.capture import capture
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options, resolve
 from bench.heatmaps import degenerate, native_map, upsample
+from bench.passes import offered
+from bench.plan import looks_at_layer
 from bench.rows import metric_columns
 from bench.scorer import Scorer
 from bench.types import Batch, Layer, Part, UserError
@@ -65,8 +67,13 @@ def one(batch: Batch, i: int) -> Batch:
 
 def maps(method: Part, network: nn.Module, batch: Batch) -> Tensor:
     captured = capture(network, batch.images, batch.targets, ["3"])
-    layer = captured.layers["3"] if {"acts", "grads"} & set(method.wants) else None
-    return native_map(method, layer, batch, Scorer(network, batch.targets, 4))
+    return run(method, captured.layers["3"], captured.logits, network, batch)
+
+
+def run(method: Part, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch) -> Tensor:
+    offer = offered(network, "3", layer, logits, batch, Scorer(network, batch.targets, 4))
+    shape = layer.acts.shape[2:] if looks_at_layer(method) else batch.images.shape[2:]
+    return native_map(method, offer, (len(batch.ids), *shape))
 
 
 @pytest.mark.parametrize("group", ["method", "metric"])
@@ -99,13 +106,14 @@ def test_method_contract(name: str, network: nn.Module, batch: Batch) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_method_survives_dead_and_nonfinite_layers(name: str, network: nn.Module, batch: Batch) -> None:
     method = part("method", name)
-    score = Scorer(network, batch.targets, 4)
-    zeros = torch.zeros(2, 8, 8, 12)
-    if "acts" not in method.wants:
+    if not looks_at_layer(method):
         return
-    assert degenerate(native_map(method, Layer(zeros, zeros), batch, score))[0] in ("zero", "constant")
+    zeros = torch.zeros(2, 8, 8, 12)
+    logits = network(batch.images).detach()
+    assert degenerate(run(method, Layer(zeros, zeros), logits, network, batch))[0] in ("zero", "constant")
     broken = torch.full_like(zeros, torch.nan)
-    assert set(degenerate(native_map(method, Layer(broken, broken), batch, score))) <= {"nonfinite", "zero", "constant"}
+    reasons = degenerate(run(method, Layer(broken, broken), logits, network, batch))
+    assert set(reasons) <= {"nonfinite", "zero", "constant"}
 
 
 @pytest.mark.parametrize("name", METRICS)
