@@ -1,11 +1,17 @@
-"""A fake batch, a fake scorer and adversarial maps for the metrics' tests."""
+"""A fake batch, a fake scorer, adversarial maps and real maps for the metrics' tests."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import skimage.data
 import torch
+from skimage.transform import resize
+
+from bench.capture import capture
+from bench.models import efficientnet_lite0
 
 
 @pytest.fixture
@@ -116,10 +122,38 @@ def adversarial_maps(height, width):
     }
 
 
+@pytest.fixture(scope="session")
+def native_maps():
+    """Name -> Layer-CAM of efficientnet_lite0 on scikit-image's photos, at the layers' own size."""
+    layers = ["blocks.6.0.bn2.act", "blocks.4.0.bn2.act"]
+    model = efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=layers)
+    photos = [
+        resize(photo, (224, 224), anti_aliasing=True) for photo in (skimage.data.chelsea(), skimage.data.coffee())
+    ]
+    images = (torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() - 127 / 255) / (128 / 255)
+    captured = capture(model.module, images, [(281, 282, 285), (504, 967, 968)], layers)
+    named = {}
+    for layer in captured.layers.values():
+        for subject, native in zip(("cat", "cup"), (layer.grads.clamp(min=0) * layer.acts).sum(1), strict=True):
+            named[f"real {subject} {tuple(native.shape)}"] = native.detach()
+    assert all(native.max() > 0 for native in named.values())
+    return named
+
+
 @pytest.fixture
-def maps():
-    """``maps(H, W)``: dictionary of adversarial maps."""
-    return adversarial_maps
+def maps(native_maps):
+    """``maps(H, W)``: dictionary of adversarial and of real maps."""
+
+    def build(height, width):
+        real = {
+            name: torch.nn.functional.interpolate(
+                native[None, None], (height, width), mode="bilinear", align_corners=False
+            )[0, 0]
+            for name, native in native_maps.items()
+        }
+        return adversarial_maps(height, width) | real
+
+    return build
 
 
 @pytest.fixture
