@@ -37,9 +37,9 @@ def benchmark(node: DictConfig) -> None:
     methods = bind_all(node.method, GIVEN_TO_METHOD)
     check(settings, methods)
     metrics = bind_all(node.metric, GIVEN_TO_METRIC)
-    cases = build(node.dataset)
     network = build(node.model, seed=node.seed)
-    outcome = run(settings, network, cases, methods, metrics)
+    data = build(node.dataset, network=network)  # only a mosaic asks the network
+    outcome = run(settings, network, data, methods, metrics)
     for note in outcome.notes:
         print(note, file=sys.stderr)
     if not outcome.computed and not settings["quiet"]:

@@ -59,8 +59,16 @@ def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: st
     raise UserError(f"target={target} is unknown; it takes label, predicted or an output index")
 
 
-def check_targets(cases: Sequence[Case], classes: int) -> None:
-    """Raise UserError where a case asks for an output that the network does not have."""
+def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None) -> None:
+    """Raise UserError where a case asks for an output that the network does not have, or for another class.
+
+    `meant` is the number of outputs of the networks that the targets are made for, None where not known.
+    """
+    if meant is not None and meant != classes:
+        raise UserError(
+            f"this data set's classes are mapped to networks with {meant} outputs, but this one has {classes}; "
+            "name a map of your own with dataset.class_map=FILE, another model, or target=predicted"
+        )
     for case in cases:
         if case.target and max(case.target) >= classes:
             raise UserError(

@@ -82,8 +82,8 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
-def finish_provenance(jobs: Sequence[Job]) -> None:
-    """Add what the chunks say of themselves: how many there are, seconds spent, pictures left out."""
+def finish_provenance(jobs: Sequence[Job], bad_records: Sequence[dict[str, str]] = ()) -> None:
+    """Add what the chunks say of themselves (how many, seconds, pictures left out) and the data set's bad records."""
     for job in jobs:
         skipped: list[dict[str, str]] = []
         seconds: dict[str, float] = {}
@@ -98,5 +98,6 @@ def finish_provenance(jobs: Sequence[Job]) -> None:
             for name, value in note["seconds"].items():
                 seconds[name] = round(seconds.get(name, 0.0) + value, 3)
         facts = {**read_provenance(job.folder), "chunks": chunks, "seconds": seconds, "skipped": skipped}
+        facts["bad_records"] = list(bad_records)
         if facts != read_provenance(job.folder):
             write_json(job.folder / PROVENANCE, facts)

@@ -33,7 +33,7 @@ from bench.rows import case_rows, map_columns, metric_columns, schema_of
 from bench.scorer import Scorer
 from bench.heatmaps import degenerate, native_map, upsample
 from bench.transforms import GEOMETRIES, Sample, collate, prepare
-from bench.types import Batch, Case, Part, UserError
+from bench.types import Batch, Case, Dataset, Part, UserError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,11 @@ class Outcome:
 
 
 def run(
-    config: dict[str, Any], network: Network, cases: Sequence[Case], methods: Sequence[Part], metrics: Sequence[Part]
+    config: dict[str, Any],
+    network: Network,
+    data: Dataset | Sequence[Case],
+    methods: Sequence[Part],
+    metrics: Sequence[Part],
 ) -> Outcome:
     """Compute what is asked and not there yet.
 
@@ -72,7 +76,7 @@ def run(
     config : dict
         As in conf/config.yaml, plain, and checked with `check`.
     network : Network
-    cases : sequence of Case
+    data : Dataset or sequence of Case
         The whole data set; `config` chooses from it.
     methods, metrics : sequence of Part
 
@@ -81,7 +85,8 @@ def run(
     UserError
         A setting that makes no sense, or a results folder that cannot be written.
     """
-    cases = choose_cases(cases, config["limit"], config["seed"], config["target"])
+    whole = data if isinstance(data, Dataset) else Dataset(list(data))
+    cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
     has_boxes = any(len(case.boxes) for case in cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
     metrics, notes = usable(metrics, has_boxes)
@@ -89,7 +94,8 @@ def run(
     network = replace(network, module=network.module.to(device).to(memory_format=torch.channels_last))
     layers = resolve_layers(network, config["layer"])
     probe = torch.zeros(1, 3, network.spec.size, network.spec.size, device=device)
-    check_targets(cases, capture(network.module, probe, None, layers, gradients=False).logits.shape[1])
+    outputs = capture(network.module, probe, None, layers, gradients=False).logits.shape[1]
+    check_targets(cases, outputs, whole.outputs if config["target"] == "label" else None)
 
     jobs, protocol = plan_jobs(config, network, cases, methods, metrics, layers, geometry)
     chunks = [cases[start : start + config["chunk"]] for start in range(0, len(cases), config["chunk"])]
@@ -120,9 +126,9 @@ def run(
                 share = list(group)
                 advance = progress.share(len(share) / len(pending))
                 compute_chunk(setting, chunks[index], index, share, batch_sizes, advance)
-    finish_provenance(jobs)
+    finish_provenance(jobs, whole.bad_records)
     left = len(todo) - sum(len(pending) for _, pending in work)
-    return Outcome([job.folder for job in jobs], left == 0, sum(len(p) for _, p in work), notes)
+    return Outcome([job.folder for job in jobs], left == 0, sum(len(p) for _, p in work), whole.notes + notes)
 
 
 def check(config: dict[str, Any], methods: Sequence[Part]) -> None:

@@ -41,6 +41,7 @@ class Sample:
     difficult: Tensor
     size: tuple[int, int]
     to_input: tuple[float, float, float, float]
+    ignore: Tensor
 
 
 def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -89,6 +90,7 @@ def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
 
     boxes, kept = move_boxes(case.boxes, (height, width), (new_height, new_width), window)
     other_boxes, _ = move_boxes(case.other_boxes, (height, width), (new_height, new_width), window)
+    ignore, _ = move_boxes(case.ignore, (height, width), (new_height, new_width), window, least=0.0)
     moved_masks = None
     if masks is not None:
         moved_masks = F.crop(F.resize(tv_tensors.Mask(masks[kept]), [new_height, new_width]), *window).as_subclass(
@@ -96,21 +98,21 @@ def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
         )
     return Sample(
         case, values, boxes, other_boxes, moved_masks, masks, case.difficult[kept], (height, width),
-        (scale_x, scale_y, -float(left), -float(top)),
+        (scale_x, scale_y, -float(left), -float(top)), ignore,
     )  # fmt: skip
 
 
 def move_boxes(
-    boxes: Tensor, size: tuple[int, int], new_size: tuple[int, int], window: Sequence[int]
+    boxes: Tensor, size: tuple[int, int], new_size: tuple[int, int], window: Sequence[int], least: float = MIN_VISIBLE
 ) -> tuple[Tensor, Tensor]:
-    """Boxes in input pixels, clipped, and which of them were kept (at least 20 % of their area is inside)."""
+    """Boxes in input pixels, clipped, and which of them were kept (a share of at least `least` is inside)."""
     if not len(boxes):
         return boxes.new_zeros((0, 4)), torch.zeros(0, dtype=torch.bool)
     whole = F.resize(tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=size), list(new_size))
     area = (whole[:, 2] - whole[:, 0]) * (whole[:, 3] - whole[:, 1])
     inside = F.crop(whole, *window)
     left_over = (inside[:, 2] - inside[:, 0]).clamp(min=0) * (inside[:, 3] - inside[:, 1]).clamp(min=0)
-    kept = (left_over >= MIN_VISIBLE * area) & (left_over > 0)
+    kept = (left_over >= least * area) & (left_over > 0)
     return inside.as_subclass(Tensor)[kept], kept.as_subclass(Tensor)
 
 
@@ -133,4 +135,5 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
         sizes=[sample.size for sample in samples],
         to_input=[sample.to_input for sample in samples],
         black=(-mean / std).to(device),
+        ignore=[sample.ignore.to(device) for sample in samples],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Case:
         Objects of other classes, same coordinates.
     difficult : Tensor, shape (M,), bool
         VOC's flag per box.
+    ignore : Tensor, shape (R, 4)
+        Regions where the class may or may not be (COCO's crowds), same coordinates.
     """
 
     id: str
@@ -43,6 +45,28 @@ class Case:
     boxes: Tensor
     other_boxes: Tensor
     difficult: Tensor
+    ignore: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a data set function returns where a plain list of cases does not say enough.
+
+    Attributes
+    ----------
+    cases : list of Case
+    bad_records : list of dict
+        Records that were left out because something is wrong with them: ``record`` names it, ``reason`` says why.
+    notes : list of str
+        One line each, for the user: what was left out on purpose, and how much.
+    outputs : int or None
+        Number of outputs of the networks that the cases' targets are meant for; None where not known.
+    """
+
+    cases: list[Case]
+    bad_records: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    outputs: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +93,8 @@ class Batch:
         Original (height, width).
     black : Tensor, shape (C,)
         Black in normalized space.
+    ignore : list of Tensor, shape (R, 4)
+        Regions that count neither as the class nor as something else, INPUT pixels.
     to_input : list of (float, float, float, float)
         (sx, sy, tx, ty): x_input = sx * x_original + tx and y likewise, on continuous
         coordinates where pixel i covers [i, i + 1).
@@ -88,6 +114,7 @@ class Batch:
     sizes: list[tuple[int, int]]
     to_input: list[tuple[float, float, float, float]]
     black: Tensor
+    ignore: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
