@@ -149,6 +149,7 @@ def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
                 if row is None or row["degenerate"] or heat is None:
                     canvas[y : y + TILE, x : x + TILE] = 0.87
                     reason = REASONS.get(row["degenerate"], "no map kept") if row else "not computed"
+                    reason += ":\nentropy of a flat\ngradient is 0" if row and entry.flat_gradient else ""
                     ax.text(x + TILE / 2, y + TILE / 2, reason, ha="center", va="center", fontsize=8, color="#444444")
                     continue
                 canvas[y : y + TILE, x : x + TILE] = overlay(image, upsample(heat, TILE, TILE))

@@ -132,3 +132,8 @@ def wrapped(name: str, width: int = 17) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
+
+
+def p_text(p: float) -> str:
+    """Write p short: ``p < .001`` or ``p = .012``."""
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)

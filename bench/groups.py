@@ -59,6 +59,12 @@ class Entry:
         return sum(self.degenerate.values()) / self.rows
 
     @property
+    def flat_gradient(self) -> bool:
+        """Whether maps vanish because the entropy of a spatially constant gradient is 0, not by chance."""
+        vanished = self.degenerate.get("zero", 0) + self.degenerate.get("constant", 0)
+        return self.name.startswith("grad_entropy") and vanished >= 0.9 * self.rows
+
+    @property
     def label(self) -> str:
         """Unique within the group: ``method@layer``, or the method where it looks at no layer."""
         return self.method if self.layer == NO_LAYER else f"{self.method}@{self.layer}"

@@ -1,4 +1,4 @@
-"""Tables -> figures: means with intervals, curves with bands, coverage by number of instances.
+"""Tables -> figures: means with intervals, and coverage by number of instances; the style of all figures.
 
 One style for all. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart;
 markers and dashes say the same once more. Controls are always grey.
@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.grid import Column, shown
-from bench.groups import NO_LAYER, Entry, Group, metric_columns
-from bench.statistics import Array, bootstrap_interval, means
-from bench.store import read_rows
+from bench.groups import NO_LAYER, Group
 
 STYLE: Any = {  # Any: matplotlib types the keys of its settings one by one
     "font.family": "DejaVu Sans",
@@ -45,6 +42,7 @@ STYLE: Any = {  # Any: matplotlib types the keys of its settings one by one
     "figure.dpi": 150,
 }
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+CONTROL = "#8c8c8c"
 GREYS = ("#6e6e6e", "#8c8c8c", "#a0a0a0", "#b4b4b4", "#7d7d7d")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 2)))
@@ -79,6 +77,29 @@ def layer_colours(layers: Sequence[str]) -> list[Any]:
     return [colormaps["viridis"](0.9 * i / (len(layers) - 1)) for i in range(len(layers))]
 
 
+def layer_styles(group: Group) -> dict[tuple[str, bool], dict[str, Any]]:
+    """Colour and marker by (layer, whether it is a control)."""
+    styles = {}
+    for i, (layer, colour) in enumerate(zip(group.layers, layer_colours(group.layers), strict=True)):
+        for control in (False, True):
+            marker = MARKERS[i % len(MARKERS)]
+            styles[layer, control] = {"color": CONTROL if control else colour, "marker": marker, "mew": 0}
+    for control in (False, True):
+        styles[NO_LAYER, control] = {"color": CONTROL if control else PALETTE[-1], "marker": "|", "mew": 1.5}
+    return styles
+
+
+def layer_handles(group: Group) -> list[Line2D]:
+    """Legend entries for `layer_styles`."""
+    styles = layer_styles(group)
+    handles = [Line2D([], [], ms=4.2, lw=1.3, label=layer, **styles[layer, False]) for layer in group.layers]
+    if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
+        handles.append(Line2D([], [], ms=4.2, lw=1.3, label="no layer", **styles[NO_LAYER, False]))
+    if any(entry.category == "control" for entry in group.entries):
+        handles.append(Line2D([], [], ms=4.2, lw=1.3, label="control", **styles[NO_LAYER, True]))
+    return handles
+
+
 def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     """One panel a metric: every method's mean with its 95 % interval, one colour a layer.
 
@@ -100,7 +121,7 @@ def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     methods = list(dict.fromkeys(entry.method for entry in entries))
     controls = {entry.method for entry in entries if entry.category == "control"}
     layers = group.layers
-    colours = dict(zip(layers, layer_colours(layers), strict=True))
+    styles = layer_styles(group)
     step = min(0.22, 0.7 / max(len(layers), 1))
     across = next((n for n in (len(columns), 5, 4, 3) if n <= 5 and (len(columns) % n in (0, n - 1))), 4)
     down = -(-len(columns) // across)
@@ -116,11 +137,16 @@ def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
                 at = [layer for layer in [*layers, NO_LAYER] if (column.metric, layer, method) in lookup]
                 for i, layer in enumerate(at):
                     found = lookup[column.metric, layer, method]
-                    colour = "#8c8c8c" if method in controls else colours.get(layer, PALETTE[-1])
-                    marker = MARKERS[layers.index(layer) % len(MARKERS)] if layer in layers else "|"
+                    style = styles[layer, method in controls]
                     place = y + (i - (len(at) - 1) / 2) * step
-                    ax.plot([found.ci_low, found.ci_high], [place, place], color=colour, lw=1.3, solid_capstyle="butt")
-                    ax.plot(found.mean, place, marker=marker, ms=4.2, color=colour, mew=0 if layer in layers else 1.5)
+                    ax.plot(
+                        [found.ci_low, found.ci_high],
+                        [place, place],
+                        color=style["color"],
+                        lw=1.3,
+                        solid_capstyle="butt",
+                    )
+                    ax.plot(found.mean, place, ms=4.2, **style)
             ax.set_title(title_of(column))
             ax.set_yticks(range(len(methods)), methods)
             ax.set_ylim(len(methods) - 0.45, -0.55)
@@ -130,95 +156,9 @@ def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
             ax.grid(axis="y", visible=False)
         for ax in axes[len(columns) :]:
             ax.set_axis_off()
-        handles: list[Any] = [
-            Line2D([], [], color=colours[layer], marker=MARKERS[i % len(MARKERS)], ms=4.2, lw=1.3, label=layer)
-            for i, layer in enumerate(layers)
-        ]
-        if controls:
-            handles.append(Line2D([], [], color="#8c8c8c", lw=1.3, marker="|", ms=4.2, label="control"))
+        handles = layer_handles(group)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), max(1, int(size[0] / 1.6))))
     return figure
-
-
-def curve_columns(group: Group) -> list[str]:
-    """Curves to draw: those of deletion and insertion first, any other metric's ``curve`` after them."""
-    names = {name for entry in group.entries for name in metric_columns(entry.run)[1] if name.endswith(".curve")}
-    return sorted(sorted(names), key=lambda name: (not name.startswith(("deletion", "insertion")), name))
-
-
-def mean_curve(entry: Entry, group: Group, name: str, resamples: int) -> tuple[Array, Array, Array] | None:
-    """Mean of a curve over the cases, and both ends of its pointwise interval, each of shape (L,)."""
-    frame = read_rows(entry.run, ["case_id", name])
-    frame = frame[[value is not None for value in frame[name]]] if name in frame else frame.iloc[:0]
-    if frame.empty:
-        return None
-    length = max(len(value) for value in frame[name])
-    frame = frame[[len(value) == length for value in frame[name]]].drop_duplicates("case_id")
-    at = pd.Index(group.cases["case_id"]).get_indexer(frame["case_id"])
-    values = np.full((len(group.cases), length), np.nan)
-    values[at] = np.stack(frame[name].to_list())
-    low, high = bootstrap_interval(values, group.images, resamples=resamples)
-    return means(values), low, high
-
-
-def curves_figure(group: Group, *, resamples: int = 500) -> Figure | None:
-    """Mean deletion, insertion (and other) curves with 95 % bootstrap bands; rows are layers.
-
-    The x axis is the share of the input changed, the y axis the target's probability.
-    Methods that look at no layer stand in every row.
-    """
-    names = curve_columns(group)
-    if not names:
-        return None
-    layers = group.layers or [NO_LAYER]
-    styles = method_styles(group)
-    read = {(e.label, name): mean_curve(e, group, name, resamples) for e in group.entries for name in names}
-    with rc_context(STYLE):
-        figure = Figure(figsize=(0.6 + 2.9 * len(names) + 1.9, 0.5 + 2.35 * len(layers)), layout="constrained")
-        grid = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey="col")
-        for line, layer in zip(grid, layers, strict=True):
-            for ax, name in zip(line, names, strict=True):
-                for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER)]):
-                    draw_curve(ax, read[entry.label, name], styles[entry.method], entry.category == "control")
-                note_equal(ax, {e.method: read[e.label, name] for e in group.entries if e.layer == layer})
-                ax.set_xlim(0, 1)
-            line[0].set_ylabel(f"{layer}\ntarget probability" if layer != NO_LAYER else "target probability")
-        for ax, name in zip(grid[0], names, strict=True):
-            ax.set_ylim(bottom=0)  # after all rows are drawn: it ends the automatic choice of the top
-            ax.set_title(name.removesuffix(".curve").replace("_", " "))
-        for ax, name in zip(grid[-1], names, strict=True):
-            word = {"deletion": "removed", "insertion": "restored"}.get(name.partition(".")[0], "changed")
-            ax.set_xlabel(f"share of pixels {word}")
-        used = dict.fromkeys(entry.method for entry in group.entries)
-        handles = [Line2D([], [], lw=1.6, label=name, **{**styles[name], "marker": ""}) for name in used]
-        figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
-    return figure
-
-
-def draw_curve(ax: Axes, curve: Any, style: dict[str, Any], control: bool) -> None:
-    """One mean curve with its band; a control is thinner and has none, its interval is in the table."""
-    if curve is None:
-        return
-    mean, low, high = curve
-    x = np.linspace(0, 1, len(mean))
-    if not control:
-        ax.fill_between(x, low, high, color=style["color"], alpha=0.1, lw=0)
-    ax.plot(x, mean, color=style["color"], linestyle=style["linestyle"], lw=1.1 if control else 1.6)
-
-
-def note_equal(ax: Axes, curves: dict[str, Any]) -> None:
-    """Name methods whose curves lie on each other: of these a reader sees only one."""
-    lines = []
-    left = [name for name, curve in curves.items() if curve is not None]
-    while left:
-        same = [name for name in left if np.allclose(curves[name][0], curves[left[0]][0], atol=1e-3)]
-        left = [name for name in left if name not in same]
-        if len(same) > 1:
-            lines.append("same curve:\n" + "\n".join(same))
-    falling = [curve[0][0] > curve[0][-1] for curve in curves.values() if curve is not None]
-    if lines:
-        y, align = (0.98, "top") if sum(falling) > len(falling) / 2 else (0.03, "bottom")
-        ax.text(0.98, y, "\n".join(lines), transform=ax.transAxes, ha="right", va=align, fontsize=6.5, color="#555555")
 
 
 def instances_figure(group: Group, table: pd.DataFrame) -> Figure | None:

@@ -13,9 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from bench.curve_plots import curves_figure
 from bench.gallery import gallery_figure, read_shown
 from bench.groups import NO_LAYER, Group, group_runs, load_group
-from bench.plots import curves_figure, instances_figure, means_figure
+from bench.plots import instances_figure, means_figure
+from bench.rank_plots import agreement_figure, ranks_figure
+from bench.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
 from bench.report.text import markdown, print_group, printed_path
 from bench.store import Run, find_runs, safe_name, write_atomically, write_text
 from bench.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
@@ -23,12 +26,22 @@ from bench.types import UserError
 
 log = logging.getLogger(__name__)
 GALLERY = 8
+FIGURES = ("means", "curves", "coverage_by_instances", "ranks", "agreement")
+COLUMNS = {
+    "summary": SUMMARY_COLUMNS,
+    "breakdown": BREAKDOWN_COLUMNS,
+    "ranks": RANK_COLUMNS,
+    "agreement": AGREEMENT_COLUMNS,
+}
 
 
 def report(
     root: Path, *, only: Collection[Path] | None = None, reference: str = "grad_cam", console: Console | None = None
 ) -> pd.DataFrame:
-    """Write summary.csv, breakdown.csv, summary.md and figures/ below `root`, and print the table.
+    """Write tables, summary.md and figures/ below `root`, and print the main table.
+
+    The tables are summary.csv (means, intervals, paired tests), breakdown.csv (by number of instances,
+    target probability, object size), ranks.csv (Friedman) and agreement.csv (Kendall's tau of metrics).
 
     Parameters
     ----------
@@ -58,28 +71,34 @@ def report(
     if not runs:
         raise UserError(f"no results under {root}; run python -m bench out={root} first")
     asked = None if only is None else {Path(path).resolve() for path in only}
-    summaries, breakdowns, pages = [], [], []
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
+    pages = []
     for members in group_runs(runs).values():
         group = load_group(members)
         if group is None:
             continue
-        summary, parts = summarize_group(group, reference=reference), breakdown_group(group)
-        summaries.append(summary)
-        breakdowns.append(parts)
+        mine = {
+            "summary": summarize_group(group, reference=reference),
+            "breakdown": breakdown_group(group),
+            "ranks": ranks_table(group),
+            "agreement": agreement_table(group),
+        }
+        for name, table in mine.items():
+            tables[name].append(table)
         folder = root / "figures" / safe_name(f"{group.dataset}-{group.model}-{group.protocol}")
         if asked is None or any(run.path.resolve() in asked for run in members):
-            print_group(group, summary, console, reference)
-            draw(group, summary, parts, folder)
+            print_group(group, mine["summary"], console, reference)
+            draw(group, mine, folder)
             printed_path(console, "figures", folder)
-        pages.append(markdown(group, summary, figure_links(folder, root), reference))
-    if not summaries:
+        pages.append(markdown(group, mine, figure_links(folder, root), reference))
+    if not pages:
         raise UserError(f"no readable cases under {root}; run python -m bench out={root} again")
-    table = join(summaries, SUMMARY_COLUMNS)
-    write_text(root / "summary.csv", to_csv(table))
-    write_text(root / "breakdown.csv", to_csv(join(breakdowns, BREAKDOWN_COLUMNS)))
+    joined = {name: join(parts, COLUMNS[name]) for name, parts in tables.items()}
+    for name, table in joined.items():
+        write_text(root / f"{name}.csv", to_csv(table))
     write_text(root / "summary.md", "# Results\n\n" + "\n".join(pages))
-    printed_path(console, "tables ", root / "summary.csv", root / "summary.md", root / "breakdown.csv")
-    return table
+    printed_path(console, "tables ", root / "summary.md", *(root / f"{name}.csv" for name in joined))
+    return joined["summary"]
 
 
 def default_console() -> Console:
@@ -88,13 +107,15 @@ def default_console() -> Console:
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
 
 
-def draw(group: Group, summary: pd.DataFrame, parts: pd.DataFrame, folder: Path) -> None:
+def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path) -> None:
     """Write the figures of one group into `folder`; figures that no longer apply are removed."""
     began = time.perf_counter()
     makers: dict[str, Callable[[], Figure | None]] = {
-        "means": partial(means_figure, group, summary),
+        "means": partial(means_figure, group, tables["summary"]),
         "curves": partial(curves_figure, group),
-        "coverage_by_instances": partial(instances_figure, group, parts),
+        "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
+        "ranks": partial(ranks_figure, group, tables["ranks"]),
+        "agreement": partial(agreement_figure, group, tables["agreement"]),
     }
     pictures = read_shown(group, GALLERY)
     for layer in group.layers:
@@ -119,9 +140,9 @@ def save(figure: Figure, path: Path) -> None:
 
 def figure_links(folder: Path, root: Path) -> dict[str, str]:
     """Title and path relative to `root` of the figures that are there, in the order of reading."""
-    first = ["means", "curves", "coverage_by_instances"]
-    paths = sorted(folder.glob("*.png"), key=lambda p: (first.index(p.stem) if p.stem in first else len(first), p.stem))
-    return {path.stem.replace("_", " "): path.relative_to(root).as_posix() for path in paths}
+    paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    names = [name for name in FIGURES if name in paths] + [name for name in paths if name not in FIGURES]
+    return {name.replace("_", " "): paths[name].relative_to(root).as_posix() for name in names}
 
 
 __all__ = ["Run", "report"]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.grid import shown
-from bench.groups import NO_LAYER, Entry, Group, conf_of
+from bench.grid import p_text, shown
+from bench.groups import NO_LAYER, Group, conf_of
 from bench.statistics import means
 
 FLAT_GRADIENT = (
@@ -115,7 +115,7 @@ def degenerate_lines(group: Group) -> list[str]:
             continue
         kinds = ", ".join(f"{number} {reason}" for reason, number in entry.degenerate.items())
         line = f"warning: {entry.label} is degenerate in {share(entry.degenerate_share)} of the cases ({kinds}): "
-        if flat_gradient(entry):
+        if entry.flat_gradient:
             line += "as above" if explained else FLAT_GRADIENT
             explained = True
         else:
@@ -124,12 +124,24 @@ def degenerate_lines(group: Group) -> list[str]:
     return lines
 
 
-def flat_gradient(entry: Entry) -> bool:
-    """Whether the cause is entropy of a spatially constant gradient: all of a grad_entropy's maps vanish."""
-    vanished = entry.degenerate.get("zero", 0) + entry.degenerate.get("constant", 0)
-    return entry.name.startswith("grad_entropy") and vanished >= 0.9 * entry.rows
-
-
 def share(value: float) -> str:
     """Share in per cent; a few cases never read as none."""
     return "<1 %" if 0 < value < 0.01 else f"{100 * value:.0f} %"
+
+
+def ranking_notes(ranks: pd.DataFrame, agreement: pd.DataFrame) -> list[str]:
+    """Sentences on Friedman's test and on the metrics that agree most and least."""
+    lines = []
+    tests = ranks.drop_duplicates("metric")
+    if len(tests):
+        clear = [row.metric for row in tests.itertuples() if row.p < 0.001]
+        words = [f"{row.metric} {p_text(row.p)}" for row in tests.itertuples() if row.p >= 0.001]
+        if clear:
+            words.append(f"{'all' if not words else ', '.join(clear)} p < .001")
+        lines.append(f"do the methods differ at all (Friedman, on images): {', '.join(words)}; ranks in ranks.csv")
+    pairs = agreement.dropna(subset=["tau"]).sort_values("tau", kind="stable")
+    if len(pairs) > 1:
+        least, most = pairs.iloc[0], pairs.iloc[-1]
+        words = [f"{row['metric']} and {row['other_metric']} {row['tau']:.2f}" for row in (most, least)]
+        lines.append(f"do the metrics agree (Kendall's tau): most {words[0]}, least {words[1]}; all in agreement.csv")
+    return lines

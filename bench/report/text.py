@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.grid import Grid, interval, make_grid, number, sections, wrapped
 from bench.groups import NO_LAYER, Group
-from bench.report.notes import notes, share
+from bench.report.notes import notes, ranking_notes, share
 
 METHOD_WIDTH = 18  # at least
 # rich's SIMPLE_HEAD with a visible rule between sections
@@ -115,19 +115,19 @@ def row_texts(grid: Grid, i: int, part: list[int], width: int, console: Console)
     return texts
 
 
-def markdown(group: Group, summary: pd.DataFrame, figures: dict[str, str], reference: str) -> str:
+def markdown(group: Group, tables: dict[str, pd.DataFrame], figures: dict[str, str], reference: str) -> str:
     """Table of one group as GitHub Markdown, with notes and links to its figures.
 
     Parameters
     ----------
     group : Group
-    summary : DataFrame
-        Rows of this group.
+    tables : dict of DataFrame
+        Rows of this group of the tables ``summary``, ``ranks`` and ``agreement``.
     figures : dict
         Title and path relative to the Markdown file of each figure.
     reference : str
     """
-    grid = make_grid(group, summary)
+    grid = make_grid(group, tables["summary"])
     heads = ["method", "layer", *(f"{' '.join(c.heading)} {c.arrow}".strip() for c in grid.columns), "n", "degenerate"]
     lines = [f"## {safe(group.dataset)} / {safe(group.model)}", "", row(heads)]
     lines.append(row([":--", ":--", *["--:"] * (len(heads) - 2)]))
@@ -146,7 +146,8 @@ def markdown(group: Group, summary: pd.DataFrame, figures: dict[str, str], refer
         lines.append(row([f"{mark}{safe(entry.method)}{mark}", layer, *cells, str(entry.rows), degenerate]))
     lines += ["", "Mean and 95 % interval; ↑ higher is better, ↓ lower is better; **bold**: best of the column;"]
     lines += ["*italic*: controls, which a method has to beat.", ""]
-    lines += [f"- {safe(line)}" for line in notes(group, reference)]
+    told = [*notes(group, reference), *ranking_notes(tables["ranks"], tables["agreement"])]
+    lines += [f"- {safe(line)}" for line in told]
     lines += ["", *(f"![{safe(title)}]({quote(path)})" for title, path in figures.items()), ""]
     return "\n".join(lines)
 

@@ -8,10 +8,11 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from bench.curve_plots import curves_figure, mean_curve
 from bench.gallery import gallery_figure, native_map, overlay, read_shown, upsample
 from bench.grid import wrapped
 from bench.groups import group_runs, load_group
-from bench.plots import curves_figure, instances_figure, mean_curve, means_figure, method_styles
+from bench.plots import instances_figure, means_figure, method_styles
 from bench.report import save
 from bench.store import find_runs, read_rows
 from bench.tables import breakdown_group, summarize_group
@@ -78,7 +79,9 @@ def test_gallery_tiles(group):
     assert len(shown.images) == 3
     figure = gallery_figure(group, shown, "bn2.act")
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts.count("zero map") == 3  # grad_entropy at this layer, with its reason
+    assert (
+        texts.count("zero map:\nentropy of a flat\ngradient is 0") == 3
+    )  # grad_entropy at this layer, with its reason
     for name in ("image", "grad_cam", "hirescam", "grad_entropy", "activation_sum"):
         assert name in texts
     assert gallery_figure(group, shown, "no such layer") is None

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from bench.grid import interval, make_grid, number
 from bench.groups import group_runs, load_group
-from bench.report import report
+from bench.report import COLUMNS, report
 from bench.report.__main__ import main
 from bench.report.notes import notes
-from bench.report.text import safe
+from bench.report.text import print_group, safe
 from bench.store import find_runs
 from bench.tables import summarize_group
 from bench.types import UserError
@@ -36,17 +36,24 @@ def reported(finished):
     return finished, printed(finished)
 
 
+def table_on(console, root):
+    """Print the table of the only group to this console, without files and figures."""
+    (members,) = group_runs(find_runs(root)).values()
+    group = load_group(members)
+    print_group(group, summarize_group(group, resamples=20), console, "grad_cam")
+
+
 def contents(root):
     return {
         path.relative_to(root): path.read_bytes()
-        for path in [root / "summary.csv", root / "summary.md", root / "breakdown.csv"]
+        for path in [root / "summary.md", *(root / f"{name}.csv" for name in COLUMNS)]
     }
 
 
 def test_files_and_repetition(reported):
     root, _ = reported
     names = {path.name for path in (root / "figures/collage-efficientnet_lite0-abc123").iterdir()}
-    expected = {"means.png", "curves.png", "coverage_by_instances.png"}
+    expected = {"means.png", "curves.png", "coverage_by_instances.png", "ranks.png", "agreement.png"}
     assert names == expected | {"gallery-blocks.6.0.bn2.act.png", "gallery-bn2.act.png"}
     first = contents(root)
     header = first[Path("summary.csv")].decode().splitlines()[0]
@@ -91,28 +98,25 @@ def test_means_with_intervals_below_and_best_marked(reported):
     assert f"{best['ci_low']:.2f}–{best['ci_high']:.2f}".replace("0.", ".") in text
 
 
-def test_narrow_console_splits_the_columns(results):
-    root = results(cases=9, gallery=0)
-    text = printed(root, width=60)
-    lines = [line for line in text.splitlines() if not line.startswith(("figures:", "tables"))]
-    assert max(len(line) for line in lines) <= 60
+def test_narrow_console_splits_the_columns(finished):
+    stream = io.StringIO()
+    table_on(Console(file=stream, width=60), finished)
+    text = stream.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= 60
     assert text.count("method ") >= 2 and "purity" in text and "deletion" in text
 
 
-def test_terminal_shows_best_in_bold(results):
+def test_terminal_shows_best_in_bold(finished):
     stream = io.StringIO()
-    report(
-        results(cases=9, gallery=0),
-        console=Console(file=stream, width=100, force_terminal=True, color_system="standard"),
-    )
+    table_on(Console(file=stream, width=100, force_terminal=True, color_system="standard"), finished)
     text = stream.getvalue()
     assert "\x1b[1m" in text and "*" not in text
 
 
-def test_stream_without_unicode_gets_ascii(results):
+def test_stream_without_unicode_gets_ascii(finished):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
-    report(results(cases=9, gallery=0), console=Console(file=stream, width=100))
+    table_on(Console(file=stream, width=100), finished)
     stream.flush()
     assert b"higher is better" in raw.getvalue()
 
@@ -161,7 +165,9 @@ def test_markdown(reported):
     for line in text.splitlines():
         if line.startswith("!["):
             assert (root / line.partition("](")[2].rstrip(")")).is_file()
-    assert text.count("![") == 5 and "14 steps (default 28)" in text
+    assert text.count("![") == 7 and "14 steps (default 28)" in text
+    assert "do the methods differ at all (Friedman, on images): " in text
+    assert "do the metrics agree (Kendall's tau): most " in text
 
 
 def test_only_limits_figures_but_not_the_files(results):

@@ -1,0 +1,98 @@
+"""Deletion, insertion and other curves, with bootstrap bands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.groups import NO_LAYER, Entry, Group, metric_columns
+from bench.plots import STYLE, method_styles
+from bench.statistics import Array, bootstrap_interval, means
+from bench.store import read_rows
+
+
+def curve_columns(group: Group) -> list[str]:
+    """Curves to draw: those of deletion and insertion first, any other metric's ``curve`` after them."""
+    names = {name for entry in group.entries for name in metric_columns(entry.run)[1] if name.endswith(".curve")}
+    return sorted(sorted(names), key=lambda name: (not name.startswith(("deletion", "insertion")), name))
+
+
+def mean_curve(entry: Entry, group: Group, name: str, resamples: int) -> tuple[Array, Array, Array] | None:
+    """Mean of a curve over the cases, and both ends of its pointwise interval, each of shape (L,)."""
+    frame = read_rows(entry.run, ["case_id", name])
+    frame = frame[[value is not None for value in frame[name]]] if name in frame else frame.iloc[:0]
+    if frame.empty:
+        return None
+    length = max(len(value) for value in frame[name])
+    frame = frame[[len(value) == length for value in frame[name]]].drop_duplicates("case_id")
+    at = pd.Index(group.cases["case_id"]).get_indexer(frame["case_id"])
+    values = np.full((len(group.cases), length), np.nan)
+    values[at] = np.stack(frame[name].to_list())
+    low, high = bootstrap_interval(values, group.images, resamples=resamples)
+    return means(values), low, high
+
+
+def curves_figure(group: Group, *, resamples: int = 500) -> Figure | None:
+    """Mean deletion, insertion (and other) curves with 95 % bootstrap bands; rows are layers.
+
+    The x axis is the share of the input changed, the y axis the target's probability.
+    Methods that look at no layer stand in every row.
+    """
+    names = curve_columns(group)
+    if not names:
+        return None
+    layers = group.layers or [NO_LAYER]
+    styles = method_styles(group)
+    read = {(e.label, name): mean_curve(e, group, name, resamples) for e in group.entries for name in names}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(0.6 + 2.9 * len(names) + 1.9, 0.5 + 2.35 * len(layers)), layout="constrained")
+        grid = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey="col")
+        for line, layer in zip(grid, layers, strict=True):
+            for ax, name in zip(line, names, strict=True):
+                for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER)]):
+                    draw_curve(ax, read[entry.label, name], styles[entry.method], entry.category == "control")
+                note_equal(ax, {e.method: read[e.label, name] for e in group.entries if e.layer == layer})
+                ax.set_xlim(0, 1)
+            line[0].set_ylabel(f"{layer}\ntarget probability" if layer != NO_LAYER else "target probability")
+        for ax, name in zip(grid[0], names, strict=True):
+            ax.set_ylim(bottom=0)  # after all rows are drawn: it ends the automatic choice of the top
+            ax.set_title(name.removesuffix(".curve").replace("_", " "))
+        for ax, name in zip(grid[-1], names, strict=True):
+            word = {"deletion": "removed", "insertion": "restored"}.get(name.partition(".")[0], "changed")
+            ax.set_xlabel(f"share of pixels {word}")
+        used = dict.fromkeys(entry.method for entry in group.entries)
+        handles = [Line2D([], [], lw=1.6, label=name, **{**styles[name], "marker": ""}) for name in used]
+        figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+    return figure
+
+
+def draw_curve(ax: Axes, curve: Any, style: dict[str, Any], control: bool) -> None:
+    """One mean curve with its band; a control is thinner and has none, its interval is in the table."""
+    if curve is None:
+        return
+    mean, low, high = curve
+    x = np.linspace(0, 1, len(mean))
+    if not control:
+        ax.fill_between(x, low, high, color=style["color"], alpha=0.1, lw=0)
+    ax.plot(x, mean, color=style["color"], linestyle=style["linestyle"], lw=1.1 if control else 1.6)
+
+
+def note_equal(ax: Axes, curves: dict[str, Any]) -> None:
+    """Name methods whose curves lie on each other: of these a reader sees only one."""
+    lines = []
+    left = [name for name, curve in curves.items() if curve is not None]
+    while left:
+        same = [name for name in left if np.allclose(curves[name][0], curves[left[0]][0], atol=1e-3)]
+        left = [name for name in left if name not in same]
+        if len(same) > 1:
+            lines.append("same curve:\n" + "\n".join(same))
+    falling = [curve[0][0] > curve[0][-1] for curve in curves.values() if curve is not None]
+    if lines:
+        y, align = (0.98, "top") if sum(falling) > len(falling) / 2 else (0.03, "bottom")
+        ax.text(0.98, y, "\n".join(lines), transform=ax.transAxes, ha="right", va=align, fontsize=6.5, color="#555555")
