@@ -87,7 +87,7 @@ def _keep(kept: dict[str, Tensor], gradients: bool, name: str, output: object) -
 
 @contextmanager
 def hooked(model: nn.Module, layers: Sequence[str], keep: object) -> Iterator[None]:
-    """Hook the layers and switch parameter gradients off; both are undone whatever happens."""
+    """Put hooks on the layers and switch parameter gradients off; undo both whatever happens."""
     modules = dict(model.named_modules())
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     handles = []

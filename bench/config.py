@@ -87,12 +87,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
+    """Take the line breaks out of an error's message."""
     return " ".join(str(error).split())
 
 
 def plain(node: Any) -> Any:
-    """A config node as plain dicts and lists, interpolations resolved."""
+    """Turn a config node into plain dicts and lists, interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 

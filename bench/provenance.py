@@ -78,7 +78,7 @@ def start_provenance(jobs: Sequence[Job], config: dict[str, Any], device: torch.
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words."""
+    """Name the device in words."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 

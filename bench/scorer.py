@@ -36,7 +36,7 @@ class Scorer:
         return self._ask(group_probability, images, cases)
 
     def logit(self, images: Tensor, cases: Tensor) -> Tensor:
-        """The explained score (n,), a logit or a group's logsumexp; arguments as in a call."""
+        """Give the explained score (n,), a logit or a group's logsumexp; arguments as in a call."""
         return self._ask(group_logit, images, cases)
 
     def _ask(self, read: Callable[..., Tensor], images: Tensor, cases: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Scorer:
         return torch.cat(scores) if scores else images.new_zeros(0)
 
     def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
-        """Result of ``function()``, computed at the first call with this key and kept for the batch."""
+        """Give the result of ``function()``, computed at the first call with this key and kept for the batch."""
         if key not in self._shared:
             self._shared[key] = function()
         return self._shared[key]

@@ -87,7 +87,7 @@ def chunk_path(folder: Path, index: int) -> Path:
 
 
 def write_chunk(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, note: dict[str, Any]) -> None:
-    """Write one finished chunk; `note` (key, case ids asked, skipped pictures, seconds, versions) goes into its footer."""
+    """Write one finished chunk; `note` (key, skipped pictures, seconds, batch sizes) goes into its footer."""
     table = pa.Table.from_pylist(list(rows), schema=schema)
     table = table.replace_schema_metadata({"bench": json.dumps(note, default=str)})
     write_atomically(
@@ -143,7 +143,7 @@ def find_runs(root: Path) -> list[Run]:
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """What `_provenance.json` says, or an empty dict where it is missing or damaged."""
+    """Read what `_provenance.json` says, or an empty dict where it is missing or damaged."""
     try:
         value = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else {}

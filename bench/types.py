@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One question: where in this image is the evidence for this class?
+    """One question: where in this image is the evidence for this class.
 
     Attributes
     ----------

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.config import build
-from bench.models import Network, efficientnet_lite0, resolve_layers, torchvision_model, weights_hash
+from bench.models import Network, efficientnet_lite0, torchvision_model, weights_hash
 from bench.transforms import prepare
 from bench.types import Case, UserError
 
@@ -21,18 +21,6 @@ def lite0() -> Network:
 
 def resnet(weights: str) -> Network:
     return torchvision_model(name="resnet18", weights=weights, layers=["layer4"])
-
-
-def test_default_layers_in_forward_order(lite0: Network) -> None:
-    assert resolve_layers(lite0, None) == ["blocks.6.0.bn2.act", "bn2.act"]
-    assert len(resolve_layers(lite0, "blocks.*.*.bn2.act")) == 16
-    assert len(resolve_layers(lite0, "*bn2.act")) == 17
-    assert resolve_layers(lite0, ["bn2.act", "bn2.act"]) == ["bn2.act"]
-
-
-def test_unknown_layer_names_the_nearest(lite0: Network) -> None:
-    with pytest.raises(UserError, match=r"no layer 'bn2\.actt'; nearest: bn2\.act"):
-        resolve_layers(lite0, "bn2.actt")
 
 
 def test_random_weights_are_seeded_and_leave_the_seed_alone() -> None:

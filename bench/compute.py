@@ -1,0 +1,152 @@
+"""One chunk of cases: shared passes, maps, metrics, rows, files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.utils import save_image
+
+from bench import store
+from bench.capture import capture
+from bench.heatmaps import degenerate, fuse, native_map, upsample
+from bench.models import Network
+from bench.passes import offered
+from bench.plan import FUSED, Job
+from bench.rows import case_rows, map_columns, metric_columns, schema_of
+from bench.scorer import Scorer
+from bench.transforms import Sample, collate, prepare
+from bench.types import Batch, Case, Part
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What stays the same for all chunks of a run."""
+
+    network: Network
+    layers: list[str]
+    metrics: list[Part]
+    geometry: str
+    device: torch.device
+    gallery: set[str]
+    images: Path
+    save_maps: bool
+
+
+def compute_chunk(
+    setting: Setting, cases: Sequence[Case], index: int, jobs: Sequence[Job], sizes: tuple[int, int], progress: Any
+) -> None:
+    """All pending jobs of one chunk: one shared pass per batch, then one file per job."""
+    rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
+    seconds = {job.folder: {"capture": 0.0, "method": 0.0, "metrics": 0.0} for job in jobs}
+    skipped: list[dict[str, str]] = []
+    for samples in load_batches(setting, cases, sizes[0], skipped, progress):
+        compute_batch(setting, samples, jobs, sizes[1], rows, seconds, progress)
+    for job in jobs:
+        note = {
+            "key": job.key,
+            "skipped": skipped,
+            "seconds": seconds[job.folder],
+            "batch": sizes[0],
+            "score_batch": sizes[1],
+            "device": str(setting.device),
+        }
+        found = rows[job.folder]
+        store.write_chunk(store.chunk_path(job.folder, index), found, schema_of(found), note)
+
+
+def load_batches(
+    setting: Setting, cases: Sequence[Case], size: int, skipped: list[dict[str, str]], progress: Any
+) -> Iterator[list[Sample]]:
+    """Yield decoded cases in batches; a picture that cannot be decoded is left out, logged and noted."""
+    samples: list[Sample] = []
+    for case in cases:
+        try:
+            samples.append(prepare(case, setting.network.spec, setting.geometry))
+        except (OSError, ValueError, SyntaxError) as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s is left out: %s", case.id, reason)
+            skipped.append({"case_id": case.id, "reason": reason})
+            progress(1)
+        if len(samples) == size:
+            yield samples
+            samples = []
+    if samples:
+        yield samples
+
+
+def compute_batch(
+    setting: Setting,
+    samples: Sequence[Sample],
+    jobs: Sequence[Job],
+    score_batch: int,
+    rows: dict[Path, list[dict[str, Any]]],
+    seconds: dict[Path, dict[str, float]],
+    progress: Any,
+) -> None:
+    """One shared forward and backward pass, then every job's maps, metrics and rows."""
+    batch = collate(samples, setting.network.spec, setting.device)
+    fused = any(job.layer.startswith(FUSED) for job in jobs)
+    layers = [name for name in setting.layers if fused or name in {job.layer for job in jobs}]
+    gradients = any("grads" in job.method.wants for job in jobs)
+    began = time.perf_counter()
+    captured = capture(setting.network.module, channels_last(batch.images), batch.targets, layers, gradients=gradients)
+    batch = replace(batch, targets=captured.targets)
+    shared = (time.perf_counter() - began) / len(jobs)
+    score = Scorer(setting.network.module, batch.targets, score_batch)
+    about = case_rows(batch, captured.logits)
+    save_images(setting, batch)
+    size = batch.images.shape[2:]
+    natives: dict[tuple[str, str], Tensor] = {}
+
+    def native(method: Part, name: str) -> Tensor:
+        """Native map, made once where a fused map asks for it again."""
+        if (method.name, name) not in natives:
+            layer = captured.layers.get(name)
+            offer = offered(setting.network.module, name, layer, captured.logits, batch, score)
+            shape = size if layer is None else layer.acts.shape[2:]
+            natives[method.name, name] = native_map(method, offer, (len(batch.ids), *shape))
+        return natives[method.name, name]
+
+    for job in jobs:
+        began = time.perf_counter()
+        if job.layer.startswith(FUSED):
+            maps = fuse([upsample(native(job.method, name), size) for name in layers], job.layer.removeprefix(FUSED))
+        else:
+            maps = native(job.method, job.layer)
+        mapped = time.perf_counter()
+        heatmaps = upsample(maps, size)
+        columns = metric_columns(setting.metrics, heatmaps, batch, score)
+        kept = [setting.save_maps or name in setting.gallery for name in batch.ids]
+        for row in zip(about, map_columns(maps, degenerate(maps), kept), columns, strict=True):
+            rows[job.folder].append({key: value for part in row for key, value in part.items()})
+        spent = seconds[job.folder]
+        spent["capture"] += shared
+        spent["method"] += mapped - began
+        spent["metrics"] += time.perf_counter() - mapped
+        progress(len(samples) / len(jobs))
+
+
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """Images in the memory format of the network, twice as fast on a CPU."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def save_images(setting: Setting, batch: Batch) -> None:
+    """Keep the input pictures of the gallery's cases beside the results, for the report."""
+    spec = setting.network.spec
+    for case_id, image in zip(batch.ids, batch.images, strict=True):
+        path = setting.images / f"{store.image_name(case_id)}.png"
+        if case_id in setting.gallery and not path.is_file():
+            mean, std = (torch.tensor(v, device=image.device).view(-1, 1, 1) for v in (spec.mean, spec.std))
+            pixels = (image * std + mean).clamp(0, 1)
+            store.write_atomically(path, partial(save_image, pixels, format="png"))
