@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,14 @@ from torchvision.utils import save_image
 from bench import store
 from bench.capture import capture
 from bench.heatmaps import degenerate, fuse, native_map, upsample
+from bench.loading import Bad
 from bench.models import Network
 from bench.passes import offered
 from bench.plan import FUSED, Job
 from bench.rows import case_rows, map_columns, metric_columns, schema_of
 from bench.scorer import Scorer
-from bench.transforms import Sample, collate, prepare
-from bench.types import Batch, Case, Part
-
-log = logging.getLogger(__name__)
+from bench.transforms import Sample, collate
+from bench.types import Batch, Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +42,19 @@ class Setting:
 
 
 def compute_chunk(
-    setting: Setting, cases: Sequence[Case], index: int, jobs: Sequence[Job], sizes: tuple[int, int], progress: Any
+    setting: Setting,
+    stream: Iterator[Sample | Bad],
+    number: int,
+    index: int,
+    jobs: Sequence[Job],
+    sizes: tuple[int, int],
+    progress: Any,
 ) -> None:
-    """All pending jobs of one chunk: one shared pass per batch, then one file per job."""
+    """Compute these jobs for the chunk of the stream's next `number` cases: shared passes, then one file per job."""
     rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
     seconds = {job.folder: {"capture": 0.0, "method": 0.0, "metrics": 0.0} for job in jobs}
     skipped: list[dict[str, str]] = []
-    for samples in load_batches(setting, cases, sizes[0], skipped, progress):
+    for samples in batches(stream, number, sizes[0], skipped, progress):
         compute_batch(setting, samples, jobs, sizes[1], rows, seconds, progress)
     for job in jobs:
         note = {
@@ -64,24 +69,22 @@ def compute_chunk(
         store.write_chunk(store.chunk_path(job.folder, index), found, schema_of(found), note)
 
 
-def load_batches(
-    setting: Setting, cases: Sequence[Case], size: int, skipped: list[dict[str, str]], progress: Any
+def batches(
+    stream: Iterator[Sample | Bad], number: int, size: int, bad: list[dict[str, str]], progress: Any
 ) -> Iterator[list[Sample]]:
-    """Yield decoded cases in batches; a picture that cannot be decoded is left out, logged and noted."""
-    samples: list[Sample] = []
-    for case in cases:
-        try:
-            samples.append(prepare(case, setting.network.spec, setting.geometry))
-        except (OSError, ValueError, SyntaxError) as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s is left out: %s", case.id, reason)
-            skipped.append({"case_id": case.id, "reason": reason})
+    """Yield the next `number` cases of the stream in batches; one that cannot be decoded is noted in `bad`."""
+    ready: list[Sample] = []
+    for sample in islice(stream, number):
+        if isinstance(sample, Bad):
+            bad.append(vars(sample))
             progress(1)
-        if len(samples) == size:
-            yield samples
-            samples = []
-    if samples:
-        yield samples
+            continue
+        ready.append(sample)
+        if len(ready) == size:
+            yield ready
+            ready = []
+    if ready:
+        yield ready
 
 
 def compute_batch(

@@ -15,6 +15,7 @@ from bench import store
 from bench.capture import capture
 from bench.compute import Setting, compute_chunk
 from bench.layers import resolve_layers
+from bench.loading import samples
 from bench.models import Network
 from bench.plan import (
     FUSIONS,
@@ -94,14 +95,22 @@ def run(
     write_configs(jobs)
     sizes = start_provenance(jobs, config, device)
     total = sum(len(chunks[index]) for index, _ in work)
+
+    def batch_of(job: Job) -> tuple[int, int]:
+        return sizes[job.folder]
+
+    # Jobs that were begun with other batch sizes keep them and so need a pass of their own.
+    passes = [
+        (index, sizes_of, list(group), len(pending))
+        for index, pending in work
+        for sizes_of, group in groupby(sorted(pending, key=batch_of), batch_of)
+    ]
+    queue = [case for index, *_ in passes for case in chunks[index]]
+    stream = samples(queue, network.spec, geometry, config["loader_workers"], device)
     with Progress(total, quiet=config["quiet"]) as progress:
-        for index, pending in work:
-            for batch_sizes, group in groupby(
-                sorted(pending, key=lambda j: sizes[j.folder]), lambda j: sizes[j.folder]
-            ):
-                share = list(group)
-                advance = progress.share(len(share) / len(pending))
-                compute_chunk(setting, chunks[index], index, share, batch_sizes, advance)
+        for index, batch_sizes, share, pending in passes:
+            advance = progress.share(len(share) / pending)
+            compute_chunk(setting, stream, len(chunks[index]), index, share, batch_sizes, advance)
     finish_provenance(jobs, whole.bad_records)
     # Other shards may have finished theirs in the meantime.
     others = [(job, index) for job in jobs for index in range(len(chunks)) if index not in mine]
