@@ -1,0 +1,61 @@
+"""Steps shared by the methods that need more passes than the one all methods share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Numbers composed at once, before the scorer cuts them into its own batches. Larger blocks go back to the system each
+# time on the CPU, and their page faults cost more than composing; a device wants whole batches.
+PIECE = {"cpu": 2**22, "device": 2**26}
+
+
+def piece(example: Tensor) -> int:
+    """How many tensors of one item's size (C, *spatial) to compose at once, a power of two."""
+    elements = PIECE["cpu" if example.device.type == "cpu" else "device"]
+    return 2 ** max(0, (elements // example.numel()).bit_length() - 1)
+
+
+def seeded(seed: object, case_id: str) -> torch.Generator:
+    """Make a case's random generator: its numbers follow from the seed and the id, not from batch or device."""
+    digest = hashlib.sha256(f"{seed}:{case_id}".encode()).digest()  # hash() differs from process to process
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+def normal_noise(ids: Sequence[str], samples: int, like: Tensor, seed: object) -> Tensor:
+    """Draw standard normal numbers (N, samples, *like.shape[1:]), in float64 so that every dtype gets the same."""
+    size = (samples, *like.shape[1:])
+    drawn = [torch.randn(size, generator=seeded(seed, case_id), dtype=torch.float64) for case_id in ids]
+    return torch.stack([noise.to(like.dtype) for noise in drawn]).to(like.device)
+
+
+def explained(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
+    """Explained score (n,): the target's logit, logsumexp over a group's; one target per row of the logits (n, C)."""
+    if all(len(target) == 1 for target in targets):
+        return logits.gather(1, torch.tensor(list(targets), device=logits.device))[:, 0]
+    return torch.stack([row[list(target)].logsumexp(0) for row, target in zip(logits, targets, strict=True)])
+
+
+def resize(maps: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Resize maps (N, *spatial), linear in each axis."""
+    if tuple(maps.shape[1:]) == tuple(size):
+        return maps
+    mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
+    return functional.interpolate(maps[:, None], tuple(size), mode=mode, align_corners=align_corners)[:, 0]
+
+
+def check_rank(acts: Tensor, images: Tensor) -> None:
+    """Raise ValueError where the layer's maps have another number of axes than the input, so cannot mask it."""
+    if acts.ndim != images.ndim:
+        raise ValueError(f"a layer of shape {tuple(acts.shape[1:])} cannot mask inputs of {tuple(images.shape[1:])}")
+
+
+def check_least(least: float, **values: float) -> None:
+    """Raise ValueError for a setting below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")

@@ -1,0 +1,191 @@
+"""Methods that watch the score while the input or the layer is perturbed; forward passes only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.common import divide_or_zero, minmax, weighted_sum, widen
+from methods.multipass import check_least, check_rank, explained, normal_noise, piece, resize
+
+
+def score_cam(acts: Tensor, images: Tensor, *, score: Any, align_corners: bool = True) -> Tensor:
+    """Score-CAM: channels weighted by the score of the image masked with them.
+
+    H_k = the channel upsampled to the input, stretched to 0 .. 1; a = softmax over k of f(X H_k), f the logit;
+    map = sum_k a_k A_k (Wang et al., CVPR Workshops 2020, arXiv:1910.01279, algorithm 1; its baseline f(X_b) cancels
+    in the softmax). Passes per image: one forward for every channel that is not constant, and one for all that are.
+
+    Parameters
+    ----------
+    acts : Tensor, shape (N, K, *spatial)
+    images : Tensor, shape (N, C, *size)
+        Normalized input.
+    score : callable
+        ``score.logit(images, cases) -> (n,)``.
+    align_corners : bool
+        Of the masks' upsampling: pytorch-grad-cam's True or the authors' False.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        A mean of the channels: not negative where they are not. A zero channel takes weight, so it scales the map.
+    """
+    return weighted_sum(
+        _mask_scores(acts, images, score, 1, lambda masks, parts, _: (masks * parts)[:, None], align_corners).softmax(
+            1
+        ),
+        widen(acts),
+    )
+
+
+def ss_cam(
+    acts: Tensor,
+    images: Tensor,
+    ids: Sequence[str],
+    *,
+    score: Any,
+    samples: int = 10,
+    sigma: float = 2.0,
+    noise: str = "mask",
+    seed: int = 0,
+    align_corners: bool = True,
+) -> Tensor:
+    """SS-CAM: Score-CAM with scores averaged over noise.
+
+    a = softmax over k of the mean over samples of f(X (H_k + sigma n)) (``noise: mask``, the paper's first variant) or
+    f(X H_k + sigma n) (``noise: input``, the second), n standard normal (Wang et al., 2020, arXiv:2006.14255). All
+    channels of a case meet the same noise, so that their scores differ by the channels only. Passes per image:
+    `samples` times those of Score-CAM.
+
+    Parameters
+    ----------
+    acts, images, score, align_corners
+        As in `score_cam`.
+    ids : sequence of N str
+        Case ids; with `seed` they fix the noise.
+    samples : int
+    sigma : float
+        Of the noise, in units of the mask's range (``mask``) or of the normalized input (``input``).
+    noise : {"mask", "input"}
+    seed : int
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+
+    Raises
+    ------
+    ValueError
+        No sample, or an unknown `noise`.
+    """
+    check_least(1, samples=samples)
+    if noise not in ("mask", "input"):
+        raise ValueError(f"noise={noise} is unknown; it takes mask, input")
+    drawn = sigma * normal_noise(ids, samples, images[:, :1] if noise == "mask" else images, seed)
+
+    def perturb(masks: Tensor, parts: Tensor, cases: Tensor) -> Tensor:
+        if noise == "mask":
+            return (masks[:, None] + drawn[cases]) * parts[:, None]
+        return (masks * parts)[:, None] + drawn[cases]
+
+    return weighted_sum(_mask_scores(acts, images, score, samples, perturb, align_corners).softmax(1), widen(acts))
+
+
+def is_cam(
+    acts: Tensor, images: Tensor, *, score: Any, steps: int = 10, path: str = "sum", align_corners: bool = True
+) -> Tensor:
+    """IS-CAM: Score-CAM with scores averaged while the mask grows.
+
+    a = softmax over k of the mean over i = 1 .. steps of f(c_i X H_k), with c_i = (1 + .. + i) / steps (``path: sum``,
+    the paper's accumulated mask, which ends far above the image) or c_i = i / steps (``path: line``, the integral from
+    nothing to Score-CAM's mask that the text describes) (Naidu et al., 2020, arXiv:2010.03023). Passes per
+    image: `steps` times those of Score-CAM.
+
+    Parameters
+    ----------
+    acts, images, score, align_corners
+        As in `score_cam`.
+    steps : int
+    path : {"sum", "line"}
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+
+    Raises
+    ------
+    ValueError
+        No step, or an unknown `path`.
+    """
+    check_least(1, steps=steps)
+    if path not in ("sum", "line"):
+        raise ValueError(f"path={path} is unknown; it takes sum, line")
+    growth = torch.arange(1, steps + 1, device=images.device, dtype=torch.float64) / steps
+    growth = (growth.cumsum(0) if path == "sum" else growth).to(images.dtype).view(-1, *[1] * (images.ndim - 1))
+    scores = _mask_scores(acts, images, score, steps, lambda m, parts, _: (m * parts)[:, None] * growth, align_corners)
+    return weighted_sum(scores.softmax(1), widen(acts))
+
+
+def _mask_scores(
+    acts: Tensor,
+    images: Tensor,
+    score: Any,
+    variants: int,
+    perturb: Callable[[Tensor, Tensor, Tensor], Tensor],
+    align_corners: bool,
+) -> Tensor:
+    """Mean score (N, K) of each image under each of its channels' masks.
+
+    ``perturb(masks (n, 1, *size), images (n, C, *size), cases (n,))`` gives (n, variants, C, *size).
+    """
+    check_rank(acts, images)
+    acts = widen(acts)
+    flat = acts.flatten(2)
+    dead = ~(flat.amax(2) > flat.amin(2))  # their masks are all the same zero, so one of them speaks for all
+    first = dead.int().argmax(1, keepdim=True)
+    asked = ~dead | (dead & (torch.arange(dead.shape[1], device=dead.device) == first))
+    scores = acts.new_zeros(dead.shape)
+    for pairs in asked.nonzero().split(max(1, piece(images[0]) // variants)):
+        cases = pairs[:, 0]
+        masks = minmax(resize(acts[cases, pairs[:, 1]], images.shape[2:], align_corners=align_corners))
+        composed = perturb(masks.to(images.dtype)[:, None], images[cases], cases)
+        found = score.logit(composed.flatten(0, 1), cases.repeat_interleave(variants))
+        scores[cases, pairs[:, 1]] = found.view(-1, variants).mean(1).to(scores.dtype)
+    return torch.where(dead, scores.gather(1, first), scores)
+
+
+def ablation_cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, forward_from: Callable[..., Tensor]) -> Tensor:
+    """Ablation-CAM: channels weighted by the share of the score that is lost without them.
+
+    a_k = (y - y_k) / y, y_k the score with channel k of the layer set to 0; map = sum_k a_k A_k (Desai and Ramaswamy,
+    WACV 2020). No gradient. Passes per image: one forward for every channel that is not zero, plus one.
+
+    Parameters
+    ----------
+    acts : Tensor, shape (N, K, *spatial)
+    targets : sequence of N tuples of int
+        Output indices of each case's class.
+    forward_from : callable
+        ``forward_from(acts, cases) -> (n, C)``: logits with the layer's output replaced.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Signed. A negative score flips the sign, by the definition; a score of 0 gives a zero map.
+    """
+    wide = widen(acts)
+    everything = torch.arange(len(acts), device=acts.device)
+    clean = explained(forward_from(acts, everything), targets).to(wide.dtype)
+    drop = wide.new_zeros(acts.shape[:2])
+    used = (acts != 0).flatten(2).any(2).nonzero()
+    for pairs in used.split(piece(acts[0])) if len(used) else ():
+        cases, channels = pairs.unbind(1)
+        ablated = acts[cases]
+        ablated[torch.arange(len(pairs), device=acts.device), channels] = 0
+        found = explained(forward_from(ablated, cases), [targets[i] for i in cases.tolist()])
+        drop[cases, channels] = clean[cases] - found.to(wide.dtype)
+    return weighted_sum(divide_or_zero(drop, clean[:, None].expand_as(drop)), wide)
