@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -19,6 +19,9 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+benchmark: $(VENV)/.installed-test  ## measure the shared pass and the scorer, write benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py
 
 clean:  ## remove the virtual environment, caches and build output; results/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
