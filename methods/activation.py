@@ -1,10 +1,16 @@
-"""CAM methods that look at activations only."""
+"""CAM methods that look at activations only (and, for `cam`, at the classifier's weights)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from methods.common import widen
+from methods.common import first_component, orient, top_eigenpair, weighted_sum, widen, without_rounding
+
+KERNELS = ("sigmoid", "rbf", "poly")
 
 
 def activation_sum(acts: Tensor) -> Tensor:
@@ -22,3 +28,156 @@ def activation_sum(acts: Tensor) -> Tensor:
         Not class-discriminative. A sum, where LaFAM takes the mean: the same map up to the factor K.
     """
     return widen(acts).sum(1)
+
+
+def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None) -> Tensor:
+    """CAM: channels weighted by the classifier's weights for the class.
+
+    map = sum_k w_ck A_k (Zhou et al., CVPR 2016, arXiv:1512.04150, equation 2). For a network that ends in global
+    average pooling and one linear layer it is Grad-CAM of the last feature map times the number of positions.
+
+    Parameters
+    ----------
+    acts : Tensor, shape (N, K, *spatial)
+        The feature map that is averaged and given to the linear layer.
+    targets : sequence of N tuples of int
+        Output indices of each case's class; a group's weights are the mean of its members'.
+    head : Tensor, shape (classes, K), or None
+        Weight of the linear layer; None where the network does not end in average pooling and a linear layer.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Signed map, before the ReLU.
+
+    Raises
+    ------
+    ValueError
+        The network has no such head, or the layer is not the one in front of it.
+    """
+    if head is None:
+        raise ValueError("needs a network that ends in global average pooling and one linear layer; take grad_cam")
+    if head.shape[1] != acts.shape[1]:
+        raise ValueError(
+            f"the linear layer takes {head.shape[1]} features, this layer has {acts.shape[1]} channels; "
+            "choose the last layer before the pooling"
+        )
+    acts = widen(acts)
+    head = head.to(acts)
+    return weighted_sum(torch.stack([head[list(group)].mean(0) for group in targets]), acts)
+
+
+def eigen_cam(acts: Tensor, *, center: bool = True) -> Tensor:
+    """Eigen-CAM: activations projected on their first principal component.
+
+    map = A v, v the first right singular vector of the positions x channels matrix A (Muhammad and Yeasin, IJCNN 2020,
+    arXiv:2008.00299).
+
+    Parameters
+    ----------
+    acts : Tensor, shape (N, K, *spatial)
+    center : bool
+        Take each channel's mean first, as a principal component asks for and pytorch-grad-cam does; the paper's formula
+        does not (False).
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Not class-discriminative. Its sign, which the formula leaves open, is that of correlation with `activation_sum`.
+    """
+    acts = widen(acts)
+    return orient(first_component(acts, center=center), acts)
+
+
+def kpca_cam(
+    acts: Tensor,
+    *,
+    kernel: str = "sigmoid",
+    gamma: float | None = None,
+    degree: int = 3,
+    coef0: float = 1.0,
+    max_positions: int = 2048,
+) -> Tensor:
+    """KPCA-CAM: first kernel principal component of the positions' channel vectors.
+
+    map = sqrt(l) u, l and u the largest eigenvalue and its eigenvector of the centred kernel matrix (Karmani et al.,
+    2024, arXiv:2410.00267; kernels and defaults as in scikit-learn's KernelPCA).
+
+    Parameters
+    ----------
+    acts : Tensor, shape (N, K, *spatial)
+        Centred per channel first; x, y below are two positions' vectors.
+    kernel : str
+        ``sigmoid`` tanh(gamma x.y + coef0), ``rbf`` exp(-gamma |x - y|^2), ``poly`` (gamma x.y + coef0)^degree.
+    gamma : float or None
+        None: 1 / K, so that a dead channel is not without effect.
+    degree : int
+    coef0 : float
+    max_positions : int
+        Refuse a larger layer: the kernel has positions^2 entries, its eigenvector costs positions^3.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Not class-discriminative; sign as in `eigen_cam`.
+
+    Raises
+    ------
+    ValueError
+        Unknown kernel, or a layer with more than `max_positions` positions.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"unknown kernel {kernel!r}; choose one of {', '.join(KERNELS)}")
+    positions = math.prod(acts.shape[2:])
+    if positions > max_positions:
+        raise ValueError(
+            f"a layer of {' x '.join(map(str, acts.shape[2:]))} needs a {positions} x {positions} kernel per image "
+            f"({positions**2 * 8 / 2**20:.0f} MiB); choose a layer of at most max_positions={max_positions} positions"
+        )
+    acts = widen(acts)
+    maps = []
+    for case in acts.flatten(2):  # one kernel in memory at a time
+        finite = bool(case.isfinite().all())
+        x = (case - case.mean(1, keepdim=True)).double().mT if finite else case.new_zeros(case.mT.shape).double()
+        product, scale = x @ x.mT, gamma or 1 / len(case)
+        if kernel == "sigmoid":
+            gram = torch.tanh(scale * product + coef0)
+        elif kernel == "rbf":
+            squares = product.diagonal()
+            gram = torch.exp(-scale * (squares[:, None] + squares - 2 * product).clamp_min(0))
+        else:
+            gram = (scale * product + coef0) ** degree
+        rounding = 16 * positions * torch.finfo(gram.dtype).eps * gram.abs().amax()
+        gram = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
+        value, vector = top_eigenpair(gram[None])
+        value = value.where(value > rounding, 0)  # equal positions
+        component = (value.sqrt() * vector[0]).to(acts.dtype)
+        maps.append(component if finite else torch.full_like(component, torch.nan))
+    return orient(torch.stack(maps).view(len(acts), *acts.shape[2:]), acts)
+
+
+def fem(acts: Tensor, *, k: float = 2.0) -> Tensor:
+    """FEM: where each channel is unusually strong, weighted by the channel's mean.
+
+    map = sum_k mean(A_k) [A_k > mean(A_k) + k std(A_k)] (Fuad et al., IPTA 2020, hal-02963298). Gradient-free.
+    pytorch-grad-cam weights the activations by the share of strong positions instead.
+
+    Parameters
+    ----------
+    acts : Tensor, shape (N, K, *spatial)
+    k : float
+        Standard deviations (of the whole channel, not corrected) over the mean that count as strong.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Not class-discriminative. A constant channel has no strong position.
+    """
+    rows = widen(acts).flatten(2)
+    mean = rows.mean(2, keepdim=True)
+    deviation = rows - mean
+    excess = deviation - k * deviation.square().mean(2, keepdim=True).sqrt()
+    strong = without_rounding(excess, deviation.abs()) > 0  # one strong position of five is exactly 2 deviations up
+    total = weighted_sum(mean[..., 0], strong.to(rows.dtype))
+    finite = rows.isfinite().flatten(1).all(1)
+    return total.masked_fill(~finite[:, None], torch.nan).view(len(acts), *acts.shape[2:])

@@ -33,3 +33,62 @@ def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Quotient, and 0 where the denominator is exactly 0 (never an epsilon: it would change small values)."""
     empty = denominator == 0
     return (numerator / denominator.masked_fill(empty, 1)).masked_fill(empty, 0)
+
+
+def minmax(maps: Tensor) -> Tensor:
+    """Each map (N, *spatial) stretched to 0 .. 1; one that is constant up to rounding becomes 0."""
+    flat = maps.flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    span = without_rounding(high - low, torch.maximum(low.abs(), high.abs()))
+    return divide_or_zero((flat - low).masked_fill(span == 0, 0), span).view_as(maps)
+
+
+def without_rounding(difference: Tensor, size: Tensor) -> Tensor:
+    """Difference of numbers of that size, 0 where it is no more than rounding: noise must not be ranked as evidence."""
+    return difference.masked_fill(difference.abs() <= 16 * torch.finfo(difference.dtype).eps * size, 0)
+
+
+def first_component(x: Tensor, *, center: bool = True) -> Tensor:
+    """Projection of each position's channel vector on the first principal axis of all positions.
+
+    The axis comes from the smaller of the two Gram matrices (channels or positions), never from a full decomposition.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, K, *spatial)
+    center : bool
+        Take the mean over positions from each channel first.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Of arbitrary sign; 0 where all positions are equal, NaN for a case that holds a value that is not finite.
+    """
+    rows = x.flatten(2)
+    scale = rows.abs().amax((1, 2), keepdim=True)
+    finite = scale.isfinite()
+    rows = (rows / scale.masked_fill(scale == 0, 1)).where(finite, 0)  # squares neither underflow nor overflow
+    if center:
+        rows = rows - rows.mean(2, keepdim=True)
+        spread = without_rounding(rows.abs().amax((1, 2), keepdim=True), torch.ones_like(scale))
+        rows = rows.masked_fill(spread == 0, 0)  # equal positions
+    if rows.shape[1] <= rows.shape[2]:
+        axis = top_eigenpair(rows @ rows.mT)[1]
+        projection = axis[:, None] @ rows
+    else:
+        value, vector = top_eigenpair(rows.mT @ rows)
+        projection = (value.clamp_min(0).sqrt()[:, None] * vector)[:, None]
+    return (projection * scale).masked_fill(~finite, torch.nan).view(len(x), *x.shape[2:])
+
+
+def top_eigenpair(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalue (N,) and its unit eigenvector (N, M) of symmetric matrices (N, M, M), found in float64."""
+    values, vectors = torch.linalg.eigh(symmetric.double())
+    return values[:, -1].to(symmetric.dtype), vectors[..., -1].to(symmetric.dtype)
+
+
+def orient(maps: Tensor, acts: Tensor) -> Tensor:
+    """Flip maps (N, *spatial) that correlate negatively with the sum of the activations: an eigenvector has no sign."""
+    flat, total = maps.flatten(1), acts.sum(1).flatten(1)
+    agreement = (flat * (total - total.mean(1, keepdim=True))).sum(1)
+    return maps * torch.where(agreement < 0, -1, 1).view(-1, *[1] * (maps.ndim - 1))

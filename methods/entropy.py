@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from methods import estimators
-from methods.common import weighted_sum, widen
+from methods.common import divide_or_zero, minmax, weighted_sum, widen, without_rounding
 
 ESTIMATORS = ("histogram", "value", "magnitude", "softmax", "local")
+NORMALIZATIONS = (None, "sum", "range", "softmax")
 
 # Values per block: a block's temporaries stay in the processor's cache (measured: 3 ns a value, in one piece 13).
 _CPU_BLOCK, _DEVICE_BLOCK = 2**19, 2**26
@@ -30,6 +31,8 @@ def grad_entropy(
     radius: int = 2,
     base: float = 2.0,
     signed: bool = False,
+    invert: bool = False,
+    normalize: str | None = None,
 ) -> Tensor:
     """Grad Entropy-CAM: channels weighted by the entropy of their gradient.
 
@@ -45,6 +48,8 @@ def grad_entropy(
         Passed to `entropy`, which says what they mean.
     signed : bool
         Multiply each weight by the sign of the channel's mean gradient.
+    invert, normalize
+        Passed to `reweight`, which says what they mean.
 
     Returns
     -------
@@ -54,10 +59,11 @@ def grad_entropy(
     Raises
     ------
     ValueError
-        As `entropy`.
+        As `entropy` and `reweight`.
     """
     grads = widen(grads)
-    weights = entropy(grads, estimator=estimator, bins=bins, radius=radius, base=base)
+    options = {"estimator": estimator, "bins": bins, "radius": radius, "base": base}
+    weights = reweight(grads, invert=invert, normalize=normalize, **options)
     if signed:
         sign = grads.flatten(2).mean(2).sign()
         weights = weights * sign.view(*sign.shape, *[1] * (weights.ndim - 2))
@@ -65,7 +71,14 @@ def grad_entropy(
 
 
 def feature_entropy(
-    acts: Tensor, *, estimator: str = "histogram", bins: int = 256, radius: int = 2, base: float = 2.0
+    acts: Tensor,
+    *,
+    estimator: str = "histogram",
+    bins: int = 256,
+    radius: int = 2,
+    base: float = 2.0,
+    invert: bool = False,
+    normalize: str | None = None,
 ) -> Tensor:
     """Feature Entropy-CAM: channels weighted by the entropy of their own activations; it does not know the class.
 
@@ -76,6 +89,8 @@ def feature_entropy(
     acts : Tensor, shape (N, K, *spatial)
     estimator, bins, radius, base
         Passed to `entropy`, which says what they mean.
+    invert, normalize
+        Passed to `reweight`, which says what they mean.
 
     Returns
     -------
@@ -85,10 +100,63 @@ def feature_entropy(
     Raises
     ------
     ValueError
-        As `entropy`.
+        As `entropy` and `reweight`.
     """
     acts = widen(acts)
-    return weighted_sum(entropy(acts, estimator=estimator, bins=bins, radius=radius, base=base), acts)
+    options = {"estimator": estimator, "bins": bins, "radius": radius, "base": base}
+    return weighted_sum(reweight(acts, invert=invert, normalize=normalize, **options), acts)
+
+
+def reweight(x: Tensor, *, invert: bool = False, normalize: str | None = None, **options: Any) -> Tensor:
+    """Weights from entropies: as they are, or turned round, or put on a common scale.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, K, *spatial)
+    invert : bool
+        Weight by how far the entropy stays under the largest possible one, log of the number of levels (histogram,
+        local: at most `bins`) or positions: a channel that is focused on few levels or places counts most.
+    normalize : str or None
+        Over all weights of a case: ``sum`` divides by their sum, so that maps of images and layers are on one scale
+        (ranks within a map stay); ``range`` stretches them to 0 .. 1, which takes away the level that all channels
+        share; ``softmax``.
+    **options
+        Of `entropy`.
+
+    Returns
+    -------
+    Tensor, shape (N, K), for ``local`` (N, K, *spatial)
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        As `entropy`, and for an unknown normalization.
+    """
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"unknown normalize {normalize!r}; choose one of sum, range, softmax or null")
+    weights = entropy(x, **options)
+    if invert:
+        largest = _largest(x.shape[2:], **options).to(weights)
+        weights = without_rounding(largest - weights, largest)
+    flat = weights.flatten(1)
+    if normalize == "sum":
+        flat = divide_or_zero(flat, flat.sum(1, keepdim=True))
+    elif normalize == "range":
+        flat = minmax(flat)
+    elif normalize == "softmax":
+        flat = flat.softmax(1)
+    return flat.view_as(weights)
+
+
+def _largest(
+    spatial: torch.Size, *, estimator: str = "histogram", bins: int = 256, base: float = 2.0, radius: int = 2
+) -> Tensor:
+    """Entropy of as many different levels or equal shares as there can be; for ``local`` at each position."""
+    count = estimators.neighbours(spatial, radius) if estimator == "local" else torch.tensor(math.prod(spatial))
+    if estimator in ("histogram", "local"):
+        count = count.clamp(max=bins)
+    return count.double().log() / math.log(base)
 
 
 def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: float = 2.0, radius: int = 2) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -77,10 +78,25 @@ def softmax(rows: Tensor) -> Tensor:
     return total.log() - (share * below).sum(1) / total
 
 
+def offsets(rank: int, radius: int) -> list[tuple[int, ...]]:
+    """Whole-number offsets of Euclidean length at most `radius`: a line, disk or ball."""
+    near = itertools.product(range(-radius, radius + 1), repeat=rank)
+    return [offset for offset in near if sum(o * o for o in offset) <= radius**2]
+
+
+def neighbours(spatial: Sequence[int], radius: int) -> Tensor:
+    """How many positions of the map lie within `radius` of each position, shape (*spatial)."""
+    inside = functional.pad(torch.ones(*spatial, dtype=torch.int64), [radius] * 2 * len(spatial))
+    windows = []
+    for offset in offsets(len(spatial), radius):
+        window = [slice(radius + o, radius + o + size) for o, size in zip(offset, spatial, strict=True)]
+        windows.append(inside[tuple(window)])
+    return torch.stack(windows).sum(0)
+
+
 def local(rows: Tensor, spatial: torch.Size, bins: int, radius: int) -> Tensor:
     """Entropy around each position: (1 / n) sum_i log(n / c_i), c_i of the n neighbours being equal to neighbour i."""
-    near = itertools.product(range(-radius, radius + 1), repeat=len(spatial))
-    ball = [offset for offset in near if sum(o * o for o in offset) <= radius**2]
+    ball = offsets(len(spatial), radius)
     # bytes where they suffice: comparing them is 8 times as fast as comparing wider numbers
     level = levels(rows, bins).to(torch.uint8 if bins <= 256 else torch.int16).view(-1, *spatial)
     kind = torch.uint8 if len(ball) <= 255 else torch.int16

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
 
-from methods.common import divide_or_zero, weighted_sum, widen
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from methods.common import divide_or_zero, first_component, minmax, orient, weighted_sum, widen
 
 
 def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
@@ -29,7 +33,7 @@ def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
 def hirescam(acts: Tensor, grads: Tensor) -> Tensor:
     """HiResCAM: gradient times activation at each position, summed over channels.
 
-    map = sum_k g_k A_k (Draelos and Carin, 2020, arXiv:2011.11293, equation 6).
+    map = sum_k g_k A_k (Draelos and Carin, 2020, arXiv:2011.11293).
 
     Parameters
     ----------
@@ -61,3 +65,148 @@ def respond_cam(acts: Tensor, grads: Tensor) -> Tensor:
     acts, grads = widen(acts), widen(grads)
     response = (grads * acts).flatten(2).sum(2)
     return weighted_sum(divide_or_zero(response, acts.flatten(2).sum(2)), acts)
+
+
+def xgrad_cam(acts: Tensor, grads: Tensor) -> Tensor:
+    """XGrad-CAM: the same formula as `respond_cam`, under its later name.
+
+    a_k = sum(g_k A_k / sum(A_k)); map = sum_k a_k A_k (Fu et al., BMVC 2020, arXiv:2008.02312).
+
+    Parameters
+    ----------
+    acts, grads : Tensor, shape (N, K, *spatial)
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Signed map, before the ReLU.
+    """
+    return respond_cam(acts, grads)
+
+
+def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
+    """Grad-CAM++: positive gradients, each weighted so that every occurrence of the class counts.
+
+    a_k = sum(alpha relu(g_k)) with alpha = g_k^2 / (2 g_k^2 + sum(A_k) g_k^3), 0 where the denominator is 0;
+    map = sum_k a_k A_k (Chattopadhay et al., WACV 2018, arXiv:1710.11063, equation 19). Where g > 0, alpha is
+    1 / (2 + sum(A_k) g): so it is computed, without squares that underflow and without an epsilon, which would outweigh
+    real gradients.
+
+    Parameters
+    ----------
+    acts, grads : Tensor, shape (N, K, *spatial)
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Not negative for activations that are not. It depends on the unit of the score: alpha falls as g grows.
+    """
+    acts, grads = widen(acts), widen(grads)
+    positive, total = grads.flatten(2).relu(), acts.flatten(2).sum(2, keepdim=True)
+    denominator = (positive * total).add_(2)
+    if (total < 0).any():  # else at least 2: three passes over the layer saved
+        positive.masked_fill_(denominator == 0, 0)
+        denominator.masked_fill_(denominator == 0, 1)
+    return weighted_sum(positive.div_(denominator).sum(2), acts)
+
+
+def layer_cam(acts: Tensor, grads: Tensor) -> Tensor:
+    """LayerCAM: positive gradient times activation at each position.
+
+    map = sum_k relu(g_k) A_k (Jiang et al., IEEE Transactions on Image Processing, 2021).
+
+    Parameters
+    ----------
+    acts, grads : Tensor, shape (N, K, *spatial)
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+    """
+    return weighted_sum(widen(grads).relu(), widen(acts))
+
+
+def grad_cam_elementwise(acts: Tensor, grads: Tensor) -> Tensor:
+    """Element-wise Grad-CAM: positive products of gradient and activation.
+
+    map = sum_k relu(g_k A_k), as pytorch-grad-cam defines it; `layer_cam` where no activation is negative.
+
+    Parameters
+    ----------
+    acts, grads : Tensor, shape (N, K, *spatial)
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        At least 0.
+    """
+    return (widen(grads) * widen(acts)).relu_().sum(1)
+
+
+def eigen_grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
+    """Eigen-Grad-CAM: first principal component of gradient times activation.
+
+    As `eigen_cam` on g A (pytorch-grad-cam), which makes it class-discriminative.
+
+    Parameters
+    ----------
+    acts, grads : Tensor, shape (N, K, *spatial)
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Its sign is that of correlation with `activation_sum`.
+    """
+    acts = widen(acts)
+    return orient(first_component(widen(grads) * acts), acts)
+
+
+def seg_eigen_cam(acts: Tensor, grads: Tensor) -> Tensor:
+    """Seg-Eigen-CAM: first principal component of absolute gradient times activation.
+
+    Chung and Ying, Applied Sciences 2025, 15(13), 7562, equations 10 to 13.
+
+    Parameters
+    ----------
+    acts, grads : Tensor, shape (N, K, *spatial)
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Its sign is such that the value farthest from 0 is positive; as in `eigen_cam` where that does not decide.
+    """
+    acts = widen(acts)
+    maps = orient(first_component(widen(grads).abs() * acts), acts)
+    flat = maps.flatten(1)
+    flip = flat.amin(1).abs() > flat.amax(1).abs() * (1 + 1e-5)  # two positions, say, are always equally far
+    return maps * torch.where(flip, -1, 1).view(-1, *[1] * (maps.ndim - 1))
+
+
+def refine_cam(layers: Sequence[tuple[Tensor, Tensor]], size: Sequence[int]) -> Tensor:
+    """RefineCAM: product over layers of Grad-CAM++ maps (Domeniconi et al., 2026, arXiv:2605.14641).
+
+    Each layer's map after ReLU, stretched to 0 .. 1 and linearly upsampled; a place must be shown by every layer.
+
+    Parameters
+    ----------
+    layers : sequence of (acts, grads), shapes (N, K, *spatial)
+        Two layers or more, of any size.
+    size : sequence of int
+        Of the result.
+
+    Returns
+    -------
+    Tensor, shape (N, *size)
+        In [0, 1]; 0 everywhere where one layer's map is constant.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two layers.
+    """
+    if len(layers) < 2:
+        raise ValueError(f"needs two layers or more, got {len(layers)}")
+    mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
+    maps = [minmax(grad_cam_pp(acts, grads).relu()) for acts, grads in layers]
+    large = [functional.interpolate(m[:, None], tuple(size), mode=mode, align_corners=False)[:, 0] for m in maps]
+    return torch.stack(large).prod(0)

@@ -9,10 +9,11 @@ import pytest
 import scipy.stats
 import torch
 from skimage.filters.rank import entropy as rank_entropy
+from skimage.filters.rank import pop as rank_pop
 from skimage.measure import shannon_entropy
 from skimage.morphology import ball, disk
 
-from methods.entropy import ESTIMATORS, entropy, feature_entropy, grad_entropy
+from methods.entropy import ESTIMATORS, entropy, feature_entropy, grad_entropy, reweight
 
 LAYERS = ("blocks.1.0.bn1.act", "blocks.3.0.bn2.act", "blocks.6.0.bn2.act", "bn2.act")
 
@@ -219,3 +220,74 @@ def test_gradient_before_global_pooling_is_constant(real_layers):
         assert not grad_entropy(layer.acts, layer.grads, estimator=estimator).any()
     magnitude = entropy(layer.grads, estimator="magnitude")
     torch.testing.assert_close(magnitude, torch.full_like(magnitude, math.log2(positions)))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_inverted_weight_is_what_is_missing_to_the_largest_entropy(tiny_layer, estimator):
+    x = tiny_layer.grads  # (3, 6, 7, 9)
+    plain = entropy(x, estimator=estimator, bins=16, base=3)
+    inverted = reweight(x, invert=True, estimator=estimator, bins=16, base=3)
+    largest = torch.tensor(63.0 if estimator not in ("histogram", "local") else 16.0, dtype=torch.float64)
+    if estimator == "local":
+        # a disk of radius 2 has 13 positions, in a corner 6 of them inside
+        largest = torch.tensor(rank_pop(np.zeros((7, 9), np.uint8), disk(2)).astype(float)).clamp(max=16)
+        assert largest.min() == 6 and largest.max() == 13
+    torch.testing.assert_close(plain + inverted, (largest.log() / math.log(3)).expand_as(plain))
+
+
+def test_inverted_weight_of_extremes():
+    even = torch.arange(8.0).view(1, 1, 8)
+    focused = torch.zeros(1, 1, 8)
+    focused[0, 0, 3] = 1
+    x = torch.cat([even, focused], 1)
+    assert reweight(x, invert=True, estimator="value")[0, 0] == 0  # all different
+    assert reweight(x, invert=True, estimator="magnitude")[0, 1] == 3  # one position of 8 has it all
+    assert reweight(x, invert=True, bins=4)[0, 0] == 0  # two in each level
+    assert reweight(x, invert=True, bins=256)[0, 0] == 0  # 8 positions fill 8 levels at most
+
+
+@pytest.mark.parametrize("estimator", ["magnitude", "local"])
+def test_normalized_weights(tiny_layer, estimator):
+    x = tiny_layer.grads
+    plain = entropy(x, estimator=estimator).flatten(1)
+    for normalize, expected in (
+        ("sum", plain / plain.sum(1, keepdim=True)),
+        ("softmax", plain.exp() / plain.exp().sum(1, keepdim=True)),
+        ("range", (plain - plain.amin(1, keepdim=True)) / (plain.amax(1, keepdim=True) - plain.amin(1, keepdim=True))),
+        (None, plain),
+    ):
+        actual = reweight(x, normalize=normalize, estimator=estimator)
+        torch.testing.assert_close(actual.flatten(1), expected)
+    with pytest.raises(ValueError, match="choose one of sum, range, softmax"):
+        reweight(x, normalize="max")
+
+
+def test_normalizing_equal_or_no_weights():
+    constant = torch.ones(1, 3, 4)
+    assert reweight(constant, normalize="sum").tolist() == [[0, 0, 0]]  # all entropies are 0: nothing to divide
+    assert reweight(constant, normalize="range", estimator="magnitude").tolist() == [[0, 0, 0]]
+    torch.testing.assert_close(reweight(constant, normalize="softmax"), torch.full((1, 3), 1 / 3))
+
+
+def test_options_reach_the_maps(tiny_layer):
+    acts, grads = tiny_layer.acts, tiny_layer.grads
+    for options in ({"invert": True}, {"normalize": "range"}, {"invert": True, "normalize": "softmax", "bins": 8}):
+        for x, actual in ((grads, grad_entropy(acts, grads, **options)), (acts, feature_entropy(acts, **options))):
+            weights = reweight(x, **options)[..., None, None]
+            torch.testing.assert_close(actual, (weights * acts).sum(1))
+    sign = grads.mean((2, 3)).sign()[..., None, None]
+    signed = (sign * reweight(grads, invert=True)[..., None, None] * acts).sum(1)
+    torch.testing.assert_close(grad_entropy(acts, grads, signed=True, invert=True), signed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_does_not_become_a_weight(dtype):
+    """Gradients of many different values have the largest `value` entropy in every channel: nothing is focused."""
+    x = torch.rand(2, 40, 3000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    x = x + torch.arange(3000)  # all different
+    assert not reweight(x, invert=True, estimator="value").any()
+    assert not reweight(x, normalize="range", estimator="value").any()
+    x[0, 0, 0] = x[0, 0, 1]
+    twice = reweight(x, invert=True, estimator="value")
+    assert twice[0, 0].item() == pytest.approx(2 / 3000, rel=1e-2)
+    assert not twice.flatten()[1:].any()
