@@ -56,7 +56,10 @@ def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None
         The network has no such head, or the layer is not the one in front of it.
     """
     if head is None:
-        raise ValueError("needs a network that ends in global average pooling and one linear layer; take grad_cam")
+        raise ValueError(
+            "needs the last feature map of a network that ends in global average pooling and one linear layer; "
+            "choose that layer or take grad_cam"
+        )
     if head.shape[1] != acts.shape[1]:
         raise ValueError(
             f"the linear layer takes {head.shape[1]} features, this layer has {acts.shape[1]} channels; "
