@@ -88,11 +88,21 @@ def note_equal(ax: Axes, curves: dict[str, Any]) -> None:
     lines = []
     left = [name for name, curve in curves.items() if curve is not None]
     while left:
-        same = [name for name in left if np.allclose(curves[name][0], curves[left[0]][0], atol=1e-3)]
+        same = [name for name in left if np.allclose(curves[name][0], curves[left[0]][0], atol=2e-4)]
         left = [name for name in left if name not in same]
         if len(same) > 1:
-            lines.append("same curve:\n" + "\n".join(same))
+            lines.append(" =\n".join(same))
     falling = [curve[0][0] > curve[0][-1] for curve in curves.values() if curve is not None]
     if lines:
         y, align = (0.98, "top") if sum(falling) > len(falling) / 2 else (0.03, "bottom")
-        ax.text(0.98, y, "\n".join(lines), transform=ax.transAxes, ha="right", va=align, fontsize=6.5, color="#555555")
+        ax.text(
+            0.98,
+            y,
+            "\n".join(lines),
+            transform=ax.transAxes,
+            linespacing=1.1,
+            ha="right",
+            va=align,
+            fontsize=6.5,
+            color="#555555",
+        )

@@ -25,6 +25,8 @@ MAP_COLUMNS = [
     "map", "map_shape", "map_scale",
 ]  # fmt: skip
 TILE, GAP = 168, 6
+STEP, INCH = TILE + GAP, 1.25 / TILE
+WIDEST = 10  # methods beside each other
 REASONS = {"zero": "zero map", "constant": "constant map", "nonfinite": "NaN or\ninfinite map"}
 
 
@@ -125,42 +127,56 @@ def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
     cases = [c for c in shown.images if any(c in shown.rows.get(entry.label, {}) for entry in entries)]
     if not entries or not cases:
         return None
-    step = TILE + GAP
-    canvas = np.ones((len(cases) * step - GAP, (len(entries) + 1) * step - GAP, 3))
-    inch = 1.25
-    names = ["image", *(entry.method for entry in entries)]
-    top, side = 0.12 + 0.11 * max(wrapped(name).count("\n") + 1 for name in names), 0.02
-    size = (len(entries) * inch * step / TILE + inch + 2 * side, len(cases) * inch * step / TILE + top)
+    # Many methods stand in several blocks one below the other, each with fewer images, so that tiles stay large.
+    parts = -(-len(entries) // WIDEST)
+    across = -(-len(entries) // parts)
+    cases = cases[: max(2, len(cases) // parts)]
+    blocks = [entries[start : start + across] for start in range(0, len(entries), across)]
+    head = 12 + 15 * max(wrapped(entry.method).count("\n") + 1 for entry in entries)
+    height, width = head + len(cases) * STEP, (across + 1) * STEP - GAP
+    canvas = np.ones((len(blocks) * height - GAP, width, 3))
     with rc_context(STYLE):
-        figure = Figure(figsize=size)
-        ax = figure.add_axes((side / size[0], 0, 1 - 2 * side / size[0], 1 - top / size[1]))
+        figure = Figure(figsize=(width * INCH, len(canvas) * INCH))
+        ax = figure.add_axes((0, 0, 1, 1))
         ax.set_axis_off()
-        for line, case_id in enumerate(cases):
-            y = line * step
-            image = resized(shown.images[case_id])
-            canvas[y : y + TILE, :TILE] = image
-            about = next(row[case_id] for row in shown.rows.values() if case_id in row)
-            draw_boxes(ax, about, y)
-            label(ax, 4, y + TILE - 5, f"{about['class_name']} p={about['probability']:.2f}".strip())
-            for column, entry in enumerate(entries, start=1):
-                x = column * step
-                row = shown.rows.get(entry.label, {}).get(case_id)
-                heat = native_map(row) if row else None
-                if row is None or row["degenerate"] or heat is None:
-                    canvas[y : y + TILE, x : x + TILE] = 0.87
-                    reason = REASONS.get(row["degenerate"], "no map kept") if row else "not computed"
-                    reason += ":\nentropy of a flat\ngradient is 0" if row and entry.flat_gradient else ""
-                    ax.text(x + TILE / 2, y + TILE / 2, reason, ha="center", va="center", fontsize=8, color="#444444")
-                    continue
-                canvas[y : y + TILE, x : x + TILE] = overlay(image, upsample(heat, TILE, TILE))
-                label(ax, x + 4, y + TILE - 5, coverage_text(group, entry, case_id))
+        for number, block in enumerate(blocks):
+            top = number * height + head
+            for column, name in enumerate(["image", *(entry.method for entry in block)]):
+                heading(ax, column * STEP + TILE / 2, top - 7, name)
+            for line, case_id in enumerate(cases):
+                draw_row(ax, canvas, top + line * STEP, group, shown, case_id, block)
         ax.imshow(np.clip(canvas, 0, 1), interpolation="antialiased", aspect="auto")
-        for column, name in enumerate(names):
-            # Line by line: matplotlib aligns text of several lines by its box, and names would dance.
-            for line, text in enumerate(reversed(wrapped(name).split("\n"))):
-                y = -7 - 14 * line
-                ax.text(column * step + TILE / 2, y, text, ha="center", va="baseline", fontsize=8)
     return figure
+
+
+def draw_row(
+    ax: Axes, canvas: np.ndarray, y: int, group: Group, shown: Shown, case_id: str, entries: list[Entry]
+) -> None:
+    """One image with its boxes at the left edge, then one tile an entry; pixels go to `canvas`, text to `ax`."""
+    image = resized(shown.images[case_id])
+    canvas[y : y + TILE, :TILE] = image
+    about = next(rows[case_id] for rows in shown.rows.values() if case_id in rows)
+    draw_boxes(ax, about, y)
+    label(ax, 4, y + TILE - 5, f"{about['class_name']} p={about['probability']:.2f}".strip())
+    for column, entry in enumerate(entries, start=1):
+        x = column * STEP
+        row = shown.rows.get(entry.label, {}).get(case_id)
+        heat = native_map(row) if row else None
+        if row is None or row["degenerate"] or heat is None:
+            canvas[y : y + TILE, x : x + TILE] = 0.87
+            reason = REASONS.get(row["degenerate"], "no map kept") if row else "not computed"
+            if row and row["degenerate"] and entry.flat_gradient:
+                reason += ":\nentropy of a flat\ngradient is 0"
+            ax.text(x + TILE / 2, y + TILE / 2, reason, ha="center", va="center", fontsize=8, color="#444444")
+        else:
+            canvas[y : y + TILE, x : x + TILE] = overlay(image, upsample(heat, TILE, TILE))
+            label(ax, x + 4, y + TILE - 5, coverage_text(group, entry, case_id))
+
+
+def heading(ax: Axes, x: float, y: float, name: str) -> None:
+    """Name of a column, its last line at y; line by line, as matplotlib aligns text by its box, not its baseline."""
+    for line, text in enumerate(reversed(wrapped(name).split("\n"))):
+        ax.text(x, y - 15 * line, text, ha="center", va="baseline", fontsize=8)
 
 
 def resized(image: np.ndarray) -> np.ndarray:

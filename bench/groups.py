@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 NO_LAYER = "-"
 CONTROLS = ("activation_sum", "random", "center", "edges", "uniform")
-CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "other", "control")
+CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "attribution", "other", "control")
+# Categories of those modules in methods/ that are not called after theirs.
+MODULES = {"more_gradients": "gradient", "full_gradient": "gradient", "rise": "perturbation"}
 CASE_COLUMNS = ["case_id", "image_id", "class_name", "n_instances", "box_area", "probability"]
 
 
@@ -125,11 +127,12 @@ def conf_of(kind: str, name: str) -> dict[str, Any]:
 
 
 def category_of(name: str) -> str:
-    """Kind of a method: the module that its config file names, or ``control`` or ``other``."""
+    """Kind of a method: by the module that its config file names, ``control`` or ``other``."""
     if name in CONTROLS:
         return "control"
-    module = str(conf_of("method", name).get("_target_", "")).split(".")[1:2]
-    return module[0] if module and module[0] in CATEGORIES else "other"
+    module = (str(conf_of("method", name).get("_target_", "")).split(".") + ["", ""])[1]
+    category = MODULES.get(module, module)
+    return category if category in CATEGORIES else "other"
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:

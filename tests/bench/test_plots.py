@@ -58,6 +58,16 @@ def test_curves_are_the_means_of_the_rows(group):
     assert [len(ax.lines) for ax in figure.axes] == [6] * 4  # four at the layer, two controls without one
 
 
+def test_curves_that_hide_each_other_are_named(one_run):
+    rows = [{"case_id": str(i), "image_id": str(i), "deletion.curve": [1.0, 0.5 - 0.01 * i, 0.1]} for i in range(4)]
+    lower = [row | {"deletion.curve": [1.0, 0.2, 0.1]} for row in rows]
+    one_run("grad_cam", "bn2.act", rows)
+    one_run("hirescam", "bn2.act", rows)
+    (members,) = group_runs(find_runs(one_run("layer_cam", "bn2.act", lower))).values()
+    (ax,) = curves_figure(load_group(members), resamples=20).axes
+    assert [text.get_text() for text in ax.texts] == ["grad_cam =\nhirescam"]
+
+
 def test_instances_figure_has_both_coverages(group):
     figure = instances_figure(group, breakdown_group(group, resamples=50))
     assert [ax.get_title() for ax in figure.axes[:2]] == ["worst instance ↑", "mean over instances ↑"][::-1]
@@ -88,6 +98,16 @@ def test_gallery_tiles(group):
     boxes = sum(len(row["boxes"]) // 4 for row in shown.rows["grad_cam@bn2.act"].values())
     others = sum(len(row["other_boxes"]) // 4 for row in shown.rows["grad_cam@bn2.act"].values())
     assert len(figure.axes[0].patches) == 2 * (boxes + others)  # each with an outline
+
+
+def test_gallery_of_many_methods_stands_in_blocks(results):
+    methods = tuple((f"method_{i:02d}", "bn2.act") for i in range(23))
+    (members,) = group_runs(find_runs(results(methods=methods, cases=6, gallery=6))).values()
+    group = load_group(members)
+    figure = gallery_figure(group, read_shown(group, 6), "bn2.act")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts.count("image") == 3 and all(texts.count(method) == 1 for method, _ in methods)
+    assert figure.get_size_inches()[0] < 13
 
 
 def test_gallery_shows_several_instances_first_and_survives_a_damaged_picture(results):

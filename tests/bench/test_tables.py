@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.groups import group_runs, load_group, method_labels, natural
+from bench.groups import category_of, group_runs, load_group, method_labels, natural
 from bench.store import Run, find_runs, read_rows
 from bench.tables import breakdown, summarize, to_csv
 
@@ -189,6 +189,11 @@ def test_layers_are_ordered_as_the_network_has_them(finished):
     assert [e.category for e in group.entries[:4]][-1] == "control" and group.entries[-1].layer == "-"
     assert group.higher_is_better("deletion.auc") is False
     assert group.higher_is_better("pointing_game.hit_class_mean") is True
+
+
+def test_category_comes_from_the_config():
+    names = ("grad_cam", "grad_entropy_value", "activation_sum", "random", "no_such_method", "../../x")
+    assert [category_of(name) for name in names] == ["gradient", "entropy", "control", "control", "other", "other"]
 
 
 def test_two_data_sets_stay_apart(results, tmp_path):
