@@ -97,7 +97,7 @@ def pxap(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
         if masks is None or not bool(masks.any()):
             continue
         truth = masks.any(0).cpu().numpy()
-        counted = np.ones_like(truth) if ignored[i] is None else ~ignored[i].cpu().numpy() | truth
+        counted = np.ones_like(truth) if ignored[i] is None else ~ignored[i].cpu().numpy()
         bins = np.searchsorted(EDGES, score_map(heatmap), side="right") - 1
         for histogram, where in zip(histograms, (truth, ~truth & counted), strict=True):
             histogram[i] = np.bincount(bins[where], minlength=len(EDGES) - 1)

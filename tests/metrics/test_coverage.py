@@ -153,3 +153,12 @@ def test_scale_and_shift_do_not_matter_to_ranks_but_sign_does(make_batch, cams):
     ninety = coverage.box_coverage(heatmaps, make_batch((16, 20), [[[0, 0, 20, 14.4]]]), max_area=0.95)
     assert ninety["coverage"].isfinite().all()
     assert coverage.box_coverage(torch.ones(1, 1, 1), make_batch((1, 1), [[[0, 0, 1, 1]]]))["purity"].isnan().all()
+
+
+def test_cases_that_the_boxes_nearly_fill_are_left_out(make_batch, cams):
+    # 20 x 20: 340 pixels are exactly 85 %, one pixel more is left out.
+    batch = make_batch((20, 20), [[[0, 0, 20, 17]], [[0, 0, 20, 17], [0, 17, 1, 18]]])
+    result = coverage.box_coverage(cams(2, 20, 20), batch)
+    for values in result.values():
+        assert values[0].isfinite().all() and values[1].isnan().all()
+    assert coverage.box_coverage(cams(2, 20, 20), batch, max_area=1)["coverage"].isfinite().all()

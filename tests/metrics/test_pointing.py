@@ -29,7 +29,7 @@ def test_hit_equals_brute_force():
         x1, y1 = x0 + random.integers(1, 12), y0 + random.integers(1, 12)
         mask = np.zeros((45, 45), bool)
         mask[y0:y1, x0:x1] = True
-        point = tuple((random.integers(0, 90, 2) / 2).tolist())
+        point = tuple((random.integers(0, 180, 2) / 4).tolist())
         tolerance = int(random.integers(1, 16))
         expected = brute_hit(point, mask, tolerance)
         box = torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32)
@@ -47,6 +47,9 @@ def test_tolerance_is_strict_and_edges_are_exact():
     assert pointing.hit((25, 63), box, None) and not pointing.hit((25, 64), box, None)
     # 9-12-15 triangle off the corner (20, 40): distance exactly 15 misses.
     assert not pointing.hit((11, 28), box, None) and pointing.hit((12, 28), box, None)
+    mask = torch.zeros(1, 60, 60, dtype=torch.bool)
+    mask[0, 40:50, 20:30] = True
+    assert not pointing.hit((11, 28), box, mask) and pointing.hit((12, 28), box, mask)
     assert not pointing.hit((0, 0), torch.zeros(0, 4), None)
     # A mask overrules its box.
     assert not pointing.hit((25, 45), box, torch.zeros(1, 60, 60, dtype=torch.bool))
@@ -103,11 +106,11 @@ def test_first_of_several_maxima_points(make_batch):
 
 
 def test_random_maps_hit_by_chance(make_batch):
-    size, box = (40, 60), [10.0, 5.0, 30.0, 25.0]
-    heatmaps = torch.rand(2000, *size, generator=torch.Generator().manual_seed(0))
-    batch = make_batch(size, [[box]] * 2000)
-    mask = np.pad(np.ones((20, 20), bool), ((5, 15), (10, 30)))
-    chance = np.mean([brute_hit((x, y), mask, 3) for y in range(40) for x in range(60)])
+    heatmaps = torch.rand(2000, 20, 30, generator=torch.Generator().manual_seed(0))
+    batch = make_batch((20, 30), [[[10.0, 5.0, 20.0, 13.0]]] * 2000)
+    mask = np.zeros((20, 30), bool)
+    mask[5:13, 10:20] = True
+    chance = np.mean([brute_hit((x, y), mask, 3) for y in range(20) for x in range(30)])
     rate = pointing.pointing_game(heatmaps, batch, tolerance=3)["hit"].mean().item()
     assert abs(rate - chance) < 3 * math.sqrt(chance * (1 - chance) / 2000)
 
@@ -224,7 +227,9 @@ def test_top_k_pointing_leaves_out_and_refuses(make_batch):
             pointing.top_k_pointing(torch.zeros(1, 4, 4), batch, **bad)
 
 
-@pytest.mark.parametrize(("size", "grid"), [((20, 30), (2, 2)), ((21, 31), (3, 2)), ((8, 8), (1, 4))])
+@pytest.mark.parametrize(
+    ("size", "grid"), [((20, 30), (2, 2)), ((21, 31), (3, 2)), ((8, 8), (1, 4)), ((16, 18), (2, 3))]
+)
 def test_grid_pointing_game_equals_brute_force(make_batch, maps, size, grid):
     height, width = size
     rows, columns = grid
