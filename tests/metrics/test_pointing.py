@@ -51,6 +51,9 @@ def test_tolerance_is_strict_and_edges_are_exact():
     mask[0, 40:50, 20:30] = True
     assert not pointing.hit((11, 28), box, mask) and pointing.hit((12, 28), box, mask)
     assert not pointing.hit((0, 0), torch.zeros(0, 4), None)
+    # A point between pixels counts from the nearest, here (26, 46).
+    for point, expected in (((25.75, 45.75), True), ((25.5, 45.5), False)):
+        assert pointing.hit(point, box, None, 0.5) == pointing.hit(point, box, mask, 0.5) == expected
     # A mask overrules its box.
     assert not pointing.hit((25, 45), box, torch.zeros(1, 60, 60, dtype=torch.bool))
 
@@ -234,7 +237,7 @@ def test_grid_pointing_game_equals_brute_force(make_batch, maps, size, grid):
     height, width = size
     rows, columns = grid
     named = maps(*size)
-    boxes = [[1, 1, 5, 4], [width - 6, height - 5, width - 1, height - 1]]
+    boxes = [[1, 1, 5, 4], [1, height - 5, 4, height - 1]]
     batch = make_batch(size, [boxes] * len(named))
     result = pointing.grid_pointing_game(torch.stack(list(named.values())), batch, rows=rows, columns=columns)["share"]
 
