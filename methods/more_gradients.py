@@ -53,11 +53,10 @@ def smooth_grad_cam_pp(
     check_least(1, samples=samples)
     check_least(0, sigma=sigma)
     acts = widen(acts)
-    noise = sigma * normal_noise(ids, samples, images, seed)
     everything = torch.arange(len(images), device=images.device)
     first, second, third = (torch.zeros_like(acts) for _ in range(3))
-    for sample in range(samples):
-        grads = widen(gradient(images + noise[:, sample], everything)[1])
+    for noise in normal_noise(ids, samples, images, seed):
+        grads = widen(gradient(images + sigma * noise, everything)[1])
         first += grads / samples
         second += grads.square() / samples
         third += grads.pow(3) / samples
@@ -110,16 +109,16 @@ def finer_cam(
         raise ValueError(f"weighting={weighting} is unknown; it takes probability, uniform")
 
     def difference(logits: Tensor) -> Tensor:
-        others = logits.shape[1] - max(len(target) for target in targets)
-        if others < 1:
+        if any(len(set(target)) >= logits.shape[1] for target in targets):
             raise ValueError("needs a network with another output than the class to compare it with")
         own = explained(logits, targets)
         distance = (logits - own[:, None]).abs().detach()
         for row, target in zip(distance, targets, strict=True):
             row[list(target)] = torch.inf
-        nearest = distance.topk(min(references, others), dim=1, largest=False).indices
-        near = logits.gather(1, nearest)
-        weights = near.softmax(1) if weighting == "probability" else torch.full_like(near, 1 / near.shape[1])
+        distance, nearest = distance.topk(min(references, logits.shape[1] - 1), dim=1, largest=False)
+        near, own_group = logits.gather(1, nearest), distance == torch.inf
+        rank = near if weighting == "probability" else torch.zeros_like(near)
+        weights = rank.masked_fill(own_group, -torch.inf).softmax(1)
         return own - gamma * (weights * near).sum(1)
 
     leaf, score = _score_from(acts, forward_from, difference)

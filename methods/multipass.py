@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -26,11 +26,12 @@ def seeded(seed: object, case_id: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
-def normal_noise(ids: Sequence[str], samples: int, like: Tensor, seed: object) -> Tensor:
-    """Draw standard normal numbers (N, samples, *like.shape[1:]), in float64 so that every dtype gets the same."""
-    size = (samples, *like.shape[1:])
-    drawn = [torch.randn(size, generator=seeded(seed, case_id), dtype=torch.float64) for case_id in ids]
-    return torch.stack([noise.to(like.dtype) for noise in drawn]).to(like.device)
+def normal_noise(ids: Sequence[str], samples: int, like: Tensor, seed: object) -> Iterator[Tensor]:
+    """Draw standard normal numbers of the shape of `like`, `samples` times, each case from its own generator."""
+    generators = [seeded(seed, case_id) for case_id in ids]
+    for _ in range(samples):  # in float64, so that every dtype gets the same numbers
+        drawn = [torch.randn(like.shape[1:], generator=g, dtype=torch.float64).to(like.dtype) for g in generators]
+        yield torch.stack(drawn).to(like.device)
 
 
 def explained(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:

@@ -85,7 +85,8 @@ def ss_cam(
     check_least(1, samples=samples)
     if noise not in ("mask", "input"):
         raise ValueError(f"noise={noise} is unknown; it takes mask, input")
-    drawn = sigma * normal_noise(ids, samples, images[:, :1] if noise == "mask" else images, seed)
+    like = images[:, :1] if noise == "mask" else images
+    drawn = sigma * torch.stack(list(normal_noise(ids, samples, like, seed)), 1)
 
     def perturb(masks: Tensor, parts: Tensor, cases: Tensor) -> Tensor:
         if noise == "mask":
@@ -124,8 +125,8 @@ def is_cam(
     check_least(1, steps=steps)
     if path not in ("sum", "line"):
         raise ValueError(f"path={path} is unknown; it takes sum, line")
-    growth = torch.arange(1, steps + 1, device=images.device, dtype=torch.float64) / steps
-    growth = (growth.cumsum(0) if path == "sum" else growth).to(images.dtype).view(-1, *[1] * (images.ndim - 1))
+    growth = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    growth = (growth.cumsum(0) if path == "sum" else growth).to(images).view(-1, *[1] * (images.ndim - 1))
     scores = _mask_scores(acts, images, score, steps, lambda m, parts, _: (m * parts)[:, None] * growth, align_corners)
     return weighted_sum(scores.softmax(1), widen(acts))
 

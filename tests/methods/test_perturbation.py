@@ -94,7 +94,7 @@ def mixed(weights: np.ndarray, acts) -> np.ndarray:
 def noise_of(case_id: str, size, seed=0) -> np.ndarray:
     digest = hashlib.sha256(f"{seed}:{case_id}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-    return torch.randn(size, generator=generator, dtype=torch.float64).numpy()
+    return np.stack([torch.randn(size[1:], generator=generator, dtype=torch.float64).numpy() for _ in range(size[0])])
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -433,6 +433,24 @@ def test_single_precision_and_nothing_left_behind(name) -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in network.modules())
     assert not run.images.requires_grad
     torch.testing.assert_close(run.images, helpers.images_of(), rtol=0, atol=0)
+
+
+def test_finer_cam_of_a_large_group_beside_a_small_one() -> None:
+    network, images = helpers.Network(), helpers.images_of(n=2)
+    together = helpers.runtime(network, images, [(1,), (0, 2, 3)])  # three references, and only two
+    found = call(more_gradients.finer_cam, together)
+    for i in range(2):
+        alone = helpers.runtime(network, images[i : i + 1], [together.targets[i]])
+        torch.testing.assert_close(call(more_gradients.finer_cam, alone, references=3 - i)[0], found[i])
+
+
+@pytest.mark.parametrize("name", ["score_cam", "ss_cam", "is_cam", "opti_cam"])
+def test_the_order_of_channels_does_not_matter(name) -> None:
+    function, parameters = METHODS[name]
+    run = given()
+    before = call(function, run, **parameters)
+    run.acts = run.acts[:, [3, 0, 5, 1, 4, 2]]
+    torch.testing.assert_close(call(function, run, **parameters), before, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["score_cam", "ss_cam", "is_cam", "opti_cam"])
