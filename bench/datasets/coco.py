@@ -1,0 +1,269 @@
+"""COCO and data sets in its format: one case per image and category, with masks; crowds are ignore regions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pycocotools import mask as mask_utils
+from torch import Tensor
+
+from bench.datasets.class_map import class_map as read_class_map
+from bench.datasets.records import (
+    asked_categories,
+    bad,
+    box_tensor,
+    check_bad,
+    files_in,
+    finish,
+    load_checked,
+    need_file,
+    need_folder,
+    need_number,
+    picture_fault,
+    sound_box,
+)
+from bench.types import Case, Dataset, UserError
+
+_FIELDS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
+
+
+class _Object(NamedTuple):
+    """One sound annotation."""
+
+    category: str
+    box: tuple[float, float, float, float]
+    area: float
+    crowd: bool
+    segmentation: Any
+
+
+def coco(
+    *,
+    root: str | os.PathLike[str],
+    split: str = "val2017",
+    annotations: str | None = None,
+    categories: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    min_instances: int = 1,
+    max_instances: int | None = None,
+    min_area: float = 0,
+    subset: str | None = None,
+    class_map: str | None = None,
+    match: str = "strict",
+    allow_bad_records: bool = False,
+) -> Dataset:
+    """List the cases of a data set in COCO's layout: ``<split>/``, ``annotations/instances_<split>.json``.
+
+    Parameters
+    ----------
+    root : path
+    split : str
+        Folder of the pictures.
+    annotations : str, optional
+        Another annotation file.
+    categories, exclude : str or sequence of str, optional
+        Categories to ask about, or not to. Objects of the others stay in ``other_boxes``.
+    min_instances, max_instances : int
+        Cases with so many instances; crowds do not count.
+    min_area : float
+        Cases whose smallest instance covers at least so many pixels (COCO's ``area``).
+    subset : str, optional
+        File with one image id per line.
+    class_map : str, optional
+        csv (index,category) for networks with other classes than ImageNet's.
+    match : {"strict", "loose"}
+        See `bench.datasets.class_map.class_map`.
+    allow_bad_records : bool
+        Go on when more than 5 % of the pictures or annotations are bad.
+
+    Returns
+    -------
+    Dataset
+        Categories that no class means are not asked about. An image whose only annotation of a category is a
+        crowd gives no case.
+
+    Raises
+    ------
+    UserError
+        A missing or foreign annotation file, a selection that makes no sense, too many bad records.
+    """
+    need_number("min_instances", min_instances, 1)
+    need_number("max_instances", min_instances if max_instances is None else max_instances, min_instances)
+    need_number("min_area", min_area, 0, whole=False)
+    top = need_folder(root, "dataset.root")
+    path = (
+        need_file(annotations, "dataset.annotations")
+        if annotations
+        else need_file(top / "annotations" / f"instances_{split}.json", "dataset.root and dataset.split")
+    )
+    folder = need_folder(top / split, "dataset.root and dataset.split")
+    content = _read(path)
+    names = {one["id"]: str(one["name"]) for one in content["categories"]}
+    groups, outputs = read_class_map("coco", class_map, match)
+    asked = asked_categories(categories, exclude, list(names.values()), groups)
+
+    images, bad_images = _images(content["images"], folder, subset)
+    objects, bad_annotations = _objects(content["annotations"], images, names, {one["id"] for one in content["images"]})
+    check_bad("coco", "pictures", bad_images, len(images) + len(bad_images), allow_bad_records)
+    check_bad("coco", "annotations", bad_annotations, len(content["annotations"]), allow_bad_records)
+
+    cases = []
+    unmapped = 0
+    for key, image in images.items():
+        found = objects.get(key, [])
+        unmapped += len({one.category for one in found if one.category not in groups and not one.crowd})
+        for category in asked:
+            mine = [one for one in found if one.category == category and not one.crowd]
+            if not min_instances <= len(mine) <= (max_instances or len(mine)) or not mine:
+                continue
+            if min(one.area for one in mine) < min_area:
+                continue
+            cases.append(_case(image, folder, category, groups[category], mine, found))
+    without = [name for name in names.values() if name not in groups]
+    notes = (
+        [f"coco: {len(without)} categories ({unmapped} image-category pairs) are not asked about, no class means them"]
+        if without
+        else []
+    )
+    return finish("coco", cases, bad_images + bad_annotations, notes, outputs)
+
+
+def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as json ({' '.join(str(error).split())[:100]})") from error
+    for key, fields in _FIELDS.items():
+        rows = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(rows, list):
+            raise UserError(f"{path} has no list {key!r}; it must be a COCO instances file (instances_<split>.json)")
+        if any(not isinstance(row, dict) or any(field not in row for field in fields) for row in rows):
+            raise UserError(f"{path}: an entry of {key!r} has no {' or '.join(fields)}; it is not in COCO's format")
+    return content
+
+
+def _images(
+    rows: list[dict[str, Any]], folder: Path, subset: str | None
+) -> tuple[dict[Any, dict[str, Any]], list[dict[str, str]]]:
+    """Images whose file is there, by id in the order of ids; and the bad ones."""
+    rows = sorted(rows, key=lambda row: (str(type(row["id"])), row["id"]))
+    wrong = []
+    if subset:
+        lines = need_file(subset, "dataset.subset").read_text(encoding="utf-8").split()
+        by_id = {str(row["id"]): row for row in rows}
+        wanted = dict.fromkeys(line.lstrip("0") or "0" if line.isdigit() else line for line in lines)
+        reason = f"{subset} names it, the annotations do not"
+        wrong = [bad(f"image {key}", reason) for key in wanted if key not in by_id]
+        rows = [row for key, row in by_id.items() if key in wanted]
+    files = files_in(folder)
+    good = {}
+    for row in rows:
+        name = str(row["file_name"])
+        if "/" in name and (folder / name).is_file():
+            files[name] = (folder / name).stat().st_size
+        fault = picture_fault(name, files)
+        if row["id"] in good:
+            fault = "two images have this id"
+        if fault:
+            wrong.append(bad(f"image {row['id']} ({name})", fault))
+        else:
+            good[row["id"]] = row
+    return good, wrong
+
+
+def _objects(
+    rows: list[dict[str, Any]], images: dict[Any, dict[str, Any]], names: dict[Any, str], known: set[Any]
+) -> tuple[dict[Any, list[_Object]], list[dict[str, str]]]:
+    """Sound annotations of the chosen images by image id, and the bad ones."""
+    good: dict[Any, list[_Object]] = {}
+    wrong = []
+    for row in sorted(rows, key=lambda row: str(row.get("id", "")).zfill(20)):
+        label = f"annotation {row.get('id')} of image {row['image_id']}"
+        image = images.get(row["image_id"])
+        if image is None:
+            # Those of images that are bad or not in the subset go with their image.
+            if row["image_id"] not in known:
+                wrong.append(bad(label, "there is no image with this id"))
+            continue
+        category = names.get(row.get("category_id"))
+        if category is None:
+            wrong.append(bad(label, f"there is no category {row.get('category_id')}"))
+            continue
+        try:
+            x, y, w, h = row["bbox"]
+            box = sound_box((x, y, x + w, y + h), image.get("width", np.inf), image.get("height", np.inf))
+        except (KeyError, TypeError, ValueError):
+            box = "its bbox is not four numbers"
+        if isinstance(box, str):
+            wrong.append(bad(label, box))
+            continue
+        area = row.get("area") or (box[2] - box[0]) * (box[3] - box[1])
+        crowd = bool(row.get("iscrowd", 0))
+        good.setdefault(row["image_id"], []).append(_Object(category, box, area, crowd, row.get("segmentation")))
+    return good, wrong
+
+
+def _case(
+    image: dict[str, Any],
+    folder: Path,
+    category: str,
+    target: tuple[int, ...],
+    mine: list[_Object],
+    found: list[_Object],
+) -> Case:
+    number = f"{image['id']:012d}" if isinstance(image["id"], int) else str(image["id"])
+    size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
+    boxes = box_tensor(one.box for one in mine)
+    return Case(
+        id=f"{number}/{category}",
+        image_id=number,
+        class_name=category,
+        target=target,
+        load=partial(_load, str(folder / image["file_name"]), size, boxes, [one.segmentation for one in mine]),
+        boxes=boxes,
+        other_boxes=box_tensor(one.box for one in found if one.category != category and not one.crowd),
+        difficult=torch.zeros(len(mine), dtype=torch.bool),
+        ignore=box_tensor(one.box for one in found if one.category == category and one.crowd),
+    )
+
+
+def _load(
+    path: str, size: tuple[int, int] | None, boxes: Tensor, segmentations: list[Any]
+) -> tuple[Tensor, Tensor | None]:
+    image = load_checked(path, size, boxes)
+    height, width = image.shape[1:]
+    if any(not one for one in segmentations):
+        return image, None
+    try:
+        masks = [decode(one, height, width) for one in segmentations]
+    except Exception as error:  # pycocotools raises Exception itself for a foreign segmentation
+        raise ValueError(f"{path}: a segmentation cannot be decoded ({error})") from error
+    for mask, box in zip(masks, boxes.tolist(), strict=True):
+        if not mask.any():  # an outline thinner than a pixel
+            x0, y0, x1, y1 = (int(value) for value in box)
+            mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
+    return image, torch.from_numpy(np.stack(masks))
+
+
+def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Mask (height, width), bool, of a segmentation in COCO's format: polygons, or a run-length code of either kind."""
+    if isinstance(segmentation, list):
+        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+        if not polygons:
+            return np.zeros((height, width), dtype=bool)
+        code = mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
+    elif isinstance(segmentation["counts"], list):
+        code = mask_utils.frPyObjects(segmentation, height, width)
+    else:
+        code = segmentation
+    mask = mask_utils.decode(code).astype(bool)
+    if mask.shape != (height, width):
+        raise ValueError(f"it is made for {mask.shape[1]} x {mask.shape[0]} pixels")
+    return mask
