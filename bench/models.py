@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.default_layers import default_layers
 from bench.transforms import InputSpec
 from bench.types import UserError
 
@@ -40,7 +42,7 @@ class Network:
     weights_hash: str
 
 
-def torchvision_model(*, name: str, weights: str, layers: Sequence[str], seed: int = 0) -> Network:
+def torchvision_model(*, name: str, weights: str, layers: Sequence[str] | None = None, seed: int = 0) -> Network:
     """Build one of torchvision's classification networks.
 
     Parameters
@@ -50,24 +52,33 @@ def torchvision_model(*, name: str, weights: str, layers: Sequence[str], seed: i
     weights : str
         ``default`` (torchvision's best, downloaded), the name of another weight enum such as ``IMAGENET1K_V1``,
         a .pth or .safetensors file, or ``random``.
-    layers : sequence of str
-        Default layers.
+    layers : sequence of str, optional
+        Default layers; null finds the last post-activation feature map.
     seed : int
         For random weights.
 
     Raises
     ------
     UserError
-        The weights cannot be downloaded, read, or do not fit.
+        No such network, or the weights cannot be downloaded, read, or do not fit.
     """
+    from torchvision import models
     from torchvision.models import get_model, get_model_weights
 
+    known = models.list_models(module=models)
+    if name not in known:
+        near = get_close_matches(name, known, 3, 0.5)
+        raise UserError(f"torchvision has no classifier {name!r}; did you mean {', '.join(near) or ', '.join(known)}?")
     enum = get_model_weights(name)
     chosen = enum.__members__.get(weights, enum["DEFAULT"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        # Both undo ImageNet's normalization for their own, which torchvision switches on with its weights only.
+        options = {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
         module = get_model(name, weights=None, **options)
+    if name.startswith("densenet"):
+        # Its last ReLU is a function, which no layer name reaches; a second ReLU changes nothing.
+        module.features.add_module("relu5", nn.ReLU())
 
     def download() -> dict[str, Tensor]:
         try:
@@ -117,7 +128,7 @@ def finish(
     name: str,
     module: nn.Module,
     spec: InputSpec,
-    layers: Sequence[str],
+    layers: Sequence[str] | None,
     weights: str,
     sources: dict[str, Callable[[], dict[str, Tensor]]],
 ) -> Network:
@@ -130,7 +141,8 @@ def finish(
             detail = " ".join(str(error).split())[:200]
             raise UserError(f"the weights {weights} do not fit {name}: {detail}") from error
     module.eval().requires_grad_(False)
-    return Network(name, module, spec, list(layers), weights, weights_hash(module))
+    chosen = default_layers(name, module, spec.size) if layers is None else list(layers)
+    return Network(name, module, spec, chosen, weights, weights_hash(module))
 
 
 def read_weights(path: Path, names: Sequence[str]) -> dict[str, Tensor]:

@@ -108,7 +108,7 @@ def mosaic(
             least = f" that the network gives probability {min_probability}" if min_probability else ""
             raise UserError(
                 "dataset=mosaic: the source holds too few "
-                f"pictures{least} for {targets} cells of one class among {grid**2}; add pictures or take a smaller grid"
+                f"pictures{least} for {targets} of {grid**2} cells; add pictures or take a smaller grid"
             )
         cases.append(made)
     refused = len(judge.refused)
