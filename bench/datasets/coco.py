@@ -128,7 +128,9 @@ def coco(
             cases.append(_case(image, folder, category, groups[category], mine, found))
     without = [name for name in names.values() if name not in groups]
     notes = (
-        [f"coco: {len(without)} categories ({unmapped} image-category pairs) are not asked about, no class means them"]
+        [
+            f"coco: categories not asked about, because no class means them: {len(without)} ({unmapped} image-category pairs)"
+        ]
         if without
         else []
     )

@@ -92,7 +92,7 @@ def mosaic(
         made = None
         while usable and made is None:
             # Classes that turn out to have too few recognized pictures drop out of the turns.
-            names = sorted(usable)
+            names = sorted(usable, key=lambda one: hashlib.sha256(f"{seed}/{one}".encode()).hexdigest())
             generator = np.random.default_rng([seed, index])
             name = names[index % len(names)]
             mine = list(_distinct(pool[name], judge, generator, targets))

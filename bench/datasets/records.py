@@ -81,7 +81,7 @@ def bad_note(found: Sequence[dict[str, str]]) -> list[str]:
     if not found:
         return []
     first = found[0]
-    return [f"{len(found)} bad records are left out, first {first['record']}: {first['reason']} (_provenance.json)"]
+    return [f"bad records left out: {len(found)}, first {first['record']}: {first['reason']} (all in _provenance.json)"]
 
 
 def sound_box(box: Sequence[float], width: float, height: float) -> tuple[float, float, float, float] | str:

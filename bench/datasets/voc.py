@@ -131,7 +131,9 @@ def voc(
     notes = [f"voc: {repeated} images are in several years and count once"] if repeated else []
     without = [name for name in CLASSES if name not in groups]
     if without:
-        notes.append(f"voc: {', '.join(without)} ({unmapped} image-class pairs) is not asked about, no class means it")
+        notes.append(
+            f"voc: not asked about, because no class means it: {', '.join(without)} ({unmapped} image-class pairs)"
+        )
     return finish("voc", cases, bad_images + bad_objects, notes, outputs)
 
 
