@@ -127,13 +127,8 @@ def coco(
                 continue
             cases.append(_case(image, folder, category, groups[category], mine, found))
     without = [name for name in names.values() if name not in groups]
-    notes = (
-        [
-            f"coco: categories not asked about, because no class means them: {len(without)} ({unmapped} image-category pairs)"
-        ]
-        if without
-        else []
-    )
+    pairs = f"{len(without)} ({unmapped} image-category pairs)"
+    notes = [f"coco: categories not asked about, because no class means them: {pairs}"] if without else []
     return finish("coco", cases, bad_images + bad_annotations, notes, outputs)
 
 
