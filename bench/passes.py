@@ -56,10 +56,15 @@ def offered(
 
 
 def forward_from(module: nn.Module, name: str, batch: Batch, size: int, acts: Tensor, cases: Tensor) -> Tensor:
-    """Logits (n, C) of ``images[cases]`` with the layer's output replaced by `acts` (n, K, *spatial)."""
+    """Logits (n, C) of ``images[cases]`` with the layer's output replaced by `acts` (n, K, *spatial).
+
+    With a graph back to `acts` where they require a gradient.
+    """
     found = []
     for part, index in zip(acts.split(size), cases.split(size), strict=True):
-        with hooked(module, [name], lambda _name, _output, part=part: part), torch.no_grad():
+        # a copy: the next layer may write into what it is given
+        replaced = hooked(module, [name], lambda _name, _output, part=part: part.clone())
+        with replaced, torch.set_grad_enabled(acts.requires_grad):
             found.append(module(batch.images[index]))
     return torch.cat(found)
 
