@@ -17,7 +17,7 @@ ACTIVATION_NAMES = {"Swish", "SiLU", "HardSwish", "HardSwishMe", "SwishMe", "Mis
 
 
 def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
-    """Find the last post-activation feature map; else the last feature map of all.
+    """Find the last post-activation feature map before pooling; else the last feature map of all.
 
     One forward pass of an empty picture records what every module gives. A feature map is (1, K, h, w) with
     h = w > 1, which also rules out channels-last maps and pooled features.
@@ -43,8 +43,13 @@ def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
     """
     found: list[str] = []
     smallest: list[int] = []
+    pooled: list[object] = []
 
-    def record(layer: str, _module: nn.Module, _given: object, output: object) -> None:
+    def record(layer: str, module: nn.Module, _given: object, output: object) -> None:
+        if "Pool" in type(module).__name__:
+            pooled.append(output)
+        if any(output is one for one in pooled):  # a pool, or a container or dropout that hands its output on
+            return
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
             found.append(layer)
             smallest.append(output.shape[2])

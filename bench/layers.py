@@ -9,14 +9,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from bench.default_layers import default_layers, is_activation
 from bench.models import Network
 from bench.types import UserError
-
-ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
-    nn.Softplus,
-)  # fmt: skip
-LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 
 
 def resolve_layers(network: Network, asked: str | Sequence[str] | None) -> list[str]:
@@ -36,7 +31,7 @@ def resolve_layers(network: Network, asked: str | Sequence[str] | None) -> list[
     """
     if asked in ("auto", "all"):
         found = activation_layers(network)
-        return found if asked == "all" else [last_layer(network)]
+        return found if asked == "all" else default_layers(network.name, network.module, network.spec.size)
     patterns = network.layers if asked is None else [asked] if isinstance(asked, str) else list(asked)
     names = [name for name, _ in network.module.named_modules() if name]
     chosen: set[str] = set()
@@ -59,18 +54,10 @@ def activation_layers(network: Network) -> list[str]:
     UserError
         The network has none: its activations are functions, not modules.
     """
-    found = [name for name, module in feature_maps(network) if isinstance(module, ACTIVATIONS)]
+    found = [name for name, module in feature_maps(network) if is_activation(module)]
     if not found:
         raise UserError(f"{network.name} has no activation modules; name layers with layer=")
     return found
-
-
-def last_layer(network: Network) -> str:
-    """Last feature map before pooling: an activation, or the last convolution or norm where none follows it."""
-    found = [name for name, module in feature_maps(network) if isinstance(module, (*ACTIVATIONS, *LINEAR))]
-    if not found:
-        raise UserError(f"{network.name} has no convolution or activation modules; name a layer with layer=")
-    return found[-1]
 
 
 def feature_maps(network: Network) -> list[tuple[str, nn.Module]]:

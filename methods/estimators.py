@@ -31,7 +31,7 @@ def histogram(rows: Tensor, bins: int) -> Tensor:
     """Entropy in nats of the counts of `bins` equal levels."""
     positions = rows.shape[1]
     first = torch.arange(0, len(rows) * bins, bins, dtype=torch.int32, device=rows.device)
-    cells = levels(rows, bins).int().add_(first[:, None]).view(-1)  # row r counts in bins r * bins and on
+    cells = levels(rows, bins).int().add_(first[:, None]).reshape(-1)  # row r counts in bins r * bins and on
     counts = torch.bincount(cells, minlength=len(rows) * bins)
     if positions < bins:  # most bins are empty: ask each value for its bin's count instead
         share = torch.arange(positions + 1, dtype=torch.float64, device=rows.device) / positions
@@ -53,6 +53,7 @@ def value(rows: Tensor) -> Tensor:
         ordered = torch.from_numpy(np.sort(rows.numpy(), axis=1))
     else:
         ordered = rows.sort(1).values
+    ordered = ordered.contiguous()  # the input may be channels_last
     begins = torch.ones_like(ordered, dtype=torch.bool)  # of a run of equal values; 0.0 and -0.0 are equal
     torch.ne(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
     start = begins.view(-1).nonzero()[:, 0]

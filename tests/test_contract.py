@@ -86,7 +86,7 @@ def test_key_equals_stem(group: str) -> None:
 def test_single_groups_name_themselves(group: str) -> None:
     for path in (CONF / group).glob("*.yaml"):
         node = yaml.safe_load(path.read_text())
-        assert node["name"] == path.stem
+        assert node["name"] in (path.stem, "???")  # ???: any network of a library, named by the user
         assert node["_target_"].startswith("bench.")
 
 

@@ -291,3 +291,13 @@ def test_rounding_does_not_become_a_weight(dtype):
     twice = reweight(x, invert=True, estimator="value")
     assert twice[0, 0].item() == pytest.approx(2 / 3000, rel=1e-2)
     assert not twice.flatten()[1:].any()
+
+
+@pytest.mark.parametrize("estimator", ["histogram", "value", "magnitude", "softmax", "local"])
+@pytest.mark.parametrize("positions", [(7, 7), (14, 14), (20, 20)])
+def test_channels_last_equals_contiguous(estimator, positions):
+    """Networks run in channels_last on a CPU; batch 1 and batch n have other strides."""
+    for n in (1, 3):
+        x = torch.randn(n, 40, *positions, generator=torch.Generator().manual_seed(4)).relu()
+        last = x.contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(entropy(last, estimator=estimator), entropy(x, estimator=estimator))
