@@ -14,11 +14,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, check_overrides, explain, plain
+from bench.memory import keep_freed_memory
 from bench.types import UserError
 
 
 def task(node: DictConfig) -> None:
     """Run one composed config: the job that Hydra and its launchers call."""
+    keep_freed_memory()
     try:
         benchmark(node)
     except UserError as error:
@@ -45,7 +47,7 @@ def benchmark(node: DictConfig) -> None:
     if not outcome.computed and not settings["quiet"]:
         print("everything asked for was there already; nothing was computed", file=sys.stderr)
     if outcome.complete:
-        report(Path(settings["out"]), only=set(outcome.folders), reference=settings["reference"])
+        report(Path(settings["out"]), only=set(outcome.folders), reference=settings["reference"], redraw=False)
     else:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
 

@@ -106,6 +106,12 @@ class Group:
         """Layers in order, without the one of methods that look at none."""
         return [layer for layer in dict.fromkeys(entry.layer for entry in self.entries) if layer != NO_LAYER]
 
+    @property
+    def last_layer(self) -> str:
+        """Last layer of the network, not one fused of several: where methods without a layer are compared."""
+        own = [layer for layer in self.layers if not layer.startswith("fuse_")]
+        return (own or self.layers or [NO_LAYER])[-1]
+
     def higher_is_better(self, output: str) -> bool | None:
         """Direction of ``<metric>.<output>`` (None: it has none); a class mean's is that of its output."""
         metric, _, name = output.partition(".")

@@ -131,6 +131,8 @@ def plan_jobs(
     }
     protocol_key = hash_key(protocol)
     fused = [FUSED + config["fuse"]] if config["fuse"] and len(layers) > 1 else []
+    # Runs of one protocol are shown together: their layers need one order.
+    order = {name: index for index, (name, _) in enumerate(network.module.named_modules())}
     jobs = []
     for method in methods:
         own = [*layers, *fused] if looks_at_layer(method) else [NO_LAYER]
@@ -146,7 +148,7 @@ def plan_jobs(
                 "weights": network.weights,
                 "method": method.name,
                 "layer": layer,
-                "layer_index": own.index(layer),
+                "layer_index": order.get(layer, len(order)),
                 "layers": of,
                 "key": key,
                 "protocol": protocol_key,

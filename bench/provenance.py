@@ -17,7 +17,7 @@ from bench.plan import Job
 from bench.store import PROVENANCE, read_chunk, read_provenance, write_json
 
 PACKAGES = ("cam-bench", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "pandas", "pyarrow")
-CPU_SCORE_BATCH, GPU_SCORE_BATCH = 4, 128
+CPU_SCORE_BATCH, GPU_SCORE_BATCH = 16, 128
 
 
 @cache

@@ -135,7 +135,7 @@ def describe(values: Array, group: Group, strata: Any, chosen: dict[str, int]) -
 
 def reference_of(group: Group, entry: Entry, reference: str) -> Entry | None:
     """Choose the entry that another is compared with: the reference at its layer, or None."""
-    layer = entry.layer if entry.layer != NO_LAYER else (group.layers or [NO_LAYER])[-1]
+    layer = entry.layer if entry.layer != NO_LAYER else group.last_layer
     candidates = [e for e in group.entries if e.layer in (layer, NO_LAYER) and reference in (e.method, e.name)]
     # A reference in several variants (grad_cam(relu=True), ...) is the exact name, else the first.
     candidates.sort(key=lambda e: (e.layer == NO_LAYER, e.method != reference, e.method))

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,7 @@ from bench.types import UserError
 
 log = logging.getLogger(__name__)
 GALLERY = 8
+DRAWN = ".drawn"
 FIGURES = ("means", "curves", "coverage_by_instances", "ranks", "agreement")
 COLUMNS = {
     "summary": SUMMARY_COLUMNS,
@@ -36,7 +38,12 @@ COLUMNS = {
 
 
 def report(
-    root: Path, *, only: Collection[Path] | None = None, reference: str = "grad_cam", console: Console | None = None
+    root: Path,
+    *,
+    only: Collection[Path] | None = None,
+    reference: str = "grad_cam",
+    console: Console | None = None,
+    redraw: bool = True,
 ) -> pd.DataFrame:
     """Write tables, summary.md and figures/ below `root`, and print the main table.
 
@@ -54,6 +61,8 @@ def report(
         Method that the others are compared with.
     console : rich.console.Console, optional
         Standard output by default, 100 columns wide where that is no terminal.
+    redraw : bool
+        Without, figures that are newer than all their chunks are left as they are.
 
     Returns
     -------
@@ -88,7 +97,9 @@ def report(
         folder = root / "figures" / safe_name(f"{group.dataset}-{group.model}-{group.protocol}")
         if asked is None or any(run.path.resolve() in asked for run in members):
             print_group(group, mine["summary"], console, reference)
-            draw(group, mine, folder)
+            if redraw or stale(folder, members):
+                draw(group, mine, folder)
+                write_text(folder / DRAWN, version("cam-bench"))
             printed_path(console, "figures", folder)
         pages.append(markdown(group, mine, figure_links(folder, root), reference))
     if not pages:
@@ -105,6 +116,15 @@ def default_console() -> Console:
     """Console on standard output, wide enough for the table where nobody says how wide it is."""
     console = Console(soft_wrap=False)
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
+
+
+def stale(folder: Path, members: Collection[Run]) -> bool:
+    """Whether figures were not finished, or are older than a chunk of theirs or than this program's version."""
+    stamp = folder / DRAWN
+    if not stamp.is_file() or stamp.read_text() != version("cam-bench"):
+        return True
+    chunks = [path.stat().st_mtime_ns for run in members for path in run.path.glob("chunk-*.parquet")]
+    return max(chunks, default=0) > stamp.stat().st_mtime_ns
 
 
 def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path) -> None:

@@ -28,7 +28,7 @@ def notes(group: Group, reference: str) -> list[str]:
     lines = [f"protocol {group.protocol}: {size_of(group)}", *protocol_lines(group), probability_line(group)]
     lines.append("intervals: 95 %, bootstrap over images")
     if any(entry.layer == NO_LAYER for entry in group.entries) and group.layers:
-        lines.append(f"methods without a layer are compared with {reference} at {group.layers[-1]} (summary.csv)")
+        lines.append(f"methods without a layer are compared with {reference} at {group.last_layer} (summary.csv)")
     return [*lines, *fewer_cases(group), *incomplete(group), *degenerate_lines(group)]
 
 
