@@ -65,13 +65,13 @@ def one(batch: Batch, i: int) -> Batch:
     return Batch(**{name: value if name == "black" else value[i : i + 1] for name, value in fields.items()})
 
 
-def maps(method: Part, network: nn.Module, batch: Batch) -> Tensor:
-    captured = capture(network, batch.images, batch.targets, ["3"])
-    return run(method, captured.layers["3"], captured.logits, network, batch)
+def maps(method: Part, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
+    captured = capture(network, batch.images, batch.targets, [name])
+    return run(method, captured.layers[name], captured.logits, network, batch, name)
 
 
-def run(method: Part, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch) -> Tensor:
-    offer = offered(network, "3", layer, logits, batch, Scorer(network, batch.targets, 4))
+def run(method: Part, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
+    offer = offered(network, name, layer, logits, batch, Scorer(network, batch.targets, 4))
     shape = layer.acts.shape[2:] if looks_at_layer(method) else batch.images.shape[2:]
     return native_map(method, offer, (len(batch.ids), *shape))
 
@@ -108,12 +108,47 @@ def test_method_survives_dead_and_nonfinite_layers(name: str, network: nn.Module
     method = part("method", name)
     if not looks_at_layer(method):
         return
+    if name == "cam":  # at another layer than the one before the pooling it has no meaning, and says so
+        with pytest.raises(UserError, match="cam: "):
+            maps(method, network, batch, "1")
+        return
     zeros = torch.zeros(2, 8, 8, 12)
     logits = network(batch.images).detach()
     assert degenerate(run(method, Layer(zeros, zeros), logits, network, batch))[0] in ("zero", "constant")
     broken = torch.full_like(zeros, torch.nan)
     reasons = degenerate(run(method, Layer(broken, broken), logits, network, batch))
     assert set(reasons) <= {"nonfinite", "zero", "constant"}
+
+
+def documented() -> dict[str, list[str]]:
+    """Rows of docs/methods.md by method."""
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    return {row[0].strip("`"): row for row in rows}
+
+
+def test_every_method_is_documented_once() -> None:
+    assert sorted(documented()) == METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_documented_class_and_gradients(name: str, network: nn.Module, batch: Batch) -> None:
+    """What docs/methods.md says of a method is what the method does, on a layer whose gradients vary."""
+    row, method = documented()[name], dataclasses.replace(part("method", name), relu=False)
+    asks = {"grads", "gradient", "logits", "module"} & set(method.wants)
+    assert row[5] == ("yes" if method.about.get("needs_gradients", bool(asks)) else "no")
+    layer = "3" if name == "cam" else "1"
+    first = maps(method, network, batch, layer)
+    second = maps(method, network, dataclasses.replace(batch, targets=[(0,), (4,)]), layer)
+    # all gradients differ there, so the entropy of exact values is log2(Z) whatever the class
+    depends = name == "grad_entropy_value" or not torch.equal(first, second)
+    assert row[4] == ("yes" if depends else "no")
+    assert row[4] == ("yes" if method.about.get("class_discriminative", depends) else "no")
+    assert (row[3] == "shared") == (
+        looks_at_layer(method) and set(method.wants) <= {"acts", "grads", "targets", "head"}
+    )
 
 
 @pytest.mark.parametrize("name", METRICS)
