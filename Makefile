@@ -13,7 +13,7 @@ demo: $(VENV)/.installed  ## run the small benchmark on embedded data, print its
 	$(BIN)/python -m bench experiment=demo
 
 test: $(VENV)/.installed-test  ## run all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

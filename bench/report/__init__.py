@@ -27,7 +27,7 @@ from bench.types import UserError
 
 log = logging.getLogger(__name__)
 GALLERY = 8
-DRAWN = ".drawn"
+DRAWN = "_drawn"
 FIGURES = ("means", "curves", "coverage_by_instances", "ranks", "agreement")
 COLUMNS = {
     "summary": SUMMARY_COLUMNS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_files_and_repetition(reported):
     root, _ = reported
     names = {path.name for path in (root / "figures/collage-efficientnet_lite0-abc123").iterdir()}
     expected = {"means.png", "curves.png", "coverage_by_instances.png", "ranks.png", "agreement.png"}
-    assert names == expected | {"gallery-blocks.6.0.bn2.act.png", "gallery-bn2.act.png"}
+    assert names == expected | {"gallery-blocks.6.0.bn2.act.png", "gallery-bn2.act.png", "_drawn"}
     first = contents(root)
     header = first[Path("summary.csv")].decode().splitlines()[0]
     assert header == (
@@ -64,6 +65,22 @@ def test_files_and_repetition(reported):
     printed(root)
     assert contents(root) == first
     assert not [path for path in root.rglob(".*")]
+
+
+def test_figures_are_drawn_again_only_when_asked_or_out_of_date(finished, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    printed(root)
+    figure = next(root.glob("figures/*/means.png"))
+    os.utime(figure, (1, 1))  # shows whether it is written again
+    printed(root, redraw=False)
+    assert figure.stat().st_mtime == 1
+    printed(root)
+    assert figure.stat().st_mtime > 1
+    os.utime(figure, (1, 1))
+    os.utime(next(root.rglob("chunk-*.parquet")))
+    printed(root, redraw=False)
+    assert figure.stat().st_mtime > 1
 
 
 def test_table_is_readable_in_100_columns(reported):
