@@ -107,6 +107,29 @@ def feature_entropy(
     return weighted_sum(reweight(acts, invert=invert, normalize=normalize, **options), acts)
 
 
+def consensus_cam(acts: Tensor, grads: Tensor) -> Tensor:
+    """Consensus-CAM: positive evidence, weighted by how many channels agree on it.
+
+    c_k = relu(g_k A_k); map = T H(c / T) / log K at each position, T = sum_k c_k and H the entropy over the K
+    channels: 0 where one channel alone speaks for the class, T where all do equally. Where the paper asks how a
+    channel is spread over positions and so loses sign and class, this asks how a position's evidence is
+    spread over channels, and keeps both. Ours; docs/methods.md has what it measured.
+
+    Parameters
+    ----------
+    acts, grads : Tensor, shape (N, K, *spatial)
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        At least 0; all 0 with one channel.
+    """
+    evidence = (widen(grads) * widen(acts)).relu_()
+    # T H(c / T) = T log T - sum_k c_k log c_k needs no division
+    agreed = torch.special.entr(evidence).sum(1) - torch.special.entr(evidence.sum(1))
+    return agreed.clamp_(min=0) / math.log(max(evidence.shape[1], 2))
+
+
 def reweight(x: Tensor, *, invert: bool = False, normalize: str | None = None, **options: Any) -> Tensor:
     """Weights from entropies: as they are, or turned round, or put on a common scale.
 

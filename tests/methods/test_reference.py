@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from methods import activation, gradient
+from methods import activation, entropy, gradient
 
 LAYERS = ("tiny", "blocks.3.0.bn2.act", "blocks.6.0.bn2.act", "bn2.act")
 
@@ -48,6 +49,14 @@ def layer_cam(a, g):
 
 def grad_cam_elementwise(a, g):
     return np.maximum(g * a, 0).sum(0)
+
+
+def consensus_cam(a, g):
+    """By scipy's entropy at each position, in its own normalization."""
+    c = np.maximum(g * a, 0)
+    total = c.sum(0)
+    share = c / np.where(total == 0, 1, total)
+    return total * scipy.stats.entropy(share + (total == 0), axis=0) / np.log(len(a)) * (total > 0)
 
 
 def projected(x, center=True):
@@ -107,6 +116,7 @@ REFERENCE = {
     "grad_cam_pp": (gradient.grad_cam_pp, grad_cam_pp),
     "layer_cam": (gradient.layer_cam, layer_cam),
     "grad_cam_elementwise": (gradient.grad_cam_elementwise, grad_cam_elementwise),
+    "consensus_cam": (entropy.consensus_cam, consensus_cam),
     "eigen_cam": (lambda a, g: activation.eigen_cam(a), eigen_cam),
     "eigen_cam_uncentred": (lambda a, g: activation.eigen_cam(a, center=False), eigen_cam_uncentred),
     "eigen_grad_cam": (gradient.eigen_grad_cam, eigen_grad_cam),
