@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from os import PathLike, fspath
+from functools import lru_cache
+from os import PathLike, fspath, stat
 
 import numpy as np
 import torch
@@ -35,6 +36,12 @@ def read_image(path: str | PathLike[str]) -> Tensor:
     ValueError
         The picture decodes but has values that have no 8-bit meaning (float, or integers beyond 16 bits).
     """
+    return _decode(fspath(path), stat(path).st_mtime_ns).clone()
+
+
+@lru_cache(maxsize=2)
+def _decode(path: str, _changed: int) -> Tensor:
+    """Decode a file once for all cases of it, which follow one another."""
     try:
         with Image.open(path) as file:
             # Orientation first: converting may drop the EXIF block. Both calls load the pixels.
@@ -42,10 +49,10 @@ def read_image(path: str | PathLike[str]) -> Tensor:
     except FileNotFoundError:
         raise
     except _BadValues as error:
-        raise ValueError(f"{fspath(path)}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         # Pillow raises SyntaxError for a broken PNG and ValueError or EOFError from some plug-ins.
-        raise OSError(f"{fspath(path)}: cannot be decoded as a picture ({error})") from error
+        raise OSError(f"{path}: cannot be decoded as a picture ({error})") from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
