@@ -13,7 +13,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, check_overrides, explain, plain
+from bench.config import (
+    CONF,
+    GIVEN_TO_METHOD,
+    GIVEN_TO_METRIC,
+    bind_all,
+    build,
+    check_name,
+    check_overrides,
+    explain,
+    plain,
+)
 from bench.memory import keep_freed_memory
 from bench.types import UserError
 
@@ -38,9 +48,10 @@ def benchmark(node: DictConfig) -> None:
     settings = plain(node)
     methods = bind_all(node.method, GIVEN_TO_METHOD)
     check(settings, methods)
+    check_name("method", settings["reference"])
     metrics = bind_all(node.metric, GIVEN_TO_METRIC)
-    network = build(node.model, seed=node.seed)
-    data = build(node.dataset, network=network)  # only a mosaic asks the network
+    network = build("model", node.model, seed=node.seed)
+    data = build("dataset", node.dataset, network=network)  # only a mosaic asks the network
     outcome = run(settings, network, data, methods, metrics)
     for note in outcome.notes:
         print(note, file=sys.stderr)

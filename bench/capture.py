@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ def _keep(kept: dict[str, Tensor], gradients: bool, name: str, output: object) -
 
 
 @contextmanager
-def hooked(model: nn.Module, layers: Sequence[str], keep: object) -> Iterator[None]:
+def hooked(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Any], Tensor]) -> Iterator[None]:
     """Put hooks on the layers and switch parameter gradients off; undo both whatever happens."""
     modules = dict(model.named_modules())
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -95,7 +96,7 @@ def hooked(model: nn.Module, layers: Sequence[str], keep: object) -> Iterator[No
         for parameter, _ in flags:
             parameter.requires_grad_(False)
         for name in layers:
-            handles.append(modules[name].register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)))  # type: ignore[operator]
+            handles.append(modules[name].register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)))
         yield
     finally:
         for handle in handles:

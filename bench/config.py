@@ -112,7 +112,7 @@ def resolve(target: Any) -> Callable[..., Any]:
         raise UserError(f"_target_={target} does not exist") from error
 
 
-def bind(name: str, node: DictConfig | dict[str, Any], given: Sequence[str] = ()) -> Part:
+def bind(name: str, node: Any, given: Sequence[str] = ()) -> Part:
     """Bind a node's parameters to its target, so that a wrong one fails now and not on image 40,000.
 
     Raises
@@ -154,8 +154,8 @@ def bind_all(node: DictConfig | dict[str, Any], given: Sequence[str]) -> list[Pa
     return [bind(str(name), member, given) for name, member in node.items()]
 
 
-def build(node: DictConfig | dict[str, Any], **more: Any) -> Any:
-    """Call a single node's target (a data set, a model); what it does not take of `more` is left out."""
+def build(group: str, node: DictConfig | dict[str, Any], **more: Any) -> Any:
+    """Call the target of a single-select group's node (dataset, model); what it does not take of `more` is left out."""
     values = dict(plain(node))
     function = resolve(values.get("_target_"))
     taken = inspect.signature(function).parameters
@@ -163,7 +163,7 @@ def build(node: DictConfig | dict[str, Any], **more: Any) -> Any:
         values.pop("name", None)
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
-        raise UserError(f"{node['name']} needs {missing[0]}=")
+        raise UserError(f"{missing[0]}= is missing; add {group}.{missing[0]}=VALUE")
     defaults = {key: value for key, value in more.items() if key in taken}
     return bind(str(node["name"]), {**defaults, **values}).call()
 

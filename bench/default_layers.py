@@ -1,4 +1,4 @@
-"""Default layers of a network nobody has chosen them for."""
+"""Feature maps of a network, and the default among them where nobody has chosen one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,25 @@ ACTIVATION_NAMES = {"Swish", "SiLU", "HardSwish", "HardSwishMe", "SwishMe", "Mis
 def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
     """Find the last post-activation feature map before pooling; else the last feature map of all.
 
-    One forward pass of an empty picture records what every module gives. A feature map is (1, K, h, w) with
-    h = w > 1, which also rules out channels-last maps and pooled features.
+    Parameters and errors as in `feature_maps`.
+
+    Returns
+    -------
+    list of str
+        One name.
+    """
+    found = feature_maps(name, module, size)
+    side = list(found.values())[-1]
+    last = [layer for layer in found if found[layer] == side]
+    active = [layer for layer in last if is_activation(module.get_submodule(layer))]
+    return [(active or last)[-1]]
+
+
+def feature_maps(name: str, module: nn.Module, size: int) -> dict[str, int]:
+    """Find every module that gives a feature map, by one forward pass of an empty picture.
+
+    A feature map is (1, K, h, w) with h = w > 1, which also rules out channels-last maps and pooled features.
+    A pool, and what hands a pool's output on (a container, dropout), is left out.
 
     Parameters
     ----------
@@ -33,26 +50,26 @@ def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
 
     Returns
     -------
-    list of str
-        One name.
+    dict
+        Module name to the side of its map, in the order of running; a module that runs several times stands
+        where it runs last.
 
     Raises
     ------
     UserError
         The network has no feature map, or cannot be run on such an input.
     """
-    found: list[str] = []
-    smallest: list[int] = []
+    found: dict[str, int] = {}
     pooled: list[object] = []
 
-    def record(layer: str, module: nn.Module, _given: object, output: object) -> None:
-        if "Pool" in type(module).__name__:
+    def record(layer: str, one: nn.Module, _given: object, output: object) -> None:
+        found.pop(layer, None)
+        if "Pool" in type(one).__name__:
             pooled.append(output)
-        if any(output is one for one in pooled):  # a pool, or a container or dropout that hands its output on
+        if any(output is before for before in pooled):
             return
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
-            found.append(layer)
-            smallest.append(output.shape[2])
+            found[layer] = output.shape[2]
 
     handles = [one.register_forward_hook(partial(record, layer)) for layer, one in module.named_modules() if layer]
     try:
@@ -69,10 +86,7 @@ def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
             handle.remove()
     if not found:
         raise UserError(f"{name} has no feature map (N, K, h, w), so it is no CNN; name a layer with layer=")
-    modules = dict(module.named_modules())
-    last = [layer for layer, side in zip(found, smallest, strict=True) if side == smallest[-1]]
-    active = [layer for layer in last if is_activation(modules[layer])]
-    return [(active or last)[-1]]
+    return found
 
 
 def is_activation(module: nn.Module) -> bool:

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-import torch
-from torch import Tensor, nn
-
-from bench.default_layers import default_layers, is_activation
+from bench.default_layers import default_layers, feature_maps, is_activation
 from bench.models import Network
 from bench.types import UserError
 
@@ -45,39 +42,15 @@ def resolve_layers(network: Network, asked: str | Sequence[str] | None) -> list[
 
 
 def activation_layers(network: Network) -> list[str]:
-    """Every activation module that gives a feature map with more than one position, in the order of running.
-
-    A module that runs several times in one forward pass (ResNet's ReLU) is named once, at its last run.
+    """Every activation module that gives a feature map, in the order of running (see `feature_maps`).
 
     Raises
     ------
     UserError
         The network has none: its activations are functions, not modules.
     """
-    found = [name for name, module in feature_maps(network) if is_activation(module)]
+    maps = feature_maps(network.name, network.module, network.spec.size)
+    found = [name for name in maps if is_activation(network.module.get_submodule(name))]
     if not found:
         raise UserError(f"{network.name} has no activation modules; name layers with layer=")
     return found
-
-
-def feature_maps(network: Network) -> list[tuple[str, nn.Module]]:
-    """Leaf modules that give (N, K, *spatial) with more than one position, in the order of their last run."""
-    order: dict[str, nn.Module] = {}
-    handles = []
-
-    def note(name: str, module: nn.Module, output: object) -> None:
-        order.pop(name, None)
-        if isinstance(output, Tensor) and output.ndim > 2 and output[0, 0].numel() > 1:
-            order[name] = module
-
-    try:
-        for name, module in network.module.named_modules():
-            if not list(module.children()):
-                handles.append(module.register_forward_hook(lambda m, _i, out, name=name: note(name, m, out)))
-        device = next(network.module.parameters()).device
-        with torch.no_grad():
-            network.module(torch.zeros(1, 3, network.spec.size, network.spec.size, device=device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(order.items())

@@ -54,7 +54,7 @@ def samples(
         Processes that decode ahead; None takes none on a CPU, where they would only take the network's cores,
         and up to 8 beside a GPU.
     device : torch.device
-        Of the network; tensors are yielded on the CPU, in pinned memory where they go to a GPU.
+        Of the network; tensors are yielded on the CPU.
     """
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0

@@ -62,11 +62,13 @@ def forward_from(module: nn.Module, name: str, batch: Batch, size: int, acts: Te
     """
     found = []
     for part, index in zip(acts.split(size), cases.split(size), strict=True):
-        # a copy: the next layer may write into what it is given
-        replaced = hooked(module, [name], lambda _name, _output, part=part: part.clone())
-        with replaced, torch.set_grad_enabled(acts.requires_grad):
+        with hooked(module, [name], partial(_replace, part)), torch.set_grad_enabled(acts.requires_grad):
             found.append(module(batch.images[index]))
     return torch.cat(found)
+
+
+def _replace(acts: Tensor, _name: str, _output: object) -> Tensor:
+    return acts.clone()  # the next layer may write into what it is given
 
 
 def gradient(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -30,8 +29,6 @@ from bench.progress import Progress
 from bench.provenance import finish_provenance, start_provenance
 from bench.transforms import GEOMETRIES
 from bench.types import Case, Dataset, Part, UserError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,10 +124,12 @@ def check(config: dict[str, Any], methods: Sequence[Part]) -> None:
     """Raise UserError for settings that make no sense."""
     if not methods:
         raise UserError("no method to run; name one or several with method=")
-    least = {"chunk": 1, "batch": 1, "score_batch": 1, "shards": 1, "gallery": 0, "seed": 0}
+    least = {"chunk": 1, "batch": 1, "shards": 1, "gallery": 0, "seed": 0, "score_batch": 1, "loader_workers": 0}
     for key, lowest in least.items():
         value = config[key]
-        if not (value is None and key == "score_batch") and (type(value) is not int or value < lowest):
+        if value is None and key in ("score_batch", "loader_workers"):
+            continue
+        if type(value) is not int or value < lowest:
             raise UserError(f"{key}={value} must be a whole number from {lowest}")
     if config["shard"] not in range(config["shards"]):
         raise UserError(f"shard={config['shard']} must be from 0 to shards - 1 = {config['shards'] - 1}")

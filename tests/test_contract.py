@@ -207,7 +207,7 @@ def test_upsampling_is_bilinear_and_not_corner_aligned() -> None:
 )
 def test_bind_refuses(node: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        bind("x", node, GIVEN_TO_METHOD)  # type: ignore[arg-type]
+        bind("x", node, GIVEN_TO_METHOD)
 
 
 def test_conf_is_where_the_code_says() -> None:

@@ -26,7 +26,7 @@ def node(file: str, **more: object) -> dict:
 
 @pytest.mark.parametrize("name", CURATED)
 def test_curated_network(name: str) -> None:
-    network = build(node(name))
+    network = build("model", node(name))
     modules = dict(network.module.named_modules())
     assert network.layers and set(network.layers) <= set(modules)
     # Small inputs for speed; Inception needs the most.
@@ -66,7 +66,7 @@ def test_all_asked_networks_are_curated() -> None:
 def test_densenet_with_a_second_relu_is_torchvisions() -> None:
     from torchvision.models import densenet121
 
-    network = build(node("densenet121"))
+    network = build("model", node("densenet121"))
     plain = densenet121(weights=None).eval()
     plain.load_state_dict(network.module.state_dict())
     image = torch.randn(1, 3, 64, 64)
@@ -78,7 +78,7 @@ def test_inception_undoes_the_normalization_as_with_its_weights() -> None:
     """torchvision sets transform_input with the weights; they are wrong without."""
     from torchvision.models import Inception_V3_Weights
 
-    network = build(node("inception_v3"))
+    network = build("model", node("inception_v3"))
     assert network.module.transform_input is True
     assert network.spec.size == Inception_V3_Weights.DEFAULT.transforms().crop_size[0] == 299
 
@@ -94,12 +94,12 @@ def test_inception_undoes_the_normalization_as_with_its_weights() -> None:
     ],
 )
 def test_any_network_by_name_finds_its_last_feature_map(group: str, name: str, layer: str) -> None:
-    network = build(node(group, name=name))
+    network = build("model", node(group, name=name))
     assert (network.name, network.layers) == (name, [layer])
 
 
 def test_channels_last_activations_are_no_feature_maps() -> None:
-    network = build(node("timm", name="convnext_tiny"))
+    network = build("model", node("timm", name="convnext_tiny"))
     module = dict(network.module.named_modules())[network.layers[0]]
     kept: list[torch.Tensor] = []
     with torch.inference_mode():
@@ -111,11 +111,11 @@ def test_channels_last_activations_are_no_feature_maps() -> None:
 
 def test_unknown_names_are_one_line() -> None:
     with pytest.raises(UserError, match=r"no classifier 'resnet19'; did you mean .*resnet18"):
-        build(node("torchvision", name="resnet19"))
+        build("model", node("torchvision", name="resnet19"))
     with pytest.raises(UserError, match="timm has no model 'resnet5O'; did you mean"):
-        build(node("timm", name="resnet5O"))
+        build("model", node("timm", name="resnet5O"))
     with pytest.raises(UserError, match="no classifier 'fcn_resnet50'"):
-        build(node("torchvision", name="fcn_resnet50"))
+        build("model", node("torchvision", name="fcn_resnet50"))
 
 
 def test_custom_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +128,14 @@ def test_custom_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "def wrong():\n    return 3\n"
     )
     asked = {**yaml.safe_load((CONF / "model" / "custom.yaml").read_text()), "size": 32}
-    network = build({**asked, "target": "zoo_of_a_user:make"})
+    network = build("model", {**asked, "target": "zoo_of_a_user:make"})
     assert network.layers == ["1"] and network.spec.size == 32
-    assert network.weights_hash == build({**asked, "target": "zoo_of_a_user:make"}).weights_hash
-    torch.save(build({**asked, "target": "zoo_of_a_user:make"}, seed=1).module.state_dict(), "mine.pth")
-    assert build({**asked, "target": "zoo_of_a_user:make", "weights": "mine.pth"}).weights_hash != network.weights_hash
+    assert network.weights_hash == build("model", {**asked, "target": "zoo_of_a_user:make"}).weights_hash
+    torch.save(build("model", {**asked, "target": "zoo_of_a_user:make"}, seed=1).module.state_dict(), "mine.pth")
+    assert (
+        build("model", {**asked, "target": "zoo_of_a_user:make", "weights": "mine.pth"}).weights_hash
+        != network.weights_hash
+    )
     for target, message in (
         ("zoo_of_a_user", "must be package.module:factory"),
         ("zoo_of_a_user:nothing", "cannot be imported"),
@@ -140,7 +143,7 @@ def test_custom_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("zoo_of_a_user:wrong", "returned int"),
     ):
         with pytest.raises(UserError, match=message):
-            build({**asked, "target": target})
+            build("model", {**asked, "target": target})
 
 
 def test_no_feature_map_is_one_line() -> None:

@@ -87,7 +87,9 @@ def test_input_is_the_weight_enums_own(name: str, monkeypatch: pytest.MonkeyPatc
     from skimage.data import chelsea
     from torchvision.models import get_model_weights
 
-    network = build({"name": name, "_target_": "bench.models.torchvision_model", "weights": "random", "layers": []})
+    network = build(
+        "model", {"name": name, "_target_": "bench.models.torchvision_model", "weights": "random", "layers": []}
+    )
     photo = torch.from_numpy(chelsea()).permute(2, 0, 1)
     nothing = torch.zeros(0, 4)
     case = Case("a", "a", "", (), lambda: (photo, None), nothing, nothing, torch.zeros(0, dtype=torch.bool))

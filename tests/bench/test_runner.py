@@ -1,0 +1,64 @@
+"""The shared pass: what is asked together is paid once, and what is there is not paid again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from bench.config import CONF, GIVEN_TO_METHOD, bind_all, build, plain
+from bench.runner import Outcome, run
+from bench.store import find_runs, read_rows
+
+
+class Counted:
+    """A run in this process with its forward and backward passes counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.forwards = self.backwards = 0
+        grad = torch.autograd.grad
+
+        def counted(*arguments: object, **options: object) -> object:
+            self.backwards += 1
+            return grad(*arguments, **options)
+
+        monkeypatch.setattr(torch.autograd, "grad", counted)
+
+    def __call__(self, *overrides: str) -> Outcome:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            node = compose("config", overrides=["model=resnet18", "model.weights=random", "metric=[]", *overrides])
+        network = build("model", node.model)
+        self.forwards = self.backwards = 0
+        network.module.register_forward_hook(lambda *_: setattr(self, "forwards", self.forwards + 1))
+        return run(plain(node), network, build("dataset", node.dataset), bind_all(node.method, GIVEN_TO_METHOD), [])
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def test_methods_and_layers_share_one_pass(counted: Counted, tmp_path: Path) -> None:
+    asked = ["limit=4", "batch=2", f"out={tmp_path}", "layer=[layer3,layer4]", "gallery=0"]
+    outcome = counted("method=[grad_cam,grad_entropy,hirescam,feature_entropy,center]", *asked)
+    assert outcome.computed == 4 * 2 + 1
+    # two batches; one forward pass more looks at the network before the start
+    assert (counted.forwards, counted.backwards) == (2 + 1, 2)
+    counted("method=[grad_cam,hirescam]", *asked)
+    assert (counted.forwards, counted.backwards) == (1, 0)
+    # a method more pays its own pass only, and none backward where it needs no gradient
+    outcome = counted("method=[grad_cam,activation_sum]", *asked)
+    assert outcome.computed == 2
+    assert (counted.forwards, counted.backwards) == (2 + 1, 0)
+
+
+def test_fused_maps_and_saved_maps(counted: Counted, tmp_path: Path) -> None:
+    layers = "layer=[layer3,layer4]"
+    counted("method=[grad_cam,center]", "limit=3", f"out={tmp_path}", layers, "fuse=max", "save_maps=true")
+    rows = {(r.config["method"], r.config["layer"]): read_rows(r) for r in find_runs(tmp_path)}
+    assert set(rows) == {("grad_cam", "layer3"), ("grad_cam", "layer4"), ("grad_cam", "fuse_max"), ("center", "-")}
+    assert list(rows["grad_cam", "layer3"].map_shape[0]) == [14, 14]
+    assert list(rows["grad_cam", "fuse_max"].map_shape[0]) == [224, 224]
+    assert all(max(values) == 1 for values in rows["grad_cam", "layer4"]["map"])  # kept divided by its maximum
