@@ -156,22 +156,30 @@ class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit status 2, no traceback."""
 
 
+def membership(targets: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:
+    """Which outputs belong to each target's group: bool (len(targets), C), on the device of the logits (n, C)."""
+    rows = [i for i, group in enumerate(targets) for _ in group]
+    columns = [index for group in targets for index in group]
+    members = torch.zeros(len(targets), logits.shape[1], dtype=torch.bool)
+    members[rows, columns] = True
+    return members.to(logits.device)
+
+
+def member_logit(logits: Tensor, members: Tensor) -> Tensor:
+    """Logsumexp over the outputs that `members`, bool (N, C), names in each row of the logits (N, C); shape (N,)."""
+    return logits.masked_fill(~members, -torch.inf).logsumexp(1)
+
+
+def member_probability(logits: Tensor, members: Tensor) -> Tensor:
+    """Sum of the softmax over the outputs that `members`, bool (N, C), names in each row; shape (N,), 0 to 1."""
+    return (logits.float().softmax(1) * members).sum(1)
+
+
 def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Explained score: the target's logit, logsumexp over a group's logits.
-
-    Parameters
-    ----------
-    logits : Tensor, shape (N, C)
-    targets : sequence of N tuples of int
-
-    Returns
-    -------
-    Tensor, shape (N,)
-    """
-    return torch.stack([logits[i, list(group)].logsumexp(0) for i, group in enumerate(targets)])
+    """Explained score (N,) of logits (N, C): the target's logit, logsumexp over a group's; one group per row."""
+    return member_logit(logits, membership(targets, logits))
 
 
 def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Softmax probability of each target, summed over its group; shape (N,), range 0 to 1."""
-    probability = logits.float().softmax(1)
-    return torch.stack([probability[i, list(group)].sum() for i, group in enumerate(targets)])
+    """Softmax probability of each row's target, summed over its group; shape (N,), range 0 to 1."""
+    return member_probability(logits, membership(targets, logits))
