@@ -125,7 +125,7 @@ def plan_jobs(
         "input": vars(network.spec),
         "model": network.name,
         "weights": network.weights_hash,
-        "precision": "float32",
+        "precision": config["precision"],
         "metrics": {name: {k: v for k, v in m.items() if k != "about"} for name, m in measured.items()},
         "versions": {part.name: part.about.get("version", 0) for part in metrics},
     }

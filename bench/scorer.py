@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Scorer:
                 self.batch_size = (len(part) + 1) // 2
                 log.warning("out of memory: going on with %d images in a forward pass", self.batch_size)
                 continue
-            members = self.once("members", lambda logits=logits: membership(self.targets, logits))
+            members = self.once("members", partial(membership, self.targets, logits))
             scores.append(read(logits, members[cases[done : done + len(part)]]))
             done += len(part)
         return torch.cat(scores) if scores else images.new_zeros(0)
