@@ -20,20 +20,20 @@ HEAD = ["| work | against | ms | ms against | ratio | goal |", "| :-- | :-- | --
 
 
 def load(group: str, name: str) -> Part:
-    """Method or metric with the parameters of its yaml."""
+    """Bind a method or metric with the parameters of its yaml."""
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())[name]
     return bind(name, node, GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
 
 
 def lite0() -> Network:
-    """Pretrained efficientnet_lite0, its module in channels_last as the program runs it."""
+    """Give the pretrained efficientnet_lite0, its module in channels_last as the program runs it."""
     network = efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=["blocks.6.0.bn2.act", "bn2.act"])
     network.module.to(memory_format=torch.channels_last)
     return network
 
 
 def pictures(network: Network, number: int) -> Batch:
-    """As many crops of scikit-image's photographs, in channels_last."""
+    """Take as many crops of scikit-image's photographs, in channels_last."""
     cases = collage(scenes=number)
     batch = collate([prepare(case, network.spec, "stretch") for case in cases], network.spec, torch.device("cpu"))
     batch.images.data = batch.images.contiguous(memory_format=torch.channels_last)
@@ -41,7 +41,7 @@ def pictures(network: Network, number: int) -> Batch:
 
 
 def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, measured in turn after one warm-up each."""
+    """Time functions in turn, after one warm-up each: median seconds of each."""
     times: list[list[float]] = [[] for _ in functions]
     for repeat in range(repeats + 1):
         for function, found in zip(functions, times, strict=True):
@@ -53,7 +53,7 @@ def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[f
 
 
 def row(work: str, against: str, ours: float, other: float, goal: str) -> str:
-    """One finished row of the table; the ratio is our time to the other's, or the reverse where faster is the goal."""
+    """Write one row of the table; the ratio is our time to the other's, or the reverse where faster is the goal."""
     ratio = f"{other / ours:.2f} times faster" if "faster" in goal else f"{ours / other:.2f}"
     found = f"| {work} | {against} | {ours * 1e3:.0f} | {other * 1e3:.0f} | {ratio} | {goal} |"
     print(found, flush=True)
@@ -61,7 +61,7 @@ def row(work: str, against: str, ours: float, other: float, goal: str) -> str:
 
 
 def best_batch(model: nn.Module, images: torch.Tensor) -> int:
-    """Batch size with the most images per second, forward only."""
+    """Find the batch size with the most images per second, forward only."""
     speed = {}
     for size in (1, 2, 4, 8, 16, 32):
         with torch.inference_mode():
