@@ -1,7 +1,8 @@
-"""More passes for the methods that ask for them, by argument name."""
+"""More passes for the methods that ask for them, by argument name, and how many they are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from torch.nn.functional import linear
 
 from bench.capture import capture, hooked
 from bench.scorer import Scorer
-from bench.types import Batch, Layer
+from bench.types import Batch, Layer, Part
 
 
 def offered(
@@ -101,3 +102,28 @@ def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | Non
     found = linear(layer.acts.flatten(2).mean(2), linears[-1].weight, linears[-1].bias)
     same = found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-3)
     return linears[-1].weight.detach() if same else None
+
+
+def own_passes(method: Part, channels: int) -> tuple[int, int]:
+    """Forward and backward passes an image that a method needs beside the shared ones, from its yaml's ``about``.
+
+    `passes` there is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network),
+    or ``{forward: E, backward: E}``. E is a sum of products of numbers, the method's own parameters and
+    ``channels``; channels that are constant, which some methods skip, count, so it is what can be needed at most.
+
+    Parameters
+    ----------
+    method : Part
+    channels : int
+        Of the layer; 0 for a method that looks at none.
+    """
+    passes = method.about["passes"]
+    if passes in ("shared", "none"):
+        return 0, 0
+    names = {**method.parameters, "channels": channels}
+
+    def value(expression: Any) -> int:
+        terms = str(expression).split("+")
+        return sum(math.prod(int(names.get(f.strip(), f)) for f in term.split("*")) for term in terms)
+
+    return value(passes["forward"]), value(passes["backward"])
