@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -14,6 +17,7 @@ from bench.transforms import InputSpec, Sample, prepare
 from bench.types import Case
 
 log = logging.getLogger(__name__)
+AHEAD = 8  # pictures that a thread has ready or in work
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,27 @@ class Bad:
 
 
 class _Prepared(Dataset):
+    """Cases by picture: those of one picture, which follow one another, share its decoded and transformed pixels."""
+
     def __init__(self, cases: Sequence[Case], spec: InputSpec, geometry: str) -> None:
-        self.cases, self.spec, self.geometry = cases, spec, geometry
+        self.pictures = [list(same) for _, same in groupby(cases, lambda case: case.image_id)]
+        self.spec, self.geometry = spec, geometry
 
     def __len__(self) -> int:
-        return len(self.cases)
+        return len(self.pictures)
 
-    def __getitem__(self, index: int) -> Sample | Bad:
-        case = self.cases[index]
-        try:
-            return prepare(case, self.spec, self.geometry)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-            return Bad(case.id, " ".join(str(error).split())[:200])
+    def __getitem__(self, index: int) -> list[Sample | Bad]:
+        found: list[Sample | Bad] = []
+        pixels = None
+        for case in self.pictures[index]:
+            try:
+                sample = prepare(case, self.spec, self.geometry, pixels)
+            except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+                found.append(Bad(case.id, " ".join(str(error).split())[:200]))
+                continue
+            pixels = sample.image
+            found.append(sample)
+        return found
 
 
 def samples(
@@ -51,17 +64,37 @@ def samples(
     geometry : str
         See `bench.transforms.prepare`.
     workers : int or None
-        Processes that decode ahead; None takes none on a CPU, where they would only take the network's cores,
-        and up to 8 beside a GPU.
+        Processes that decode ahead; with 0 a thread does. None takes none on a CPU, where they would only take the
+        network's cores, and up to 8 beside a GPU.
     device : torch.device
-        Of the network; tensors are yielded on the CPU.
+        Of the network; tensors are yielded on the CPU, page-locked where it is a GPU.
     """
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
-    # Batches keep the cases of one image in one process, which decodes it once.
-    loader = DataLoader(_Prepared(cases, spec, geometry), batch_size=16, num_workers=workers, collate_fn=list)
-    for batch in loader:
-        for sample in batch:
+    pictures = _Prepared(cases, spec, geometry)
+    loaded: Iterable[list[Sample | Bad]]
+    if workers:
+        pin = device.type == "cuda"
+        loaded = DataLoader(pictures, batch_size=None, num_workers=workers, prefetch_factor=AHEAD, pin_memory=pin)
+    else:
+        loaded = _ahead(pictures)
+    for picture in loaded:
+        for sample in picture:
             if isinstance(sample, Bad):
                 log.warning("%s is left out: %s", sample.case_id, sample.reason)
             yield sample
+
+
+def _ahead(pictures: _Prepared) -> Iterator[list[Sample | Bad]]:
+    """Yield every picture while a thread prepares the next ones: decoders and torch let the network run meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[list[Sample | Bad]]] = deque()
+        try:
+            for index in range(len(pictures)):
+                waiting.append(pool.submit(pictures.__getitem__, index))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
