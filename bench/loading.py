@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bench.transforms import InputSpec, Sample, prepare
-from bench.types import Case
+from bench.types import Case, UserError
 
 log = logging.getLogger(__name__)
 AHEAD = 8  # pictures that a thread has ready or in work
@@ -25,6 +25,7 @@ class Bad:
     """A case whose picture cannot be decoded, and why."""
 
     case_id: str
+    image_id: str
     reason: str
 
 
@@ -45,7 +46,7 @@ class _Prepared(Dataset):
             try:
                 sample = prepare(case, self.spec, self.geometry, pixels)
             except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-                found.append(Bad(case.id, " ".join(str(error).split())[:200]))
+                found.append(Bad(case.id, case.image_id, " ".join(str(error).split())[:200]))
                 continue
             pixels = sample.image
             found.append(sample)
@@ -83,6 +84,41 @@ def samples(
             if isinstance(sample, Bad):
                 log.warning("%s is left out: %s", sample.case_id, sample.reason)
             yield sample
+
+
+def refuse_many_bad(
+    stream: Iterator[Sample | Bad], name: str, pictures: int, most: float, known: Iterable[str] = ()
+) -> Iterator[Sample | Bad]:
+    """Pass samples on until too many pictures have turned out to be bad.
+
+    Parameters
+    ----------
+    stream : iterator
+    name : str
+        The data set's, for the message.
+    pictures : int
+        Number of pictures of the whole run.
+    most : float
+        Share of them that may be bad.
+    known : iterable of str
+        ``image_id`` of the pictures that were bad in chunks finished earlier.
+
+    Raises
+    ------
+    UserError
+        More are bad. What was yielded before can still be used.
+    """
+    found = set(known)
+    for sample in stream:
+        if isinstance(sample, Bad):
+            found.add(sample.image_id)
+            if len(found) > most * pictures:
+                raise UserError(
+                    f"dataset={name}: {len(found)} of {pictures} pictures are bad, last {sample.case_id}: "
+                    f"{sample.reason}; finished chunks are kept: mend the pictures and take another out=DIR, or go on "
+                    "without them with dataset.allow_bad_records=true"
+                )
+        yield sample
 
 
 def _ahead(pictures: _Prepared) -> Iterator[list[Sample | Bad]]:

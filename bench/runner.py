@@ -14,7 +14,7 @@ from bench import store
 from bench.capture import capture
 from bench.compute import Setting, compute_chunk
 from bench.layers import resolve_layers
-from bench.loading import samples
+from bench.loading import refuse_many_bad, samples
 from bench.models import Network
 from bench.plan import (
     FUSIONS,
@@ -26,7 +26,7 @@ from bench.plan import (
     write_configs,
 )
 from bench.progress import Progress
-from bench.provenance import finish_provenance, start_provenance
+from bench.provenance import bad_pictures, finish_provenance, left_out, start_provenance
 from bench.transforms import GEOMETRIES
 from bench.types import Case, Dataset, Part, UserError
 
@@ -104,15 +104,21 @@ def run(
     ]
     queue = [case for index, *_ in passes for case in chunks[index]]
     stream = samples(queue, network.spec, geometry, config["loader_workers"], device)
-    with Progress(total, quiet=config["quiet"]) as progress:
-        for index, batch_sizes, share, pending in passes:
-            advance = progress.share(len(share) / pending)
-            compute_chunk(setting, stream, len(chunks[index]), index, share, batch_sizes, advance)
-    finish_provenance(jobs, whole.bad_records)
+    pictures = len({case.image_id for case in cases})
+    stream = refuse_many_bad(stream, config["dataset"]["name"], pictures, whole.most_bad, bad_pictures(jobs))
+    try:
+        with Progress(total, quiet=config["quiet"]) as progress:
+            for index, batch_sizes, share, pending in passes:
+                advance = progress.share(len(share) / pending)
+                compute_chunk(setting, stream, len(chunks[index]), index, share, batch_sizes, advance)
+    finally:
+        finish_provenance(jobs, whole.bad_records)
     # Other shards may have finished theirs in the meantime.
     others = [(job, index) for job in jobs for index in range(len(chunks)) if index not in mine]
     complete = all(present(job, index, chunks[index]) for job, index in others)
-    return Outcome([job.folder for job in jobs], complete, sum(len(p) for _, p in work), whole.notes + notes)
+    return Outcome(
+        [job.folder for job in jobs], complete, sum(len(p) for _, p in work), whole.notes + notes + left_out(jobs[0])
+    )
 
 
 def present(job: Job, index: int, cases: Sequence[Case]) -> bool:

@@ -129,7 +129,7 @@ def coco(
     without = [name for name in names.values() if name not in groups]
     pairs = f"{len(without)} ({unmapped} image-category pairs)"
     notes = [f"coco: categories not asked about, because no class means them: {pairs}"] if without else []
-    return finish("coco", cases, bad_images + bad_annotations, notes, outputs)
+    return finish("coco", cases, bad_images + bad_annotations, notes, outputs, allow_bad_records)
 
 
 def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -250,7 +250,7 @@ def _load(
 
 
 def decode(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
-    """Masks (M, height, width), bool, of segmentations in COCO's format: polygons, or run-length codes of either kind."""
+    """Masks (M, height, width), bool, of COCO's segmentations: polygons, or run-length codes of either kind."""
     codes = [_run_lengths(one, height, width) for one in segmentations]
     for code in codes:
         if list(code["size"]) != [height, width]:
