@@ -97,7 +97,7 @@ def _gradients(
         found = torch.autograd.grad(score, list(activations.values()), retain_graph=not last, allow_unused=True)
         for (name, acts), grad in zip(activations.items(), found, strict=True):
             grad = torch.zeros_like(acts) if grad is None else grad.detach()
-            if len(turns) == 1 and turn == list(range(len(acts))):
+            if turn == sources == list(range(len(acts))):
                 gathered[name] = grad
                 continue
             target = gathered.setdefault(name, grad.new_empty(len(sources), *grad.shape[1:]))

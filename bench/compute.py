@@ -66,12 +66,15 @@ def compute_chunk(
     rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
     seconds = {job.folder: {"capture": 0.0, "method": 0.0, "metrics": 0.0} for job in jobs}
     skipped: list[dict[str, str]] = []
+    dropped: list[dict[str, Any]] = []
     for samples in batches(stream, number, speed.batch, skipped, progress):
+        dropped += [{"case_id": s.case.id, "boxes": s.dropped} for s in samples if s.dropped]
         speed = compute_cases(setting, samples, jobs, speed, rows, seconds, progress)
     for job in jobs:
         note = {
             "key": job.key,
             "skipped": skipped,
+            "dropped": dropped,
             "seconds": seconds[job.folder],
             "batch": speed.batch,
             "score_batch": speed.score_batch,

@@ -112,6 +112,7 @@ def plan_jobs(
     dataset = {**config["dataset"]}
     if dataset.get("root"):
         dataset["root"] = str(Path(dataset["root"]).expanduser().resolve())
+    dataset.pop("allow_bad_records", None)  # which cases there are says `cases`
     measured = {part.name: {**part.parameters, "about": part.about} for part in metrics}
     protocol = {
         "format": 1,

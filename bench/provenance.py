@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, commit, device, batch sizes, seconds, pictures left out."""
+"""Where numbers come from: versions, commit, device, batch sizes, seconds, pictures and boxes left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from bench.plan import Job
 from bench.speed import Speed
 from bench.store import PROVENANCE, read_chunk, read_provenance, write_json
 
-PACKAGES = ("cam-bench", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "pandas", "pyarrow")
+PACKAGES = (
+    "cam-bench", "torch", "torchvision", "pillow", "timm", "numpy", "scipy", "scikit-image", "pandas", "pyarrow",
+)  # fmt: skip
 
 
 @cache
@@ -86,9 +88,10 @@ def device_name(device: torch.device) -> str:
 
 
 def finish_provenance(jobs: Sequence[Job], bad_records: Sequence[dict[str, str]] = ()) -> None:
-    """Add what the chunks say of themselves (how many, seconds, pictures left out) and the data set's bad records."""
+    """Add what the chunks say of themselves (how many, seconds, what was left out) and the data set's bad records."""
     for job in jobs:
         skipped: list[dict[str, str]] = []
+        dropped: list[dict[str, Any]] = []
         seconds: dict[str, float] = {}
         smallest: dict[str, int] = {}
         chunks = 0
@@ -99,11 +102,32 @@ def finish_provenance(jobs: Sequence[Job], bad_records: Sequence[dict[str, str]]
                 continue
             chunks += 1
             skipped += note["skipped"]
+            dropped += note.get("dropped", [])  # chunks of earlier versions do not say
             smallest = {key: min(note[key], smallest.get(key, note[key])) for key in ("batch", "score_batch")}
             for name, value in note["seconds"].items():
                 seconds[name] = round(seconds.get(name, 0.0) + value, 3)
         facts = {**read_provenance(job.folder), "chunks": chunks, "seconds": seconds, "skipped": skipped}
         facts["smallest"] = smallest  # smaller than asked for where memory ran out
+        facts["dropped_boxes"] = dropped
         facts["bad_records"] = list(bad_records)
         if facts != read_provenance(job.folder):
             write_json(job.folder / PROVENANCE, facts)
+
+
+def bad_pictures(jobs: Sequence[Job]) -> set[str]:
+    """Ids of the images that finished chunks left out."""
+    return {row.get("image_id", "") for job in jobs for row in read_provenance(job.folder).get("skipped", [])} - {""}
+
+
+def left_out(job: Job) -> list[str]:
+    """Lines for the user: pictures that cannot be decoded, boxes that the transform cut away."""
+    facts, notes = read_provenance(job.folder), []
+    if facts["skipped"]:
+        notes.append(f"left out, because the picture is bad: {len(facts['skipped'])} cases (all in _provenance.json)")
+    if facts["dropped_boxes"]:
+        boxes = sum(row["boxes"] for row in facts["dropped_boxes"])
+        notes.append(
+            f"left out, because under 20 % of them is in the input: {boxes} boxes of {len(facts['dropped_boxes'])} "
+            "cases (all in _provenance.json)"
+        )
+    return notes

@@ -15,7 +15,7 @@ from bench import store
 from bench.capture import capture
 from bench.compute import Setting, compute_chunk
 from bench.layers import resolve_layers
-from bench.loading import samples
+from bench.loading import refuse_many_bad, samples
 from bench.models import Network
 from bench.plan import (
     FUSIONS,
@@ -27,7 +27,7 @@ from bench.plan import (
     write_configs,
 )
 from bench.progress import Progress
-from bench.provenance import finish_provenance, start_provenance
+from bench.provenance import bad_pictures, finish_provenance, left_out, start_provenance
 from bench.speed import Speed, choose_speed, forwards, memory_format, set_precision
 from bench.transforms import GEOMETRIES
 from bench.types import Case, Dataset, Part, UserError
@@ -118,19 +118,25 @@ def run(
     ]
     queue = [case for index, *_ in passes for case in chunks[index]]
     stream = samples(queue, network.spec, geometry, config["loader_workers"], device)
+    pictures = len({case.image_id for case in cases})
+    stream = refuse_many_bad(stream, config["dataset"]["name"], pictures, whole.most_bad, bad_pictures(jobs))
     smaller: dict[Speed, Speed] = {}
-    with Progress(sum(len(chunks[index]) for index, _ in work), quiet=config["quiet"]) as progress:
-        for index, speed, share, pending in passes:
-            network.module.to(memory_format=memory_format(speed.channels_last))
-            advance = progress.share(len(share) / pending)
-            number = len(chunks[index])
-            # What memory did not hold once is not tried again.
-            smaller[speed] = compute_chunk(setting, stream, number, index, share, smaller.get(speed, speed), advance)
-    finish_provenance(jobs, whole.bad_records)
+    try:
+        with Progress(sum(len(chunks[index]) for index, _ in work), quiet=config["quiet"]) as progress:
+            for index, speed, share, pending in passes:
+                network.module.to(memory_format=memory_format(speed.channels_last))
+                advance = progress.share(len(share) / pending)
+                # What memory did not hold once is not tried again.
+                asked = smaller.get(speed, speed)
+                smaller[speed] = compute_chunk(setting, stream, len(chunks[index]), index, share, asked, advance)
+    finally:
+        finish_provenance(jobs, whole.bad_records)
     # Other shards may have finished theirs in the meantime.
     others = [(job, index) for job in jobs for index in range(len(chunks)) if index not in mine]
     complete = all(present(job, index, chunks[index]) for job, index in others)
-    return Outcome([job.folder for job in jobs], complete, sum(len(p) for _, p in work), whole.notes + notes)
+    return Outcome(
+        [job.folder for job in jobs], complete, sum(len(p) for _, p in work), whole.notes + notes + left_out(jobs[0])
+    )
 
 
 def present(job: Job, index: int, cases: Sequence[Case]) -> bool:

@@ -19,7 +19,8 @@ class Case:
     id : str
         Unique within the data set and stable between runs, e.g. ``"000012/cat"``.
     image_id : str
-        Cases with the same image share it; the bootstrap resamples images.
+        Cases with the same image share it; the bootstrap resamples images. Where they follow one another the image
+        is decoded and transformed once.
     class_name : str
         Name of the class asked about, ``""`` where only the prediction is known.
     target : tuple of int
@@ -61,12 +62,15 @@ class Dataset:
         One line each, for the user: what was left out on purpose, and how much.
     outputs : int or None
         Number of outputs of the networks that the cases' targets are meant for; None where not known.
+    most_bad : float
+        Share of the run's pictures that may turn out to be bad before the run stops.
     """
 
     cases: list[Case]
     bad_records: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     outputs: int | None = None
+    most_bad: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
