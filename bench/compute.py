@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torchvision.utils import save_image
 
 from bench import store
 from bench.capture import capture
-from bench.heatmaps import degenerate, fuse, native_map, upsample
+from bench.explain import Explain, Maps
+from bench.heatmaps import degenerate, upsample
 from bench.loading import Bad
 from bench.models import Network
-from bench.passes import offered
 from bench.plan import FUSED, Job
 from bench.rows import case_rows, map_columns, metric_columns, schema_of
 from bench.scorer import Scorer
@@ -109,26 +108,14 @@ def compute_batch(
     about = case_rows(batch, captured.logits)
     save_images(setting, batch)
     size = batch.images.shape[2:]
-    natives: dict[tuple[str, str], Tensor] = {}
-
-    def native(method: Part, name: str) -> Tensor:
-        """Native map, made once where a fused map asks for it again."""
-        if (method.name, name) not in natives:
-            layer = captured.layers.get(name)
-            offer = offered(setting.network.module, name, layer, captured.logits, batch, score)
-            shape = size if layer is None else layer.acts.shape[2:]
-            natives[method.name, name] = native_map(method, offer, (len(batch.ids), *shape))
-        return natives[method.name, name]
-
+    made = Maps(setting.network.module, batch, captured, score)
+    explain = Explain(made, jobs, jobs[0])
     for job in jobs:
         began = time.perf_counter()
-        if job.layer.startswith(FUSED):
-            maps = fuse([upsample(native(job.method, name), size) for name in layers], job.layer.removeprefix(FUSED))
-        else:
-            maps = native(job.method, job.layer)
+        maps = made.of(job)
         mapped = time.perf_counter()
         heatmaps = upsample(maps, size)
-        columns = metric_columns(setting.metrics, heatmaps, batch, score)
+        columns = metric_columns(setting.metrics, heatmaps, batch, score, replace(explain, job=job))
         kept = [setting.save_maps or name in setting.gallery for name in batch.ids]
         for row in zip(about, map_columns(maps, degenerate(maps), kept), columns, strict=True):
             rows[job.folder].append({key: value for part in row for key, value in part.items()})

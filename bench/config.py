@@ -28,7 +28,7 @@ ALLOWED = ("methods.", "metrics.", "bench.")
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
 )  # fmt: skip
-GIVEN_TO_METRIC = ("heatmaps", "batch", "score")
+GIVEN_TO_METRIC = ("heatmaps", "batch", "score", "explain")
 
 
 def options(group: str) -> list[str]:

@@ -67,9 +67,11 @@ def union_share(boxes: Tensor, height: int, width: int) -> float:
 
 
 def metric_columns(
-    metrics: Sequence[Part], heatmaps: Tensor, batch: Batch, score: Any
+    metrics: Sequence[Part], heatmaps: Tensor, batch: Batch, score: Any, explain: Any = None
 ) -> list[dict[str, float | list[float]]]:
     """Every metric's outputs as columns ``<metric>.<output>``, one dict per case.
+
+    A metric that takes ``score`` (see `bench.scorer.Scorer`) or ``explain`` (see `bench.explain.Explain`) is given it.
 
     Raises
     ------
@@ -77,8 +79,9 @@ def metric_columns(
         A metric's output is not one value or curve per case.
     """
     rows: list[dict[str, float | list[float]]] = [{} for _ in batch.ids]
+    offer = {"score": score, "explain": explain}
     for metric in metrics:
-        given = {"score": score} if "score" in metric.wants else {}
+        given = {name: value for name, value in offer.items() if name in metric.wants}
         for name, values in metric.call(heatmaps, batch, **given).items():
             if values.ndim not in (1, 2) or len(values) != len(rows):
                 raise ValueError(f"{metric.name}.{name} has shape {tuple(values.shape)} for {len(rows)} cases")
