@@ -114,7 +114,7 @@ def class_sensitivity(
 def other_classes(
     logits: Tensor, targets: Sequence[tuple[int, ...]], ids: Sequence[str], other: str, seed: int
 ) -> list[int]:
-    """Output index of the other class for every case, never one of the target's; arguments as in `class_sensitivity`."""
+    """Output index of each case's other class, never one of the target's; arguments as in `class_sensitivity`."""
     chosen = []
     for row, target, case in zip(logits.cpu(), targets, ids, strict=True):
         left = [index for index in range(len(row)) if index not in target]
