@@ -60,6 +60,8 @@ def batch() -> Batch:
         sizes=[(64, 96), (64, 96)],
         to_input=[(0.5, 0.5, 0.0, 0.0)] * 2,
         black=torch.tensor([-2.0, -2.0, -1.8]),
+        ignore=[torch.zeros(0, 4), torch.tensor([[0.0, 20, 9, 32]])],
+        distractors=[False, True],
     )
 
 
