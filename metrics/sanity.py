@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zlib
 from collections.abc import Sequence
@@ -121,7 +122,8 @@ def other_classes(
         if not left:
             raise ValueError("class_sensitivity needs a network with a class beside the target's")
         if other == "random":
-            chosen.append(left[zlib.crc32(f"{seed}:{case}".encode()) * len(left) >> 32])
+            digest = hashlib.sha256(f"{seed}:{case}".encode()).digest()  # a checksum would not be even
+            chosen.append(left[int.from_bytes(digest[:8], "big") % len(left)])
         else:
             values = row[left]
             chosen.append(left[int(values.argmax() if other == "second" else values.argmin())])
