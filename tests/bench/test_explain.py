@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from bench.capture import capture
 from bench.compute import channels_last
-from bench.config import CONF, GIVEN_TO_METHOD, bind
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.explain import Explain, Maps
 from bench.heatmaps import upsample
 from bench.plan import Job, looks_at_layer
+from bench.rows import metric_columns
 from bench.scorer import Scorer
 from bench.types import Batch
 
@@ -130,3 +131,33 @@ def test_nothing_is_left_behind_by_a_failure() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert not any(part._forward_hooks for part in module.modules())
     assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_class_sensitivity_of_methods_that_ignore_the_class() -> None:
+    """The class similarity of a method that is not told the class is exactly 1, of Grad-CAM it is not."""
+    module, jobs = network(), jobs_of("feature_entropy", "activation_sum", "eigen_cam", "random", "grad_cam")
+    maps = maps_of(module, batch_of(images_of(1), TARGETS))
+    for name in ("class_sensitivity", "random_logit"):
+        node = yaml.safe_load((CONF / "metric" / f"{name}.yaml").read_text())[name]
+        metric = bind(name, node, GIVEN_TO_METRIC)
+        for job in jobs:
+            heatmaps = upsample(maps.of(job), (32, 48))
+            rows = metric_columns([metric], heatmaps, maps.batch, maps.score, Explain(maps, jobs, job))
+            values = [row[f"{name}.{output}"] for row in rows for output in ("spearman", "ssim", "hog")]
+            assert (values == [1.0] * 6) == (job.method.name != "grad_cam"), job.key
+
+
+def test_randomization_leaves_maps_that_do_not_look_at_the_network() -> None:
+    module, jobs = network(), jobs_of("center", "edges", "grad_cam")
+    maps = maps_of(module, batch_of(images_of(1), TARGETS))
+    before = copy.deepcopy(module.state_dict())
+    for name in ("cascading_randomization", "independent_randomization"):
+        node = yaml.safe_load((CONF / "metric" / f"{name}.yaml").read_text())[name]
+        metric, explain = bind(name, node | {"stages": 3}, GIVEN_TO_METRIC), Explain(maps, jobs, jobs[0])
+        for job in jobs:
+            heatmaps = upsample(maps.of(job), (32, 48))
+            rows = metric_columns([metric], heatmaps, maps.batch, maps.score, replace(explain, job=job))
+            same = [row[f"{name}.{output}"] == 1 for row in rows for output in ("spearman", "ssim", "hog")]
+            assert all(same) if job.layer == "-" else not any(same), job.key
+            assert len(rows[0][f"{name}.spearman_curve"]) == 3
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
