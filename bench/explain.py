@@ -15,6 +15,9 @@ from bench.plan import FUSED, NO_LAYER, Job
 from bench.scorer import Scorer
 from bench.types import Batch, Part
 
+# What a method may take without being told which class is asked about.
+CLASS_BLIND = {"acts", "images", "ids"}
+
 
 @dataclass(frozen=True, eq=False)
 class Maps:
@@ -88,7 +91,8 @@ class Explain:
             Classes asked about instead of the batch's.
         change : callable, optional
             ``change(module) -> module``, hashable and the same for the same change: a changed COPY of the network.
-            Without `images` all jobs of the batch share one pass for the same `targets` and `change`.
+            Without `images` all jobs of the batch share one pass for the same `targets` and `change`; a method that
+            is told nothing of the class gives the maps that it gave.
 
         Returns
         -------
@@ -96,6 +100,8 @@ class Explain:
             Non-finite maps are zero, as for every metric.
         """
         size = self.maps.batch.images.shape[2:]
+        if images is None and change is None and set(self.job.method.wants) <= CLASS_BLIND:
+            return upsample(self.maps.of(self.job), size)
         if images is not None:
             layers = list(self.maps.captured.layers) if self.job.layer.startswith(FUSED) else [self.job.layer]
             asked = self._ask(images, targets, change, [name for name in layers if name != NO_LAYER], [self.job])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from bench.models import Network
 from bench.store import CONFIG, hash_key, safe_name, write_text
@@ -113,7 +116,10 @@ def plan_jobs(
     if dataset.get("root"):
         dataset["root"] = str(Path(dataset["root"]).expanduser().resolve())
     dataset.pop("allow_bad_records", None)  # which cases there are says `cases`
-    measured = {part.name: {**part.parameters, "about": part.about} for part in metrics}
+    measured = {
+        part.name: {**part.parameters, "about": {**part.about, **curve_points(part, network.module)}}
+        for part in metrics
+    }
     protocol = {
         "format": 1,
         "dataset": dataset,
@@ -162,6 +168,25 @@ def plan_jobs(
             }
             jobs.append(Job(method, layer, folder, key, description))
     return jobs, protocol_key
+
+
+def curve_points(metric: Part, module: nn.Module) -> dict[str, list[str]]:
+    """Names of the points of a metric's curves where they depend on the network: what the function in its about says.
+
+    Raises
+    ------
+    UserError
+        ``about.curve_points`` names something outside ``metrics``.
+    """
+    target = str(metric.about.get("curve_points") or "")
+    if not target:
+        return {}
+    if not target.startswith("metrics."):
+        raise UserError(f"{metric.name}: curve_points={target} is refused: it may only name a function in metrics.")
+    home, _, name = target.rpartition(".")
+    function = getattr(import_module(home), name)
+    taken = inspect.signature(function).parameters
+    return {"curve_points": function(module, **{k: v for k, v in metric.parameters.items() if k in taken})}
 
 
 def looks_at_layer(method: Part) -> bool:

@@ -145,4 +145,5 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
         to_input=[sample.to_input for sample in samples],
         black=(-mean / std).to(device),
         ignore=[sample.ignore.to(device) for sample in samples],
+        distractors=[len(case.other_boxes) > int(case.other_difficult.sum()) for case in cases],
     )

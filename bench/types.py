@@ -36,6 +36,8 @@ class Case:
         VOC's flag per box.
     ignore : Tensor, shape (R, 4)
         Regions where the class may or may not be (COCO's crowds), same coordinates.
+    other_difficult : Tensor, shape (L,), bool
+        VOC's flag per box of `other_boxes`; empty where the data set has none.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Case:
     other_boxes: Tensor
     difficult: Tensor
     ignore: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
+    other_difficult: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,8 @@ class Batch:
     to_input : list of (float, float, float, float)
         (sx, sy, tx, ty): x_input = sx * x_original + tx and y likewise, on continuous
         coordinates where pixel i covers [i, i + 1).
+    distractors : list of bool
+        Whether the original image shows an object of another class that is not ``difficult``.
     """
 
     images: Tensor
@@ -119,6 +124,7 @@ class Batch:
     to_input: list[tuple[float, float, float, float]]
     black: Tensor
     ignore: list[Tensor] = field(default_factory=list)
+    distractors: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)

@@ -198,6 +198,7 @@ def _case(
         boxes=boxes,
         other_boxes=box_tensor(one.box for one in objects if one.category != category),
         difficult=torch.tensor([one.difficult for one in mine], dtype=torch.bool),
+        other_difficult=torch.tensor([o.difficult for o in objects if o.category != category], dtype=torch.bool),
     )
 
 
