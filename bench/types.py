@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and a mistyped name or --help needs none of it
+    from torch import Tensor
+
+
+def _no_boxes() -> Tensor:
+    import torch
+
+    return torch.zeros(0, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +51,7 @@ class Case:
     boxes: Tensor
     other_boxes: Tensor
     difficult: Tensor
-    ignore: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
+    ignore: Tensor = field(default_factory=_no_boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +174,14 @@ def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
     -------
     Tensor, shape (N,)
     """
+    import torch
+
     return torch.stack([logits[i, list(group)].logsumexp(0) for i, group in enumerate(targets)])
 
 
 def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
     """Softmax probability of each target, summed over its group; shape (N,), range 0 to 1."""
+    import torch
+
     probability = logits.float().softmax(1)
     return torch.stack([probability[i, list(group)].sum() for i, group in enumerate(targets)])
