@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from bench.capture import capture, hooked
+from bench.cost import evaluate
 from bench.scorer import Scorer
 from bench.types import Batch, Layer, Part
 
@@ -108,8 +108,8 @@ def own_passes(method: Part, channels: int) -> tuple[int, int]:
     """Forward and backward passes an image that a method needs beside the shared ones, from its yaml's ``about``.
 
     `passes` there is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network),
-    or ``{forward: E, backward: E}``. E is a sum of products of numbers, the method's own parameters and
-    ``channels``; channels that are constant, which some methods skip, count, so it is what can be needed at most.
+    or ``{forward: E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels``;
+    channels that are constant, which some methods skip, count, so it is what can be needed at most.
 
     Parameters
     ----------
@@ -121,9 +121,4 @@ def own_passes(method: Part, channels: int) -> tuple[int, int]:
     if passes in ("shared", "none"):
         return 0, 0
     names = {**method.parameters, "channels": channels}
-
-    def value(expression: Any) -> int:
-        terms = str(expression).split("+")
-        return sum(math.prod(int(names.get(f.strip(), f)) for f in term.split("*")) for term in terms)
-
-    return value(passes["forward"]), value(passes["backward"])
+    return evaluate(str(passes["forward"]), names), evaluate(str(passes["backward"]), names)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and a mistyped name or --help needs none of it
+    from torch import Tensor
+
+
+def _no_boxes() -> Tensor:
+    import torch
+
+    return torch.zeros(0, 4)
+
+
+def _no_flags() -> Tensor:
+    import torch
+
+    return torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +61,8 @@ class Case:
     boxes: Tensor
     other_boxes: Tensor
     difficult: Tensor
-    ignore: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
-    other_difficult: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    ignore: Tensor = field(default_factory=_no_boxes)
+    other_difficult: Tensor = field(default_factory=_no_flags)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,14 +183,14 @@ def membership(targets: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:
     """Which outputs belong to each target's group: bool (len(targets), C), on the device of the logits (n, C)."""
     rows = [i for i, group in enumerate(targets) for _ in group]
     columns = [index for group in targets for index in group]
-    members = torch.zeros(len(targets), logits.shape[1], dtype=torch.bool)
-    members[rows, columns] = True
-    return members.to(logits.device)
+    members = logits.new_zeros(len(targets), logits.shape[1])
+    members[rows, columns] = 1
+    return members > 0
 
 
 def member_logit(logits: Tensor, members: Tensor) -> Tensor:
     """Logsumexp over the outputs that `members`, bool (N, C), names in each row of the logits (N, C); shape (N,)."""
-    return logits.masked_fill(~members, -torch.inf).logsumexp(1)
+    return logits.masked_fill(~members, -math.inf).logsumexp(1)
 
 
 def member_probability(logits: Tensor, members: Tensor) -> Tensor:
