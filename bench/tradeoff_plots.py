@@ -144,7 +144,7 @@ def runtime_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
 
 
 def draw_front(ax: Axes, points: list[tuple[float, float]], higher: bool) -> None:
-    """Stepped line through the points for which nothing quicker is as good."""
+    """Draw a stepped line through the points for which nothing quicker is as good."""
     front: list[tuple[float, float]] = []
     for seconds, value in sorted(points, key=lambda point: (point[0], -point[1] if higher else point[1])):
         if not front or (value > front[-1][1] if higher else value < front[-1][1]):
