@@ -23,7 +23,7 @@ from bench.models import Network
 from bench.plan import FUSED, Job
 from bench.rows import case_rows, map_columns, metric_columns, schema_of
 from bench.scorer import Scorer
-from bench.speed import Speed, memory_format
+from bench.speed import Forward, Speed, memory_format
 from bench.transforms import Sample, collate
 from bench.types import Batch, Part
 
@@ -40,7 +40,7 @@ class Setting:
     geometry: str
     device: torch.device
     precision: str
-    forward: Callable[[Speed], Callable[[Tensor], Tensor]]
+    forward: Callable[[Speed], Forward]
     gallery: set[str]
     images: Path
     save_maps: bool

@@ -83,7 +83,13 @@ def run(
 
     jobs, protocol = plan_jobs(config, network, cases, methods, metrics, layers, geometry)
     chunks = [cases[start : start + config["chunk"]] for start in range(0, len(cases), config["chunk"])]
-    todo = {(job.folder, index) for job in jobs for index, chunk in enumerate(chunks) if not present(job, index, chunk)}
+    named = [str(name) for name in config["gallery"]["images"]]
+    todo = {
+        (job.folder, index)
+        for job in jobs
+        for index, chunk in enumerate(chunks)
+        if not (present(job, index, chunk) and shows(job, protocol, index, chunk, named))
+    }
     mine = [index for index in range(len(chunks)) if index % config["shards"] == config["shard"]]
     work = [(index, [job for job in jobs if (job.folder, index) in todo]) for index in mine]
     work = [(index, pending) for index, pending in work if pending]
@@ -102,7 +108,7 @@ def run(
     speeds = start_provenance(pending_jobs, config, device, choose)
     setting = Setting(
         network, layers, metrics, geometry, device, config["precision"], forward,
-        gallery_cases(cases, config["gallery"], config["seed"]),
+        gallery_cases(cases, config["gallery"]["cases"], config["seed"], named),
         jobs[0].folder.parent / f"_images-{protocol}",
         config["save_maps"],
     )  # fmt: skip
@@ -144,16 +150,32 @@ def present(job: Job, index: int, cases: Sequence[Case]) -> bool:
     return store.valid_chunk(store.chunk_path(job.folder, index), job.key, [case.id for case in cases])
 
 
+def shows(job: Job, protocol: str, index: int, cases: Sequence[Case], named: Sequence[str]) -> bool:
+    """Whether pictures and maps of the named cases were kept; else the chunk is computed again to keep them."""
+    mine = [case.id for case in cases if case.id in named or case.image_id in named]
+    if not mine:
+        return True
+    table, note = store.read_chunk(store.chunk_path(job.folder, index), ["case_id", "map", "degenerate"])
+    undecoded = {skipped["case_id"] for skipped in note["skipped"]}
+    mapped = {row["case_id"] for row in table.to_pylist() if row["map"] is not None or row["degenerate"] == "nonfinite"}
+    folder = job.folder.parent / f"_images-{protocol}"
+    pictures = {name for name in mine if (folder / f"{store.image_name(name)}.png").is_file()}
+    return set(mine) <= undecoded | (mapped & pictures)
+
+
 def check(config: dict[str, Any], methods: Sequence[Part]) -> None:
     """Raise UserError for settings that make no sense."""
     if not methods:
         raise UserError("no method to run; name one or several with method=")
+    gallery = config["gallery"]
+    if not isinstance(gallery, dict) or not isinstance(gallery.get("images"), list):
+        raise UserError("gallery has two settings: gallery.cases=NUMBER and 'gallery.images=[ID, …]'")
     least = {
         "chunk": 1, "batch": 1, "score_batch": 1, "shards": 1, "workers": 1,
-        "gallery": 0, "seed": 0, "loader_workers": 0, "threads": 1,
+        "gallery.cases": 0, "seed": 0, "loader_workers": 0, "threads": 1,
     }  # fmt: skip
     for key, lowest in least.items():
-        value = config[key]
+        value = gallery["cases"] if key == "gallery.cases" else config[key]
         if (key, value) in (("batch", "auto"), ("score_batch", "auto"), ("loader_workers", None), ("threads", None)):
             continue
         if type(value) is not int or value < lowest:

@@ -82,6 +82,8 @@ def share_work(overrides: Sequence[str], workers: int, shards: int, shard: int) 
             reader.join()
     if mistakes:
         raise UserError(mistakes[0])
-    dead = [f"worker {i + 1} (status {process.returncode})" for i, process in enumerate(processes) if process.returncode]
+    dead = [
+        f"worker {i + 1} (status {process.returncode})" for i, process in enumerate(processes) if process.returncode
+    ]
     if dead:
         raise WorkerDied(f"{', '.join(dead)} ended early; finished chunks are kept, and the same command goes on")
