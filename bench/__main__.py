@@ -93,6 +93,8 @@ def main() -> None:
     try:
         if answer(sys.argv[1:]):
             return
+        # Hydra's parser knows -m only before the settings.
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
         check_overrides(sys.argv[1:])
         check_launcher(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
