@@ -21,7 +21,7 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/mypy
 
 benchmark: $(VENV)/.installed-test  ## measure the shared pass and the scorer, write benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 clean:  ## remove the virtual environment, caches and build output; results/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,7 +26,11 @@ from bench.config import (
     plain,
 )
 from bench.memory import keep_freed_memory
+from bench.terminal import answer, be_verbose
 from bench.types import UserError
+
+if TYPE_CHECKING:
+    from bench.runner import Outcome
 
 
 def task(node: DictConfig) -> None:
@@ -40,12 +45,14 @@ def task(node: DictConfig) -> None:
         fail(str(error))
 
 
-def benchmark(node: DictConfig) -> None:
+def benchmark(node: DictConfig) -> Outcome:
     """Bind what the config names, run it, and report on it once all its chunks are there."""
-    from bench.report import report
+    from bench.report import default_console, report
     from bench.runner import check, run
 
     settings = plain(node)
+    if settings["verbose"]:
+        be_verbose()
     methods = bind_all(node.method, GIVEN_TO_METHOD)
     check(settings, methods)
     check_name("method", settings["reference"])
@@ -58,9 +65,13 @@ def benchmark(node: DictConfig) -> None:
     if not outcome.computed and not settings["quiet"]:
         print("everything asked for was there already; nothing was computed", file=sys.stderr)
     if outcome.complete:
-        report(Path(settings["out"]), only=set(outcome.folders), reference=settings["reference"], redraw=False)
-    else:
+        console = default_console()
+        console.quiet = settings["quiet"]
+        only = set(outcome.folders)
+        report(Path(settings["out"]), only=only, reference=settings["reference"], console=console, redraw=False)
+    elif not settings["quiet"]:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
+    return outcome
 
 
 def main() -> None:
@@ -68,6 +79,8 @@ def main() -> None:
     # Hydra then lets exceptions through to here instead of printing them in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        if answer(sys.argv[1:]):
+            return
         check_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except UserError as error:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bench.types import Part, UserError
 
@@ -91,6 +94,47 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = None) -> DictConfig:
+    """Compose the config of a run outside the command line.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Overrides as on the command line.
+    settings : mapping, optional
+        More of them, as Python values.
+
+    Raises
+    ------
+    UserError
+        As on the command line.
+    """
+    asked = [*words, *(f"{name}={written(value)}" for name, value in (settings or {}).items())]
+    check_overrides(asked)
+    # Hydra keeps one composer for the whole process: the caller may be a Hydra program itself.
+    mine, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=asked)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = mine
+
+
+def written(value: Any) -> str:
+    """Python value as the right side of an override."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{written(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    quoted = text.replace("\\'", "\\\\'").replace("'", "\\'")
+    return text if re.fullmatch(r"[\w.+-]+", text) else f"'{quoted}'"
+
+
 def plain(node: Any) -> Any:
     """Turn a config node into plain dicts and lists, interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
@@ -136,6 +180,12 @@ def bind(name: str, node: Any, given: Sequence[str] = ()) -> Part:
         if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:
             raise UserError(f"{name} needs {key}=")
     return Part(name, partial(named_errors, name, function, **arguments), wants, dict(about), parameters, bool(relu))
+
+
+def bind_function(function: Callable[..., Any], given: Sequence[str]) -> Part:
+    """Bind a function that has no config node: with its own defaults, under its own name."""
+    wants = tuple(key for key in given if key in inspect.signature(function).parameters)
+    return Part(getattr(function, "__name__", "function"), function, wants, {}, {}, True)
 
 
 def named_errors(name: str, function: Callable[..., Any], /, *values: Any, **arguments: Any) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,27 @@ def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None)
             )
 
 
-def gallery_cases(cases: Sequence[Case], number: int, seed: int) -> set[str]:
-    """Ids of the cases to show: in seeded order, the classes in turn."""
+def gallery_cases(cases: Sequence[Case], number: int, seed: int, named: Sequence[str] = ()) -> set[str]:
+    """Ids of the cases to show: those named by case or image id, then in seeded order, the classes in turn.
+
+    Raises
+    ------
+    UserError
+        A name that no case has.
+    """
+    known = {name for case in cases for name in (case.id, case.image_id)}
+    for name in named:
+        if name not in known:
+            near = get_close_matches(name, sorted(known), 3, 0.5) or sorted(known)[:3]
+            raise UserError(f"gallery.images: no case or image is called {name!r}; there are {', '.join(near)}, …")
+    chosen = {case.id for case in cases if case.id in named or case.image_id in named}
     seen: dict[str, int] = {}
     turns = []
     for i in seeded_order([case.id for case in cases], seed):
         name = cases[i].class_name
         seen[name] = seen.get(name, 0) + 1
         turns.append((seen[name], i))
-    return {cases[i].id for _, i in sorted(turns)[:number]}
+    return chosen | {cases[i].id for _, i in sorted(turns)[:number]}
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
@@ -115,6 +128,7 @@ def plan_jobs(
     dataset = {**config["dataset"]}
     if dataset.get("root"):
         dataset["root"] = str(Path(dataset["root"]).expanduser().resolve())
+    dataset.pop("allow_bad_records", None)  # which cases there are says `cases`
     measured = {
         part.name: {**part.parameters, "about": {**part.about, **curve_points(part, network.module)}}
         for part in metrics
@@ -131,7 +145,7 @@ def plan_jobs(
         "input": vars(network.spec),
         "model": network.name,
         "weights": network.weights_hash,
-        "precision": "float32",
+        "precision": config["precision"],
         "metrics": {name: {k: v for k, v in m.items() if k != "about"} for name, m in measured.items()},
         "versions": {part.name: part.about.get("version", 0) for part in metrics},
     }

@@ -25,6 +25,7 @@ META = pa.schema(
         ("other_boxes", pa.list_(pa.float32())),
         ("height", pa.int64()),
         ("width", pa.int64()),
+        ("precision", pa.string()),
         ("degenerate", pa.string()),
         ("map", pa.list_(pa.float16())),
         ("map_shape", pa.list_(pa.int64())),
@@ -33,7 +34,7 @@ META = pa.schema(
 )
 
 
-def case_rows(batch: Batch, logits: Tensor) -> list[dict[str, Any]]:
+def case_rows(batch: Batch, logits: Tensor, precision: str) -> list[dict[str, Any]]:
     """Columns that describe the case and what the network says of it, one dict per case."""
     probability = group_probability(logits, batch.targets).tolist()
     best_probability, best = logits.float().softmax(1).max(1)
@@ -53,6 +54,7 @@ def case_rows(batch: Batch, logits: Tensor) -> list[dict[str, Any]]:
             "other_boxes": batch.other_boxes[i].flatten().tolist(),
             "height": height,
             "width": width,
+            "precision": precision,
         }
         for i in range(len(batch.ids))
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bench import store
 from bench.capture import capture
 from bench.compute import Setting, compute_chunk
 from bench.layers import resolve_layers
-from bench.loading import samples
+from bench.loading import refuse_many_bad, samples
 from bench.models import Network
 from bench.plan import (
     FUSIONS,
@@ -26,7 +27,8 @@ from bench.plan import (
     write_configs,
 )
 from bench.progress import Progress
-from bench.provenance import finish_provenance, start_provenance
+from bench.provenance import bad_pictures, finish_provenance, left_out, start_provenance
+from bench.speed import Speed, choose_speed, forwards, memory_format, set_precision
 from bench.transforms import GEOMETRIES
 from bench.types import Case, Dataset, Part, UserError
 
@@ -69,8 +71,11 @@ def run(
     has_boxes = any(len(case.boxes) for case in cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
     metrics, notes = usable(metrics, has_boxes)
-    device = find_device(config["device"])
-    network = replace(network, module=network.module.to(device).to(memory_format=torch.channels_last))
+    device = find_device(config["device"], config["shard"])
+    set_precision(config["precision"], device)
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    network = replace(network, module=network.module.to(device))
     layers = resolve_layers(network, config["layer"])
     probe = torch.zeros(1, 3, network.spec.size, network.spec.size, device=device)
     outputs = capture(network.module, probe, None, layers, gradients=False).logits.shape[1]
@@ -78,41 +83,66 @@ def run(
 
     jobs, protocol = plan_jobs(config, network, cases, methods, metrics, layers, geometry)
     chunks = [cases[start : start + config["chunk"]] for start in range(0, len(cases), config["chunk"])]
-    todo = {(job.folder, index) for job in jobs for index, chunk in enumerate(chunks) if not present(job, index, chunk)}
+    named = [str(name) for name in config["gallery"]["images"]]
+    todo = {
+        (job.folder, index)
+        for job in jobs
+        for index, chunk in enumerate(chunks)
+        if not (present(job, index, chunk) and shows(job, protocol, index, chunk, named))
+    }
     mine = [index for index in range(len(chunks)) if index % config["shards"] == config["shard"]]
     work = [(index, [job for job in jobs if (job.folder, index) in todo]) for index in mine]
     work = [(index, pending) for index, pending in work if pending]
 
+    pending_jobs = [job for job in jobs if any(job in pending for _, pending in work)]
+    forward = forwards(network.module, network.spec.size, device, config["precision"])
+
+    @cache
+    def choose() -> Speed:
+        """Speed of everything new in this run, found at the first need."""
+        speed = choose_speed(config, network, device, 0.0)
+        works = not speed.compiled or forward(speed) is not network.module
+        return replace(speed, compiled=speed.compiled and works)
+
+    write_configs(jobs)
+    speeds = start_provenance(pending_jobs, config, device, choose)
     setting = Setting(
-        network, layers, metrics, geometry, device,
-        gallery_cases(cases, config["gallery"], config["seed"]),
+        network, layers, metrics, geometry, device, config["precision"], forward,
+        gallery_cases(cases, config["gallery"]["cases"], config["seed"], named),
         jobs[0].folder.parent / f"_images-{protocol}",
         config["save_maps"],
     )  # fmt: skip
-    write_configs(jobs)
-    sizes = start_provenance(jobs, config, device)
-    total = sum(len(chunks[index]) for index, _ in work)
 
-    def batch_of(job: Job) -> tuple[int, int]:
-        return sizes[job.folder]
+    def speed_of(job: Job) -> Speed:
+        return speeds[job.folder]
 
-    # Jobs that were begun with other batch sizes keep them and so need a pass of their own.
+    # Jobs that were begun at another speed keep it and so need a pass of their own.
     passes = [
-        (index, sizes_of, list(group), len(pending))
+        (index, speed, list(group), len(pending))
         for index, pending in work
-        for sizes_of, group in groupby(sorted(pending, key=batch_of), batch_of)
+        for speed, group in groupby(sorted(pending, key=speed_of), speed_of)
     ]
     queue = [case for index, *_ in passes for case in chunks[index]]
     stream = samples(queue, network.spec, geometry, config["loader_workers"], device)
-    with Progress(total, quiet=config["quiet"]) as progress:
-        for index, batch_sizes, share, pending in passes:
-            advance = progress.share(len(share) / pending)
-            compute_chunk(setting, stream, len(chunks[index]), index, share, batch_sizes, advance)
-    finish_provenance(jobs, whole.bad_records)
+    pictures = len({case.image_id for case in cases})
+    stream = refuse_many_bad(stream, config["dataset"]["name"], pictures, whole.most_bad, bad_pictures(jobs))
+    smaller: dict[Speed, Speed] = {}
+    try:
+        with Progress(sum(len(chunks[index]) for index, _ in work), quiet=config["quiet"]) as progress:
+            for index, speed, share, pending in passes:
+                network.module.to(memory_format=memory_format(speed.channels_last))
+                advance = progress.share(len(share) / pending)
+                # What memory did not hold once is not tried again.
+                asked = smaller.get(speed, speed)
+                smaller[speed] = compute_chunk(setting, stream, len(chunks[index]), index, share, asked, advance)
+    finally:
+        finish_provenance(jobs, whole.bad_records)
     # Other shards may have finished theirs in the meantime.
     others = [(job, index) for job in jobs for index in range(len(chunks)) if index not in mine]
     complete = all(present(job, index, chunks[index]) for job, index in others)
-    return Outcome([job.folder for job in jobs], complete, sum(len(p) for _, p in work), whole.notes + notes)
+    return Outcome(
+        [job.folder for job in jobs], complete, sum(len(p) for _, p in work), whole.notes + notes + left_out(jobs[0])
+    )
 
 
 def present(job: Job, index: int, cases: Sequence[Case]) -> bool:
@@ -120,23 +150,49 @@ def present(job: Job, index: int, cases: Sequence[Case]) -> bool:
     return store.valid_chunk(store.chunk_path(job.folder, index), job.key, [case.id for case in cases])
 
 
+def shows(job: Job, protocol: str, index: int, cases: Sequence[Case], named: Sequence[str]) -> bool:
+    """Whether pictures and maps of the named cases were kept; else the chunk is computed again to keep them."""
+    mine = [case.id for case in cases if case.id in named or case.image_id in named]
+    if not mine:
+        return True
+    table, note = store.read_chunk(store.chunk_path(job.folder, index), ["case_id", "map", "degenerate"])
+    undecoded = {skipped["case_id"] for skipped in note["skipped"]}
+    mapped = {row["case_id"] for row in table.to_pylist() if row["map"] is not None or row["degenerate"] == "nonfinite"}
+    folder = job.folder.parent / f"_images-{protocol}"
+    pictures = {name for name in mine if (folder / f"{store.image_name(name)}.png").is_file()}
+    return set(mine) <= undecoded | (mapped & pictures)
+
+
 def check(config: dict[str, Any], methods: Sequence[Part]) -> None:
     """Raise UserError for settings that make no sense."""
     if not methods:
         raise UserError("no method to run; name one or several with method=")
-    least = {"chunk": 1, "batch": 1, "shards": 1, "gallery": 0, "seed": 0, "score_batch": 1, "loader_workers": 0}
+    gallery = config["gallery"]
+    if not isinstance(gallery, dict) or not isinstance(gallery.get("images"), list):
+        raise UserError("gallery has two settings: gallery.cases=NUMBER and 'gallery.images=[ID, …]'")
+    least = {
+        "chunk": 1, "batch": 1, "score_batch": 1, "shards": 1, "workers": 1,
+        "gallery.cases": 0, "seed": 0, "loader_workers": 0, "threads": 1,
+    }  # fmt: skip
     for key, lowest in least.items():
-        value = config[key]
-        if value is None and key in ("score_batch", "loader_workers"):
+        value = gallery["cases"] if key == "gallery.cases" else config[key]
+        if (key, value) in (("batch", "auto"), ("score_batch", "auto"), ("loader_workers", None), ("threads", None)):
             continue
         if type(value) is not int or value < lowest:
             raise UserError(f"{key}={value} must be a whole number from {lowest}")
     if config["shard"] not in range(config["shards"]):
         raise UserError(f"shard={config['shard']} must be from 0 to shards - 1 = {config['shards'] - 1}")
-    if config["fuse"] not in (None, *FUSIONS):
-        raise UserError(f"fuse={config['fuse']} is unknown; it takes {', '.join(FUSIONS)}")
-    if config["transform"] not in (None, *GEOMETRIES):
-        raise UserError(f"transform={config['transform']} is unknown; it takes {', '.join(GEOMETRIES)}")
+    choices = {
+        "fuse": (None, *FUSIONS),
+        "transform": (None, *GEOMETRIES),
+        "compile": ("auto", True, False),
+        "precision": ("float32", "tf32", "bfloat16"),
+        "estimate": (True, False),
+    }
+    for key, known in choices.items():
+        if config[key] not in known:
+            words = ", ".join(str(value).lower() for value in known if value is not None)
+            raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
 def usable(metrics: Sequence[Part], has_boxes: bool) -> tuple[list[Part], list[str]]:
@@ -146,10 +202,12 @@ def usable(metrics: Sequence[Part], has_boxes: bool) -> tuple[list[Part], list[s
     return [part for part in metrics if part.name not in skipped], notes
 
 
-def find_device(name: str) -> torch.device:
-    """Device by its name; ``auto`` takes the first GPU where there is one."""
+def find_device(name: str, shard: int = 0) -> torch.device:
+    """Device by its name; ``auto`` takes a GPU where there is one, where there are several each shard its own."""
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", shard % torch.cuda.device_count())
     try:
         return torch.zeros(1, device=torch.device(name)).device
     except (RuntimeError, AssertionError) as error:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and a mistyped name or --help needs none of it
+    from torch import Tensor
+
+
+def _no_boxes() -> Tensor:
+    import torch
+
+    return torch.zeros(0, 4)
+
+
+def _no_flags() -> Tensor:
+    import torch
+
+    return torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +32,8 @@ class Case:
     id : str
         Unique within the data set and stable between runs, e.g. ``"000012/cat"``.
     image_id : str
-        Cases with the same image share it; the bootstrap resamples images.
+        Cases with the same image share it; the bootstrap resamples images. Where they follow one another the image
+        is decoded and transformed once.
     class_name : str
         Name of the class asked about, ``""`` where only the prediction is known.
     target : tuple of int
@@ -47,8 +61,8 @@ class Case:
     boxes: Tensor
     other_boxes: Tensor
     difficult: Tensor
-    ignore: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
-    other_difficult: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    ignore: Tensor = field(default_factory=_no_boxes)
+    other_difficult: Tensor = field(default_factory=_no_flags)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +78,15 @@ class Dataset:
         One line each, for the user: what was left out on purpose, and how much.
     outputs : int or None
         Number of outputs of the networks that the cases' targets are meant for; None where not known.
+    most_bad : float
+        Share of the run's pictures that may turn out to be bad before the run stops.
     """
 
     cases: list[Case]
     bad_records: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     outputs: int | None = None
+    most_bad: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,22 +179,30 @@ class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit status 2, no traceback."""
 
 
+def membership(targets: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:
+    """Which outputs belong to each target's group: bool (len(targets), C), on the device of the logits (n, C)."""
+    rows = [i for i, group in enumerate(targets) for _ in group]
+    columns = [index for group in targets for index in group]
+    members = logits.new_zeros(len(targets), logits.shape[1])
+    members[rows, columns] = 1
+    return members > 0
+
+
+def member_logit(logits: Tensor, members: Tensor) -> Tensor:
+    """Logsumexp over the outputs that `members`, bool (N, C), names in each row of the logits (N, C); shape (N,)."""
+    return logits.masked_fill(~members, -math.inf).logsumexp(1)
+
+
+def member_probability(logits: Tensor, members: Tensor) -> Tensor:
+    """Sum of the softmax over the outputs that `members`, bool (N, C), names in each row; shape (N,), 0 to 1."""
+    return (logits.float().softmax(1) * members).sum(1)
+
+
 def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Explained score: the target's logit, logsumexp over a group's logits.
-
-    Parameters
-    ----------
-    logits : Tensor, shape (N, C)
-    targets : sequence of N tuples of int
-
-    Returns
-    -------
-    Tensor, shape (N,)
-    """
-    return torch.stack([logits[i, list(group)].logsumexp(0) for i, group in enumerate(targets)])
+    """Explained score (N,) of logits (N, C): the target's logit, logsumexp over a group's; one group per row."""
+    return member_logit(logits, membership(targets, logits))
 
 
 def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Softmax probability of each target, summed over its group; shape (N,), range 0 to 1."""
-    probability = logits.float().softmax(1)
-    return torch.stack([probability[i, list(group)].sum() for i, group in enumerate(targets)])
+    """Softmax probability of each row's target, summed over its group; shape (N,), range 0 to 1."""
+    return member_probability(logits, membership(targets, logits))

@@ -16,7 +16,7 @@ from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options, 
 from bench.cost import Cost, evaluate, metric_cost
 from bench.explain import Explain, Maps
 from bench.heatmaps import degenerate, native_map, upsample
-from bench.passes import offered
+from bench.passes import offered, own_passes
 from bench.plan import Job, looks_at_layer
 from bench.rows import metric_columns
 from bench.scorer import Scorer
@@ -151,9 +151,39 @@ def test_documented_class_and_gradients(name: str, network: nn.Module, batch: Ba
     depends = name == "grad_entropy_value" or not torch.equal(first, second)
     assert row[4] == ("yes" if depends else "no")
     assert row[4] == ("yes" if method.about.get("class_discriminative", depends) else "no")
-    assert (row[3] == "shared") == (
-        looks_at_layer(method) and set(method.wants) <= {"acts", "grads", "targets", "head"}
-    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_documented_passes_are_those_it_takes(name: str, network: nn.Module, batch: Batch) -> None:
+    """docs/methods.md and `about.passes` say the same, and a count of the network's runs agrees."""
+    method, layer = part("method", name), "3"
+    captured = capture(network, batch.images, batch.targets, [layer])
+    acts = captured.layers[layer].acts
+    assert (acts.flatten(2).amax(2) > acts.flatten(2).amin(2)).all()  # a constant channel would be skipped
+    count = {"forward": 0, "backward": 0}
+
+    def forward(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        count["forward"] += len(given[0])
+
+    def backward(_module: nn.Module, _gradients: object, given: tuple[Tensor, ...]) -> None:
+        count["backward"] += len(given[0])
+
+    handles = [network.register_forward_pre_hook(forward), network[-1].register_full_backward_hook(backward)]
+    run(method, captured.layers[layer], captured.logits, network, batch)
+    for handle in handles:
+        handle.remove()
+    said = method.about["passes"]
+    found = dict(zip(count, own_passes(method, acts.shape[1]), strict=True))
+    assert count == {kind: number * len(batch.ids) for kind, number in found.items()}
+    if isinstance(said, dict):
+        text = ", ".join(f"{said[kind]} {kind}" for kind in count if said[kind] != 0)
+        assert documented()[name][3] == text
+        assert any(found.values())
+        return
+    assert documented()[name][3] == said
+    asks = set(method.wants) - {"targets"}
+    assert said == ("shared" if looks_at_layer(method) else "none")
+    assert asks <= ({"acts", "grads", "head"} if said == "shared" else {"images", "ids"})
 
 
 def measure(metric: Part, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:

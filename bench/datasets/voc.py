@@ -134,7 +134,7 @@ def voc(
         notes.append(
             f"voc: not asked about, because no class means it: {', '.join(without)} ({unmapped} image-class pairs)"
         )
-    return finish("voc", cases, bad_images + bad_objects, notes, outputs)
+    return finish("voc", cases, bad_images + bad_objects, notes, outputs, allow_bad_records)
 
 
 def _image_set(folder: Path, split: str) -> list[str]:

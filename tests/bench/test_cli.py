@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery=2"]
-TINY = ["model=resnet18", "model.weights=random", "limit=6", "metric=[box_coverage,pointing_game]", "gallery=1"]
+FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]
+TINY = ["model=resnet18", "model.weights=random", "limit=6", "metric=[box_coverage,pointing_game]", "gallery.cases=1"]
 
 
 def bench(

@@ -1,0 +1,82 @@
+"""Runs from Python: what the command line does, and its results as tables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.config import compose_config
+from bench.groups import group_runs, method_labels
+from bench.memory import keep_freed_memory
+from bench.store import find_runs, read_rows
+from bench.tables import summarize
+from bench.types import UserError
+
+MAP_COLUMNS = ("map", "map_shape", "map_scale")
+
+
+def run(*overrides: str, **settings: Any) -> pd.DataFrame:
+    """Run a benchmark, or complete it, as ``python -m bench`` does; quietly.
+
+    Parameters
+    ----------
+    overrides : str
+        As on the command line, e.g. ``"experiment=demo"``, ``"metric.deletion.steps=224"``.
+    settings
+        The same as keywords, e.g. ``method=["grad_cam", "layer_cam"]``, ``limit=10``, ``out="results"``.
+
+    Returns
+    -------
+    DataFrame
+        Means, intervals and paired tests of what was asked for, one row per method, layer and metric value;
+        columns as in summary.csv. Files are written as by the command line.
+
+    Raises
+    ------
+    bench.types.UserError
+        A name or setting that does not exist or makes no sense.
+    """
+    from bench.__main__ import benchmark
+
+    keep_freed_memory()
+    node = compose_config(["quiet=true", *overrides], settings)
+    wanted = {folder.resolve() for folder in benchmark(node).folders}
+    found = [one for one in find_runs(Path(node.out)) if one.path.resolve() in wanted]
+    return summarize(found, reference=node.reference)
+
+
+def load_results(root: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read all cases of all runs below a results folder.
+
+    Parameters
+    ----------
+    root : path
+        As given to ``out=``.
+
+    Returns
+    -------
+    DataFrame
+        One row per case, method and layer: dataset, model, protocol (equal where values may be compared),
+        method, layer, what is known of the case, and a column per metric value; curves are arrays.
+        ``method`` has the parameters with it where one name stands for several.
+
+    Raises
+    ------
+    bench.types.UserError
+        There are no results.
+    """
+    frames = []
+    for members in group_runs(find_runs(Path(root))).values():
+        for label, one in zip(method_labels(members), members, strict=True):
+            rows = read_rows(one).drop(columns=list(MAP_COLUMNS), errors="ignore")
+            names = ("dataset", "model", "protocol")
+            about = {name: str(one.config[name]) for name in names} | {"method": label, "layer": one.config["layer"]}
+            for place, (name, value) in enumerate(about.items()):
+                rows.insert(place, name, value)
+            frames.append(rows)
+    if not frames:
+        raise UserError(f"no results under {root}; run python -m bench out={root} first")
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,235 @@
+"""One picture or one map at a time, from Python: what a run does with a case, without files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from bench.capture import capture
+from bench.compute import channels_last
+from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, bind_function, build, check_name, compose_config
+from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
+from bench.datasets.images import read_image
+from bench.heatmaps import degenerate, native_map, upsample
+from bench.layers import resolve_layers
+from bench.models import Network
+from bench.passes import offered
+from bench.plan import NO_LAYER, check_targets, looks_at_layer
+from bench.rows import metric_columns
+from bench.runner import usable
+from bench.scorer import Scorer
+from bench.transforms import collate, prepare
+from bench.types import Batch, Case, Part, UserError, group_probability
+
+SCORE_BATCH = 16
+
+Picture = str | os.PathLike[str] | ArrayLike
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where a network's evidence for a class is.
+
+    Attributes
+    ----------
+    heatmap : ndarray, shape (H, W)
+        At the picture's own size, float32, not normalized.
+    target : tuple of int
+        Output indices explained: one, or a group that together is the class.
+    name : str
+        ImageNet's name of the class; empty for a group and for networks with other classes.
+    probability : float
+        Of the class, softmax.
+    layer : str
+        Where the method looked, ``-`` for one that looks at no layer.
+    degenerate : str
+        Why the map says nothing (``zero``, ``constant``, ``nonfinite``); empty where it says something.
+    """
+
+    heatmap: np.ndarray
+    target: tuple[int, ...]
+    name: str
+    probability: float
+    layer: str
+    degenerate: str
+
+
+def explain_image(
+    image: Picture,
+    method: str | Callable[..., Tensor] = "grad_cam",
+    *,
+    model: str | Network = "efficientnet_lite0",
+    target: int | Sequence[int] | None = None,
+    layer: str | None = None,
+) -> Explanation:
+    """Explain one picture: the map that a run would score, at the picture's size.
+
+    The whole picture is brought to the network's input (``transform=stretch``).
+
+    Parameters
+    ----------
+    image : path or array, shape (H, W, 3) or (H, W), uint8
+    method : str or callable
+        A name of ``python -m bench list methods``, or a function as in ``methods/``, see `Add your own` in the docs.
+    model : str or Network
+        A name of ``python -m bench list models``, or what a function of `bench.models` or `bench.zoo` returns.
+    target : int or sequence of int, optional
+        Output index, or several that together are the class; by default the predicted class.
+    layer : str, optional
+        Name of one layer; by default the last of the network's default layers.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    bench.types.UserError
+        A name that does not exist, or a picture that cannot be used.
+    """
+    network, part = find_network(model), find_method(method)
+    batch, logits = one_case(image, network, target)
+    layers = one_layer(network, layer) if looks_at_layer(part) else []
+    name = layers[0] if layers else NO_LAYER
+    captured = capture(network.module, batch.images, batch.targets, layers, gradients="grads" in part.wants)
+    found = captured.layers.get(name)
+    score = Scorer(network.module, batch.targets, SCORE_BATCH)
+    offer = offered(network.module, name, found, captured.logits, batch, score)
+    size = batch.images.shape[2:]
+    native = native_map(part, offer, (1, *(size if found is None else found.acts.shape[2:])))
+    group = batch.targets[0]
+    return Explanation(
+        upsample(upsample(native, size), batch.sizes[0])[0].numpy(),
+        group,
+        class_name(group, logits.shape[1]),
+        float(group_probability(logits, batch.targets)[0]),
+        name,
+        degenerate(native)[0],
+    )
+
+
+def score_map(
+    heatmap: ArrayLike,
+    image: Picture,
+    metrics: Sequence[str] | None = None,
+    *,
+    model: str | Network = "efficientnet_lite0",
+    target: int | Sequence[int] | None = None,
+    boxes: Sequence[Sequence[float]] = (),
+) -> dict[str, float | list[float]]:
+    """Score one map of one picture, wherever the map comes from.
+
+    Parameters
+    ----------
+    heatmap : array, shape (h, w)
+        High where the evidence is; any size: it is brought to the network's input, linearly.
+    image, model, target
+        As in `explain_image`.
+    metrics : sequence of str, optional
+        Names of ``python -m bench list metrics``; by default the default run's, without those that need boxes
+        where there are none.
+    boxes : sequence of (x0, y0, x1, y1)
+        Instances of the class in pixels of the picture, x1 and y1 exclusive.
+
+    Returns
+    -------
+    dict
+        ``<metric>.<value>``, as the columns of `load_results`; NaN where a value is not defined.
+
+    Raises
+    ------
+    bench.types.UserError
+        A name that does not exist, a picture or map that cannot be used, or a metric that needs more than a map.
+    """
+    native = torch.as_tensor(np.asarray(heatmap, dtype=np.float32))
+    if native.ndim != 2 or not native.numel():
+        raise UserError(f"a map has two dimensions (height, width), not {tuple(native.shape)}")
+    network = find_network(model)
+    batch, _ = one_case(image, network, target, boxes)
+    asked = [] if metrics is None else [f"metric=[{','.join(metrics)}]"]
+    parts = bind_all(compose_config(asked).metric, GIVEN_TO_METRIC)
+    if metrics is None:
+        parts, _ = usable(parts, len(boxes) > 0)
+    for part in parts:
+        if "explain" in part.wants:
+            raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
+    score = Scorer(network.module, batch.targets, SCORE_BATCH)
+    return metric_columns(parts, upsample(native[None], batch.images.shape[2:]), batch, score)[0]
+
+
+@lru_cache(maxsize=1)
+def named_network(name: str) -> Network:
+    """Build the network that a config names; the last one is kept, for the next picture."""
+    check_name("model", name)
+    node = compose_config([f"model={name}"])
+    network = build("model", node.model, seed=node.seed)
+    return replace(network, module=network.module.to(memory_format=torch.channels_last))
+
+
+def find_network(model: str | Network) -> Network:
+    """Take the network as it is, or build the one of this name."""
+    return model if isinstance(model, Network) else named_network(model)
+
+
+def find_method(method: str | Callable[..., Tensor]) -> Part:
+    """Bind the named method with its config's parameters, or the function itself."""
+    if callable(method):
+        return bind_function(method, GIVEN_TO_METHOD)
+    check_name("method", method)
+    return bind_all(compose_config([f"method=[{method}]"]).method, GIVEN_TO_METHOD)[0]
+
+
+def one_layer(network: Network, layer: str | None) -> list[str]:
+    """Name of the asked layer in a list of one, by default the last of the network's default layers."""
+    found = resolve_layers(network, layer)
+    if layer is not None and len(found) > 1:
+        raise UserError(f"layer={layer} names {len(found)} layers; a picture is explained at one: {', '.join(found)}")
+    return found[-1:]
+
+
+def one_case(
+    image: Picture, network: Network, target: int | Sequence[int] | None, boxes: Sequence[Sequence[float]] = ()
+) -> tuple[Batch, Tensor]:
+    """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
+    group = () if target is None else (target,) if isinstance(target, int | np.integer) else tuple(target)
+    pixels = read_pixels(image)
+    outlines = torch.tensor(np.asarray(boxes, dtype=np.float32)).reshape(-1, 4)
+    difficult = torch.zeros(len(outlines), dtype=torch.bool)
+    asked = tuple(int(index) for index in group)
+    case = Case("picture", "picture", "", asked, lambda: (pixels, None), outlines, outlines[:0], difficult)
+    batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
+    images = channels_last(batch.images)
+    captured = capture(network.module, images, None, [], gradients=False)
+    check_targets([case], captured.logits.shape[1])
+    return replace(batch, images=images, targets=[asked or captured.targets[0]]), captured.logits
+
+
+def read_pixels(image: Picture) -> Tensor:
+    """Pixels of a file or an array as uint8 (3, H, W)."""
+    if isinstance(image, str | os.PathLike):
+        try:
+            return read_image(image)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{image} cannot be read as a picture: {error}") from error
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise UserError(
+            f"a picture is a uint8 array (height, width[, 3]), this one {pixels.dtype} {pixels.shape}; "
+            "skimage.util.img_as_ubyte makes one of floats from 0 to 1"
+        )
+    colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return torch.from_numpy(np.ascontiguousarray(colours.transpose(2, 0, 1)))
+
+
+def class_name(group: tuple[int, ...], outputs: int) -> str:
+    """ImageNet's name of a class where the network has ImageNet's outputs, else nothing."""
+    if len(group) != 1 or outputs != IMAGENET_OUTPUTS:
+        return ""
+    return {index: name for index, name in imagenet_classes().values()}[group[0]]
