@@ -172,7 +172,7 @@ def compute_batch(
     save_images(setting, batch)
     size = batch.images.shape[2:]
     made = Maps(module, batch, captured, score)
-    explain = Explain(made, jobs, jobs[0])
+    explain = Explain(made, jobs, jobs[0], memory_format(speed.channels_last))
     rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
     for job in jobs:
         began = time.perf_counter()

@@ -58,11 +58,14 @@ class Explain:
         All of the batch: what does not depend on the job's own map is made for all of them from one pass.
     job : Job
         The one that is asked.
+    memory_format : torch.memory_format
+        Of the images, the one in which the network is quick.
     """
 
     maps: Maps
     jobs: Sequence[Job]
     job: Job
+    memory_format: torch.memory_format = torch.channels_last
     _kept: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
@@ -128,7 +131,7 @@ class Explain:
         )
         module = self.module if change is None else change(self.module)
         gradients = any("grads" in job.method.wants for job in jobs)
-        inputs = batch.images.contiguous(memory_format=torch.channels_last)
+        inputs = batch.images.contiguous(memory_format=self.memory_format)
         captured = capture(module, inputs, batch.targets, layers, gradients=gradients)
         maps = Maps(module, batch, captured, Scorer(module, batch.targets, self.maps.score.batch_size))
         return {job.key: maps.of(job) for job in jobs}

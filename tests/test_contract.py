@@ -253,7 +253,7 @@ def test_metric_costs_what_it_says(name: str, network: nn.Module, batch: Batch) 
     score, kept = Scorer(counting, batch.targets, 4), {}
     heatmaps = torch.rand(2, 32, 48, generator=torch.Generator().manual_seed(2))
     for number, job in enumerate(jobs, 1):
-        explain = Explain(Maps(counting, batch, captured, score), jobs, job, kept)
+        explain = Explain(Maps(counting, batch, captured, score), jobs, job, _kept=kept)
         metric_columns([metric], heatmaps, batch, score, explain)
         paid = counting.counts.images - 3 * 2  # without the shared pass
         assert paid == 2 * (cost.per_case + number * cost.per_map), number

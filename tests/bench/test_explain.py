@@ -12,7 +12,6 @@ import yaml
 from torch import Tensor, nn
 
 from bench.capture import capture
-from bench.compute import channels_last
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.explain import Explain, Maps
 from bench.heatmaps import upsample
@@ -59,7 +58,7 @@ def jobs_of(*names: str) -> list[Job]:
 
 
 def maps_of(module: nn.Module, batch: Batch) -> Maps:
-    captured = capture(module, channels_last(batch.images), batch.targets, LAYERS)
+    captured = capture(module, batch.images.contiguous(memory_format=torch.channels_last), batch.targets, LAYERS)
     return Maps(module, batch, captured, Scorer(module, batch.targets, 4))
 
 
