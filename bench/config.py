@@ -23,6 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.types import Part, UserError
 
 CONF = Path(__file__).parent / "conf"
+# For hydra/launcher=ray: GPUs that a job gets where this machine has any.
+OmegaConf.register_new_resolver("bench_gpus", lambda: int(Path("/dev/nvidia0").exists()), replace=True)
 GROUPS = ("method", "metric", "model", "dataset", "experiment")
 SEVERAL = ("method", "metric")
 ALLOWED = ("methods.", "metrics.", "bench.")

@@ -1,13 +1,14 @@
-"""What a metric costs in forward passes, from the ``about`` of its yaml."""
+"""What methods and metrics cost in passes of the network, from the ``about`` of their yamls."""
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.plan import FUSED, Job
 from bench.types import Part
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
@@ -63,3 +64,72 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> int:
         return int(of(ast.parse(expression, mode="eval").body))
     except (SyntaxError, TypeError) as error:
         raise ValueError(f"{expression!r} cannot be evaluated: {error}") from error
+
+
+def own_passes(method: Part, channels: int) -> tuple[int, int]:
+    """Forward and backward passes an image that a method needs beside the shared ones, from its yaml's ``about``.
+
+    `passes` there is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network),
+    or ``{forward: E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels``;
+    channels that are constant, which some methods skip, count, so it is what can be needed at most.
+
+    Parameters
+    ----------
+    method : Part
+    channels : int
+        Of the layer; 0 for a method that looks at none.
+    """
+    passes = method.about.get("passes", "shared")
+    if passes in ("shared", "none"):
+        return 0, 0
+    names = {**method.parameters, "channels": channels}
+    return evaluate(str(passes["forward"]), names), evaluate(str(passes["backward"]), names)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Images that go through the network for one case, all methods and layers of a run together.
+
+    Attributes
+    ----------
+    shared_forward, shared_backward : int
+        Of the pass that all methods share.
+    own_forward, own_backward : int
+        Of the methods that need more.
+    scored : int
+        Perturbed images of the metrics.
+    """
+
+    shared_forward: int
+    shared_backward: int
+    own_forward: int
+    own_backward: int
+    scored: int
+
+    @property
+    def total(self) -> int:
+        """All passes, a backward pass counted as one."""
+        return sum(vars(self).values())
+
+
+def passes_of(jobs: Sequence[Job], metrics: Sequence[Part], channels: Mapping[str, int]) -> Passes:
+    """Count the passes of one case; a map fused over layers is made of maps that are there.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    metrics : sequence of Part
+    channels : mapping of str to int
+        Channels of each layer.
+    """
+    owns = [own_passes(job.method, channels.get(job.layer, 0)) for job in jobs if not job.layer.startswith(FUSED)]
+    costs = [metric_cost(metric) for metric in metrics]
+    again = sum(cost.explanations for cost in costs)
+    own_forward, own_backward = (sum(own[i] for own in owns) for i in range(2))
+    return Passes(
+        shared_forward=1,
+        shared_backward=int(any("grads" in job.method.wants for job in jobs)),
+        own_forward=own_forward * (1 + again) + again * len(jobs),
+        own_backward=own_backward * (1 + again),
+        scored=sum(cost.per_map * len(jobs) + cost.per_case for cost in costs),
+    )

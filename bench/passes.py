@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from bench.capture import capture, hooked
-from bench.cost import evaluate
 from bench.scorer import Scorer
-from bench.types import Batch, Layer, Part
+from bench.types import Batch, Layer
 
 
 def offered(
@@ -102,23 +101,3 @@ def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | Non
     found = linear(layer.acts.flatten(2).mean(2), linears[-1].weight, linears[-1].bias)
     same = found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-3)
     return linears[-1].weight.detach() if same else None
-
-
-def own_passes(method: Part, channels: int) -> tuple[int, int]:
-    """Forward and backward passes an image that a method needs beside the shared ones, from its yaml's ``about``.
-
-    `passes` there is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network),
-    or ``{forward: E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels``;
-    channels that are constant, which some methods skip, count, so it is what can be needed at most.
-
-    Parameters
-    ----------
-    method : Part
-    channels : int
-        Of the layer; 0 for a method that looks at none.
-    """
-    passes = method.about["passes"]
-    if passes in ("shared", "none"):
-        return 0, 0
-    names = {**method.parameters, "channels": channels}
-    return evaluate(str(passes["forward"]), names), evaluate(str(passes["backward"]), names)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,13 @@ def memory_format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def choose_speed(config: dict[str, Any], network: Network, device: torch.device, forwards: float) -> Speed:
+def choose_speed(
+    config: dict[str, Any],
+    network: Network,
+    device: torch.device,
+    scored: float,
+    forward: Callable[[Speed], Forward],
+) -> Speed:
     """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
 
     Where both sizes are given nothing is measured: channels_last, and compiled only if asked for.
@@ -66,19 +72,23 @@ def choose_speed(config: dict[str, Any], network: Network, device: torch.device,
     network : Network
         On the device; left in the memory format chosen.
     device : torch.device
-    forwards : float
+    scored : float
         Perturbed images that this run has to score.
+    forward : callable
+        From `forwards`; asked whether compiling works.
     """
     given = {"batch": config["score_batch"], "channels_last": True, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
     found = measured(network, device, config["precision"]) if automatic else given
-    pays = SAVED * forwards * found["seconds_per_image"] > 2 * COMPILE_SECONDS
-    return Speed(
+    pays = SAVED * scored * found["seconds_per_image"] > 2 * COMPILE_SECONDS
+    speed = Speed(
         batch=max(16, found["batch"]) if config["batch"] == "auto" else config["batch"],
         score_batch=found["batch"] if config["score_batch"] == "auto" else config["score_batch"],
         channels_last=found["channels_last"],
         compiled=pays if config["compile"] == "auto" else config["compile"],
     )
+    failed = speed.compiled and forward(speed) is network.module
+    return replace(speed, compiled=False) if failed else speed
 
 
 def measured(network: Network, device: torch.device, precision: str) -> dict[str, Any]:

@@ -7,12 +7,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from threading import Lock, Thread
 
 from bench.types import UserError
 
 # Set for a worker: it leaves tables and figures to the process that started it.
 WORKER = "CAM_BENCH_WORKER"
+
+# Launcher of Hydra's: the module of its plugin, and the extra that brings it.
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "ray": ("hydra_ray_launcher", "ray"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+}
 
 
 class WorkerDied(Exception):
@@ -87,3 +96,12 @@ def share_work(overrides: Sequence[str], workers: int, shards: int, shard: int) 
     ]
     if dead:
         raise WorkerDied(f"{', '.join(dead)} ended early; finished chunks are kept, and the same command goes on")
+
+
+def check_launcher(words: Sequence[str]) -> None:
+    """Raise UserError for a launcher whose plugin is not installed, with the command that brings it."""
+    for word in words:
+        key, _, name = word.partition("=")
+        module, extra = LAUNCHERS.get(name, ("", ""))
+        if key == "hydra/launcher" and module and find_spec(f"hydra_plugins.{module}") is None:
+            raise UserError(f"hydra/launcher={name} needs a plugin: pip install 'cam-bench[{extra}]'")

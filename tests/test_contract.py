@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from bench.capture import capture
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options, resolve
-from bench.cost import Cost, evaluate, metric_cost
+from bench.cost import Cost, evaluate, metric_cost, own_passes
 from bench.explain import Explain, Maps
 from bench.heatmaps import degenerate, native_map, upsample
-from bench.passes import offered, own_passes
+from bench.passes import offered
 from bench.plan import Job, looks_at_layer
 from bench.rows import metric_columns
 from bench.scorer import Scorer

@@ -72,16 +72,6 @@ def test_sweep_equals_one_pass(tmp_path: Path) -> None:
     assert (tmp_path / "together" / "summary.csv").read_bytes() == swept
 
 
-def test_shards_through_joblib_equal_one_process(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    succeed("chunk=2", *TINY, folder=tmp_path)
-    alone = (tmp_path / "results" / "summary.csv").read_bytes()
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    succeed("-m", "shards=2", "shard=0,1", *launcher, "chunk=2", "out=shared", *TINY, folder=tmp_path)
-    succeed("shared", folder=tmp_path, module="bench.report")
-    assert (tmp_path / "shared" / "summary.csv").read_bytes() == alone
-
-
 def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
     asked = ["method=[grad_cam,grad_entropy,random]", "limit=9", "chunk=3", *FAST]
     succeed(*asked, "out=whole", folder=tmp_path)
