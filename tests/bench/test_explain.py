@@ -115,6 +115,23 @@ def test_all_jobs_share_one_pass_a_question() -> None:
     assert len(passes) == 2 + len(jobs)
 
 
+def test_cases_of_one_image_share_its_forward_pass() -> None:
+    """Other classes and other networks: one image forward for two cases. Other images are each case's own."""
+    module, jobs = network(), jobs_of("grad_cam")
+    twice = images_of(1)[:1].repeat(2, 1, 1, 1)
+    batch = replace(batch_of(twice, TARGETS), image_ids=["image", "image"])
+    explain = Explain(maps_of(module, batch), jobs, jobs[0])
+    seen: list[int] = []
+    module.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    found = explain(targets=OTHERS)
+    anew = maps_of(module, batch_of(twice, OTHERS))
+    torch.testing.assert_close(found, upsample(anew.of(jobs[0]), (32, 48)), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(found[0], found[1])
+    explain(change=Doubled())
+    explain(images=images_of(3))
+    assert seen == [1, 2, 1, 2]  # the second is the reference's
+
+
 def test_nothing_is_left_behind_by_a_failure() -> None:
     module, jobs = network(), jobs_of("grad_cam")
     explain = Explain(maps_of(module, batch_of(images_of(1), TARGETS)), jobs, jobs[0])
