@@ -21,6 +21,7 @@ from bench.groups import NO_LAYER, Group
 from bench.pictures import read_shown
 from bench.plots import STYLE, instances_figure, means_figure
 from bench.rank_plots import agreement_figure, ranks_figure
+from bench.sanity_plots import randomization_figure
 from bench.store import Run, safe_name, write_atomically, write_text
 from bench.tradeoff_plots import layers_figure, runtime_figure
 
@@ -40,6 +41,9 @@ class About:
 FIGURES = {
     "means": About("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
     "curves": About("Curves", "Mean curves with 95 % bands; rows are layers. Methods on one curve are named together."),
+    "randomization": About(
+        "Random weights", "Likeness to the map of the trained network as its layers, named below, are made random."
+    ),
     "coverage_by_instances": About(
         "Coverage by number of instances", "How much of the instances is shown the more of them there are."
     ),
@@ -81,6 +85,7 @@ def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bo
     makers: dict[str, Callable[[], Figure | None]] = {
         "means": partial(means_figure, group, tables["summary"]),
         "curves": partial(curves_figure, group),
+        "randomization": partial(randomization_figure, group),
         "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
         "layers": partial(layers_figure, group, tables["summary"]),
         "agreement": partial(agreement_figure, group, tables["agreement"]),
