@@ -126,7 +126,7 @@ def _source(source: Mapping[str, Any]) -> Dataset:
     check_names("source", parameters, signature)
     for key, parameter in signature.items():
         if parameter.default is inspect.Parameter.empty and key not in parameters:
-            raise UserError(f"dataset.source={name} needs {key}: 'dataset.source={{name: {name}, {key}: ...}}'")
+            raise UserError(f"dataset.source={name} needs {key}: add +dataset.source.{key}=VALUE")
     if name == "collage":
         # An object of another class in a cell would make it no clean answer.
         parameters.setdefault("others", 0)
