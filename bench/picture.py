@@ -221,7 +221,7 @@ def read_pixels(image: Picture) -> Tensor:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise UserError(
-            f"a picture is a uint8 array (height, width, 3) or (height, width), this one {pixels.dtype} {pixels.shape}; "
+            f"a picture is a uint8 array (height, width, 3) or (height, width), not {pixels.dtype} {pixels.shape}; "
             "skimage.util.img_as_ubyte makes one of floats from 0 to 1"
         )
     colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
