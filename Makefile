@@ -24,7 +24,7 @@ docs: $(VENV)/.installed-docs  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 benchmark: $(VENV)/.installed-test  ## measure the shared pass and the scorer, write benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 clean:  ## remove the virtual environment, caches and build output; results/ stays
 	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from bench.config import (
 from bench.memory import keep_freed_memory
 from bench.terminal import answer, be_verbose
 from bench.types import UserError
+from bench.workers import WORKER, WorkerDied, check_launcher, share_work
 
 if TYPE_CHECKING:
     from bench.runner import Outcome
@@ -37,6 +39,8 @@ def task(node: DictConfig) -> None:
     """Run one composed config: the job that Hydra and its launchers call."""
     keep_freed_memory()
     try:
+        if type(node.workers) is int and node.workers > 1 and not node.estimate:
+            share_work(HydraConfig.get().overrides.task, node.workers, node.shards, node.shard)
         benchmark(node)
     except UserError as error:
         # In a sweep Hydra lets the other jobs finish, then says which one failed.
@@ -47,8 +51,10 @@ def task(node: DictConfig) -> None:
 
 def benchmark(node: DictConfig) -> Outcome:
     """Bind what the config names, run it, and report on it once all its chunks are there."""
+    from bench.estimate import print_estimate
+    from bench.prepare import check
     from bench.report import default_console, report
-    from bench.runner import check, run
+    from bench.runner import run
 
     settings = plain(node)
     if settings["verbose"]:
@@ -59,10 +65,14 @@ def benchmark(node: DictConfig) -> Outcome:
     metrics = bind_all(node.metric, GIVEN_TO_METRIC)
     network = build("model", node.model, seed=node.seed)
     data = build("dataset", node.dataset, network=network)  # only a mosaic asks the network
+    if settings["estimate"]:
+        return print_estimate(settings, network, data, methods, metrics)
     outcome = run(settings, network, data, methods, metrics)
+    if WORKER in os.environ:
+        return outcome
     for note in outcome.notes:
         print(note, file=sys.stderr)
-    if not outcome.computed and not settings["quiet"]:
+    if not outcome.computed and not settings["quiet"] and settings["workers"] == 1:
         print("everything asked for was there already; nothing was computed", file=sys.stderr)
     if outcome.complete:
         console = default_console()
@@ -78,15 +88,21 @@ def main() -> None:
     """Entry point of ``python -m bench``; exit status 2 for a mistake of the user's, 130 after Ctrl-C."""
     # Hydra then lets exceptions through to here instead of printing them in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Our launchers' files are checked against the plugins' own settings, which is what we want.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
     try:
         if answer(sys.argv[1:]):
             return
         check_overrides(sys.argv[1:])
+        check_launcher(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except UserError as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error))
+    except WorkerDied as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; finished chunks are kept, and the same command goes on from there", file=sys.stderr)
         sys.exit(130)

@@ -30,6 +30,7 @@ def capture(
     layers: Sequence[str],
     *,
     gradients: bool = True,
+    image_of: Sequence[int] | None = None,
 ) -> Captured:
     """Activations and gradients of all layers in one forward and one backward pass.
 
@@ -49,6 +50,9 @@ def capture(
         Names as in ``model.named_modules()``.
     gradients : bool
         Without, only the forward pass is paid.
+    image_of : sequence of int, optional
+        Which of `images` each target is asked about; the other results then have one entry per target. Targets of one
+        image share its forward pass and pay one more backward pass each.
 
     Raises
     ------
@@ -61,19 +65,44 @@ def capture(
         missing = [name for name in layers if name not in kept]
         if missing:
             raise UserError(f"layer {missing[0]!r} is not run by this network's forward pass; choose another layer=")
-        activations = [kept[name] for name in layers]
-        asked = targets or [()] * len(logits)
-        groups = [group or (int(best),) for group, best in zip(asked, logits.argmax(1), strict=True)]
-        if not gradients or not layers:
-            return Captured(logits.detach(), groups, {name: Layer(kept[name], torch.empty(0)) for name in layers})
-        score = group_logit(logits, groups).sum()
-        found = torch.autograd.grad(score, activations, allow_unused=True)
-    pairs = zip(layers, activations, found, strict=True)
-    return Captured(
-        logits.detach(),
-        groups,
-        {n: Layer(a.detach(), torch.zeros_like(a) if g is None else g.detach()) for n, a, g in pairs},
-    )
+        sources = list(range(len(images)) if image_of is None else image_of)
+        asked: Sequence[tuple[int, ...]] = targets or [()] * len(sources)
+        whole = sources == list(range(len(images)))  # one target an image: nothing is copied
+        of = torch.tensor(sources, device=images.device)
+        shown = logits if whole else logits[of]
+        groups = [group or (int(best),) for group, best in zip(asked, shown.argmax(1), strict=True)]
+        activations = {name: kept[name] for name in layers}
+        grads = _gradients(logits, groups, sources, activations) if gradients and layers else {}
+    found = {}
+    for name, acts in activations.items():
+        grad = grads.get(name, torch.empty(0))
+        found[name] = Layer(acts.detach() if whole else acts.detach()[of], grad)
+    return Captured(shown.detach(), groups, found)
+
+
+def _gradients(
+    logits: Tensor, groups: Sequence[tuple[int, ...]], sources: Sequence[int], activations: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Gradient of each target's score at every layer, (targets, K, *spatial); targets of one image take turns."""
+    turns: list[list[int]] = []
+    for i, source in enumerate(sources):
+        number = list(sources[:i]).count(source)
+        turns += [[]] if number == len(turns) else []
+        turns[number].append(i)
+    gathered: dict[str, Tensor] = {}
+    for number, turn in enumerate(turns):
+        at = torch.tensor([sources[i] for i in turn], device=logits.device)
+        score = group_logit(logits[at], [groups[i] for i in turn]).sum()
+        last = number == len(turns) - 1
+        found = torch.autograd.grad(score, list(activations.values()), retain_graph=not last, allow_unused=True)
+        for (name, acts), grad in zip(activations.items(), found, strict=True):
+            grad = torch.zeros_like(acts) if grad is None else grad.detach()
+            if turn == sources == list(range(len(acts))):
+                gathered[name] = grad
+                continue
+            target = gathered.setdefault(name, grad.new_empty(len(sources), *grad.shape[1:]))
+            target[torch.tensor(turn, device=grad.device)] = grad[at]
+    return gathered
 
 
 def _keep(kept: dict[str, Tensor], gradients: bool, name: str, output: object) -> Tensor:

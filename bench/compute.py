@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -11,31 +12,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torchvision.utils import save_image
 
 from bench import store
 from bench.capture import capture
-from bench.heatmaps import degenerate, fuse, native_map, upsample
+from bench.explain import Explain, Maps
+from bench.heatmaps import degenerate, upsample
 from bench.loading import Bad
 from bench.models import Network
-from bench.passes import offered
 from bench.plan import FUSED, Job
 from bench.rows import case_rows, map_columns, metric_columns, schema_of
 from bench.scorer import Scorer
+from bench.speed import Forward, Speed, memory_format
 from bench.transforms import Sample, collate
 from bench.types import Batch, Part
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What stays the same for all chunks of a run."""
+    """What stays the same for all chunks of a run; `forward` gives the network as a speed wants it."""
 
     network: Network
     layers: list[str]
     metrics: list[Part]
     geometry: str
     device: torch.device
+    precision: str
+    forward: Callable[[Speed], Forward]
     gallery: set[str]
     images: Path
     save_maps: bool
@@ -47,26 +52,72 @@ def compute_chunk(
     number: int,
     index: int,
     jobs: Sequence[Job],
-    sizes: tuple[int, int],
+    speed: Speed,
     progress: Any,
-) -> None:
-    """Compute these jobs for the chunk of the stream's next `number` cases: shared passes, then one file per job."""
+) -> Speed:
+    """Compute these jobs for the chunk of the stream's next `number` cases: shared passes, then one file per job.
+
+    Returns
+    -------
+    Speed
+        As given, with smaller batches where the device's memory did not hold them.
+    """
     rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
     seconds = {job.folder: {"capture": 0.0, "method": 0.0, "metrics": 0.0} for job in jobs}
     skipped: list[dict[str, str]] = []
-    for samples in batches(stream, number, sizes[0], skipped, progress):
-        compute_batch(setting, samples, jobs, sizes[1], rows, seconds, progress)
+    dropped: list[dict[str, Any]] = []
+    for samples in batches(stream, number, speed.batch, skipped, progress):
+        dropped += [{"case_id": s.case.id, "boxes": s.dropped} for s in samples if s.dropped]
+        speed = compute_cases(setting, samples, jobs, speed, rows, seconds, progress)
     for job in jobs:
         note = {
             "key": job.key,
             "skipped": skipped,
+            "dropped": dropped,
             "seconds": seconds[job.folder],
-            "batch": sizes[0],
-            "score_batch": sizes[1],
+            "batch": speed.batch,
+            "score_batch": speed.score_batch,
             "device": str(setting.device),
         }
         found = rows[job.folder]
         store.write_chunk(store.chunk_path(job.folder, index), found, schema_of(found), note)
+    return speed
+
+
+def compute_cases(
+    setting: Setting,
+    samples: Sequence[Sample],
+    jobs: Sequence[Job],
+    speed: Speed,
+    rows: dict[Path, list[dict[str, Any]]],
+    seconds: dict[Path, dict[str, float]],
+    progress: Any,
+) -> Speed:
+    """Compute one batch, or its halves one after the other where memory runs out; returns the speed that went well."""
+    told: list[float] = []
+
+    def tell(cases: float) -> None:
+        told.append(cases)
+        progress(cases)
+
+    found = None
+    try:
+        found, score_batch = compute_batch(setting, samples, jobs, speed, seconds, tell)
+    except torch.OutOfMemoryError:
+        if len(samples) == 1:
+            raise
+    if found is None:  # here and not in the handler, whose traceback keeps the batch's tensors
+        progress(-sum(told))
+        torch.cuda.empty_cache()
+        half = (len(samples) + 1) // 2
+        log.warning("out of memory: going on with %d cases in a shared pass", half)
+        speed = replace(speed, batch=half)
+        for part in (samples[:half], samples[half:]):
+            speed = compute_cases(setting, part, jobs, speed, rows, seconds, progress)
+        return speed
+    for folder, new in found.items():
+        rows[folder] += new
+    return replace(speed, score_batch=score_batch)
 
 
 def batches(
@@ -91,44 +142,44 @@ def compute_batch(
     setting: Setting,
     samples: Sequence[Sample],
     jobs: Sequence[Job],
-    score_batch: int,
-    rows: dict[Path, list[dict[str, Any]]],
+    speed: Speed,
     seconds: dict[Path, dict[str, float]],
     progress: Any,
-) -> None:
-    """One shared forward and backward pass, then every job's maps, metrics and rows."""
+) -> tuple[dict[Path, list[dict[str, Any]]], int]:
+    """One shared pass, then every job's maps, metrics and rows; gives the rows and the scorer's batch size."""
+    module = setting.network.module
     batch = collate(samples, setting.network.spec, setting.device)
     fused = any(job.layer.startswith(FUSED) for job in jobs)
     layers = [name for name in setting.layers if fused or name in {job.layer for job in jobs}]
     gradients = any("grads" in job.method.wants for job in jobs)
     began = time.perf_counter()
-    captured = capture(setting.network.module, channels_last(batch.images), batch.targets, layers, gradients=gradients)
+    # Cases of one image share its forward pass.
+    first = {name: i for i, name in reversed(list(enumerate(batch.image_ids)))}
+    different = sorted(first.values())
+    images = batch.images[different].contiguous(memory_format=memory_format(speed.channels_last))
+    image_of = [different.index(first[name]) for name in batch.image_ids]
+    captured = capture(module, images, batch.targets, layers, gradients=gradients, image_of=image_of)
     batch = replace(batch, targets=captured.targets)
     shared = (time.perf_counter() - began) / len(jobs)
-    score = Scorer(setting.network.module, batch.targets, score_batch)
-    about = case_rows(batch, captured.logits)
+    score = Scorer(
+        setting.forward(speed),
+        batch.targets,
+        speed.score_batch,
+        pad=speed.compiled,
+        bfloat16=setting.precision == "bfloat16",
+    )
+    about = case_rows(batch, captured.logits, setting.precision)
     save_images(setting, batch)
     size = batch.images.shape[2:]
-    natives: dict[tuple[str, str], Tensor] = {}
-
-    def native(method: Part, name: str) -> Tensor:
-        """Native map, made once where a fused map asks for it again."""
-        if (method.name, name) not in natives:
-            layer = captured.layers.get(name)
-            offer = offered(setting.network.module, name, layer, captured.logits, batch, score)
-            shape = size if layer is None else layer.acts.shape[2:]
-            natives[method.name, name] = native_map(method, offer, (len(batch.ids), *shape))
-        return natives[method.name, name]
-
+    made = Maps(module, batch, captured, score)
+    explain = Explain(made, jobs, jobs[0])
+    rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
     for job in jobs:
         began = time.perf_counter()
-        if job.layer.startswith(FUSED):
-            maps = fuse([upsample(native(job.method, name), size) for name in layers], job.layer.removeprefix(FUSED))
-        else:
-            maps = native(job.method, job.layer)
+        maps = made.of(job)
         mapped = time.perf_counter()
         heatmaps = upsample(maps, size)
-        columns = metric_columns(setting.metrics, heatmaps, batch, score)
+        columns = metric_columns(setting.metrics, heatmaps, batch, score, replace(explain, job=job))
         kept = [setting.save_maps or name in setting.gallery for name in batch.ids]
         for row in zip(about, map_columns(maps, degenerate(maps), kept), columns, strict=True):
             rows[job.folder].append({key: value for part in row for key, value in part.items()})
@@ -137,11 +188,7 @@ def compute_batch(
         spent["method"] += mapped - began
         spent["metrics"] += time.perf_counter() - mapped
         progress(len(samples) / len(jobs))
-
-
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """Images in the memory format of the network, twice as fast on a CPU."""
-    return images.contiguous(memory_format=torch.channels_last)
+    return rows, score.batch_size
 
 
 def save_images(setting: Setting, batch: Batch) -> None:

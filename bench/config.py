@@ -23,6 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.types import Part, UserError
 
 CONF = Path(__file__).parent / "conf"
+# For hydra/launcher=ray: GPUs that a job gets where this machine has any.
+OmegaConf.register_new_resolver("bench_gpus", lambda: int(Path("/dev/nvidia0").exists()), replace=True)
 GROUPS = ("method", "metric", "model", "dataset", "experiment")
 SEVERAL = ("method", "metric")
 ALLOWED = ("methods.", "metrics.", "bench.")
@@ -31,7 +33,7 @@ ALLOWED = ("methods.", "metrics.", "bench.")
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
 )  # fmt: skip
-GIVEN_TO_METRIC = ("heatmaps", "batch", "score")
+GIVEN_TO_METRIC = ("heatmaps", "batch", "score", "explain")
 
 
 def options(group: str) -> list[str]:

@@ -2,107 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.patheffects as effects
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from bench.grid import wrapped
-from bench.groups import Entry, Group
+from bench.groups import NO_LAYER, Entry, Group
+from bench.pictures import Shown, native_map, overlay, upsample
 from bench.plots import STYLE
-from bench.store import image_name, read_rows
 
-MAP_COLUMNS = [
-    "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
-    "map", "map_shape", "map_scale",
-]  # fmt: skip
 TILE, GAP = 168, 6
 STEP, INCH = TILE + GAP, 1.25 / TILE
 WIDEST = 10  # methods beside each other
 REASONS = {"zero": "zero map", "constant": "constant map", "nonfinite": "NaN or\ninfinite map"}
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """Pictures of the gallery and each entry's rows for them, by case id."""
-
-    images: dict[str, np.ndarray]
-    rows: dict[str, dict[str, dict[str, Any]]]
-
-
-def interpolation(size: int, target: int) -> np.ndarray:
-    """Weights (target, size) of linear interpolation with align_corners=False, as in the benchmark."""
-    place = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
-    low = np.minimum(place.astype(int), max(size - 2, 0))
-    weights = np.zeros((target, size))
-    weights[np.arange(target), low] = 1 - (place - low)
-    weights[np.arange(target), np.minimum(low + 1, size - 1)] += place - low
-    return weights
-
-
-def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Map (h, w) at another size, bilinear, align_corners=False."""
-    return interpolation(values.shape[0], height) @ values @ interpolation(values.shape[1], width).T
-
-
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Image (H, W, 3) in 0 to 1 under a map (H, W) scaled to its own minimum and maximum.
-
-    What the map leaves cold stays visible as a dim grey picture, what it marks keeps its texture.
-    """
-    span = heat.max() - heat.min()
-    heat = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
-    grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
-    colour = colormaps["inferno"](heat)[..., :3]
-    alpha = 0.45 + 0.2 * heat[..., None]
-    return (1 - alpha) * grey + alpha * colour
-
-
-def read_shown(group: Group, limit: int) -> Shown:
-    """Read pictures and maps of the cases that the gallery shows: those whose picture was kept."""
-    folder = group.entries[0].run.path.parent / f"_images-{group.protocol}"
-    names = {case_id: folder / f"{image_name(case_id)}.png" for case_id in group.cases["case_id"]}
-    there = {path.name for path in folder.glob("*.png")} if folder.is_dir() else set()
-    chosen = [case_id for case_id, path in names.items() if path.name in there]
-    # Several instances are what the benchmark asks about: of too many pictures, these stay.
-    several = set(group.cases.loc[group.cases["n_instances"] > 1, "case_id"])
-    kept = set(sorted(chosen, key=lambda case_id: case_id not in several)[:limit])
-    images = {}
-    for case_id in chosen:
-        picture = load(names[case_id]) if case_id in kept else None
-        if picture is not None:
-            images[case_id] = picture
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for entry in group.entries if images else []:
-        frame = read_rows(entry.run, MAP_COLUMNS)
-        frame = frame[frame["case_id"].isin(list(images))]
-        rows[entry.label] = {str(row["case_id"]): row for row in frame.to_dict("records")}
-    return Shown(images, rows)
-
-
-def load(path: Path) -> np.ndarray | None:
-    """Picture (H, W, 3) in 0 to 1, or None where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
-    except (OSError, ValueError, SyntaxError):
-        return None
-
-
-def native_map(row: dict[str, Any]) -> np.ndarray | None:
-    """Map of a row at native size, or None where it was not kept or is not two-dimensional."""
-    shape = row["map_shape"]
-    if row["map"] is None or shape is None or len(shape) != 2:
-        return None
-    return np.asarray(row["map"], dtype=np.float64).reshape(tuple(int(n) for n in shape)) * float(row["map_scale"])
 
 
 def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
@@ -115,7 +35,7 @@ def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
     ----------
     group : Group
     shown : Shown
-        From `read_shown`.
+        From `bench.pictures.read_shown`.
     layer : str
 
     Returns
@@ -124,24 +44,51 @@ def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
         None where no picture or no map was kept.
     """
     entries = [entry for entry in group.entries if entry.layer == layer]
-    cases = [c for c in shown.images if any(c in shown.rows.get(entry.label, {}) for entry in entries)]
-    if not entries or not cases:
-        return None
     # Many methods stand in several blocks one below the other, each with fewer images, so that tiles stay large.
     parts = -(-len(entries) // WIDEST)
-    across = -(-len(entries) // parts)
-    cases = cases[: max(2, len(cases) // parts)]
-    blocks = [entries[start : start + across] for start in range(0, len(entries), across)]
-    head = 12 + 15 * max(wrapped(entry.method).count("\n") + 1 for entry in entries)
-    height, width = head + len(cases) * STEP, (across + 1) * STEP - GAP
-    canvas = np.ones((len(blocks) * height - GAP, width, 3))
+    cases = [c for c in shown.images if any(c in shown.rows.get(entry.label, {}) for entry in entries)]
+    return draw_blocks(group, shown, cases[: max(2, len(cases) // max(parts, 1))], blocks_of("image", entries))
+
+
+def figure1(group: Group, shown: Shown) -> Figure | None:
+    """All pictures of `shown` with every method at every layer, like the paper's Figure 1: one block a layer.
+
+    Controls are left out. Returns None where no picture or no map was kept.
+    """
+    blocks = []
+    for layer in dict.fromkeys(entry.layer for entry in group.entries):
+        own = [entry for entry in group.entries if entry.layer == layer and entry.category != "control"]
+        blocks += blocks_of(layer if layer != NO_LAYER else "no layer", own)
+    cases = [case for case in shown.images if any(case in rows for rows in shown.rows.values())]
+    return draw_blocks(group, shown, cases, blocks)
+
+
+def blocks_of(title: str, entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+    """Entries in as few blocks of about equal width as `WIDEST` allows, each with the title of its first column."""
+    if not entries:
+        return []
+    across = -(-len(entries) // -(-len(entries) // WIDEST))
+    return [(title, list(entries[start : start + across])) for start in range(0, len(entries), across)]
+
+
+def draw_blocks(
+    group: Group, shown: Shown, cases: Sequence[str], blocks: Sequence[tuple[str, list[Entry]]]
+) -> Figure | None:
+    """Blocks of tiles one below the other: a line a case, a column an entry; the first column is the picture."""
+    if not cases or not blocks:
+        return None
+    across = max(len(block) for _, block in blocks)
+    heads = [12 + 15 * max(wrapped(n).count("\n") + 1 for n in (t, *(e.method for e in b))) for t, b in blocks]
+    tops = np.cumsum([0, *(head + len(cases) * STEP for head in heads)])
+    width = (across + 1) * STEP - GAP
+    canvas = np.ones((int(tops[-1]) - GAP, width, 3))
     with rc_context(STYLE):
         figure = Figure(figsize=(width * INCH, len(canvas) * INCH))
         ax = figure.add_axes((0, 0, 1, 1))
         ax.set_axis_off()
-        for number, block in enumerate(blocks):
-            top = number * height + head
-            for column, name in enumerate(["image", *(entry.method for entry in block)]):
+        for (title, block), start, head in zip(blocks, tops, heads, strict=False):
+            top = int(start) + head
+            for column, name in enumerate([title, *(entry.method for entry in block)]):
                 heading(ax, column * STEP + TILE / 2, top - 7, name)
             for line, case_id in enumerate(cases):
                 draw_row(ax, canvas, top + line * STEP, group, shown, case_id, block)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.groups import NO_LAYER, Entry, Group
+from bench.statistics import cluster_means, holm, wilcoxon
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 
@@ -28,12 +32,33 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value with its interval, and whether it is the best of its column."""
+    """One value of the table.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        With the 95 % interval.
+    best : bool
+        No value of its column is better, as far as the digits shown go.
+    tied : bool
+        Not the best, but not significantly worse either, see `not_worse`.
+    difference, difference_low, difference_high, p : float
+        To the reference; NaN where there is none.
+    reported : float
+        What a publication says, NaN where none does; `source` names it.
+    """
 
     mean: float
     low: float
     high: float
     best: bool
+    tied: bool
+    difference: float
+    difference_low: float
+    difference_high: float
+    p: float
+    reported: float
+    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,21 +70,31 @@ class Grid:
     cells: list[list[Cell | None]]
 
 
-def shown(group: Group) -> list[Column]:
-    """Columns of the printed table: the outputs that each metric's ``about.show`` names, in this order."""
+def shown(group: Group, extra: Collection[str] = ()) -> list[Column]:
+    """Columns of the printed table: what each metric's ``about.show`` names, then its data-set statistics in `extra`.
+
+    Parameters
+    ----------
+    group : Group
+    extra : collection of str
+        Names of the summary that are no values of cases, e.g. a score at the best threshold of the whole data set.
+    """
     columns: list[Column] = []
     for metric, node in group.metrics.items():
         about = node.get("about", {})
         outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
         known = [name for name in outputs if name.removesuffix("_class_mean") in group.outputs]
-        for output in known:
+        statistics = about.get("dataset_statistics") or {}
+        whole = [f"{metric}.{name}" for name in statistics if f"{metric}.{name}" in extra]
+        for output in [*known, *whole]:
             name = output.partition(".")[2]
-            words = name.split("_") if len(known) > 1 else metric.split("_")
+            words = name.split("_") if len(known) + len(whole) > 1 else metric.split("_")
             if name == "auc":
                 words = [*metric.split("_"), "AUC"]
             taken = {column.heading for column in columns}
             heading = tuple(words) if tuple(words) not in taken else (*metric.split("_"), *name.split("_"))
-            columns.append(Column(output, heading, group.higher_is_better(output)))
+            better = statistics[name].get("higher_is_better") if output in whole else group.higher_is_better(output)
+            columns.append(Column(output, heading, better))
     return columns
 
 
@@ -72,20 +107,49 @@ def make_grid(group: Group, summary: pd.DataFrame) -> Grid:
     summary : DataFrame
         Rows of this group, from `bench.tables.summarize_group`.
     """
-    columns = shown(group)
+    columns = shown(group, set(summary["metric"]))
     rows = {(row.layer, row.method, row.metric): row for row in summary.itertuples()}
     cells: list[list[Cell | None]] = [[] for _ in group.entries]
     for column in columns:
         found = [rows.get((entry.layer, entry.method, column.metric)) for entry in group.entries]
         written = [number(row.mean) if row is not None else "" for row in found]
-        best = ""
+        best, close = "", [False] * len(found)
         if column.better is not None and any(written):
-            values = [(row.mean, text) for row, text in zip(found, written, strict=True) if row is not None]
-            best = max(values)[1] if column.better else min(values)[1]
-        for row, text, line in zip(found, written, cells, strict=True):
+            means = [math.nan if row is None else float(row.mean) for row in found]
+            at = int(np.nanargmax(means) if column.better else np.nanargmin(means))
+            best, close = written[at], not_worse(group, column, at)
+        for row, text, tied, line in zip(found, written, close, cells, strict=True):
             # What looks equal is equally good: no reader should trust the fourth digit.
-            line.append(row and Cell(row.mean, row.ci_low, row.ci_high, text == best))
+            line.append(row and cell_of(row, text == best, tied and text != best))
     return Grid(columns, group.entries, cells)
+
+
+def cell_of(row: Any, best: bool, tied: bool) -> Cell:
+    """Cell of one row of the summary; a summary without published values has none."""
+    source = getattr(row, "reported_source", "")
+    return Cell(
+        row.mean, row.ci_low, row.ci_high, best, tied,
+        row.difference, row.difference_low, row.difference_high, row.p,
+        float(getattr(row, "reported", math.nan)), source if isinstance(source, str) else "",
+    )  # fmt: skip
+
+
+def not_worse(group: Group, column: Column, best: int) -> list[bool]:
+    """Which entries are not significantly worse than the one at index `best`: p of 0.05 or more.
+
+    p is that of Wilcoxon's signed-rank test on one value per image, paired with the best entry's, Holm-corrected
+    over the entries. A column that is no value of cases (a class mean, a statistic of the whole data set) has no
+    such test: there only the best is marked.
+    """
+    result = [False] * len(group.entries)
+    if column.metric not in group.outputs:
+        return result
+    values = np.stack([group.values(entry, column.metric) for entry in group.entries], axis=1)
+    finite = np.isfinite(values)
+    scale = float(np.max(np.abs(values), where=finite, initial=0.0))
+    differences = cluster_means(values - values[:, [best]], group.images)
+    p = [math.nan if i == best else wilcoxon(differences[:, i], scale) for i in range(len(result))]
+    return [bool(value >= 0.05) for value in holm(np.array(p))]
 
 
 def sections(group: Group) -> list[tuple[str, list[int], list[int]]]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bench.transforms import InputSpec, Sample, prepare
-from bench.types import Case
+from bench.types import Case, UserError
 
 log = logging.getLogger(__name__)
+AHEAD = 8  # pictures that a thread has ready or in work
 
 
 @dataclass(frozen=True)
@@ -21,22 +25,32 @@ class Bad:
     """A case whose picture cannot be decoded, and why."""
 
     case_id: str
+    image_id: str
     reason: str
 
 
 class _Prepared(Dataset):
+    """Cases by picture: those of one picture, which follow one another, share its decoded and transformed pixels."""
+
     def __init__(self, cases: Sequence[Case], spec: InputSpec, geometry: str) -> None:
-        self.cases, self.spec, self.geometry = cases, spec, geometry
+        self.pictures = [list(same) for _, same in groupby(cases, lambda case: case.image_id)]
+        self.spec, self.geometry = spec, geometry
 
     def __len__(self) -> int:
-        return len(self.cases)
+        return len(self.pictures)
 
-    def __getitem__(self, index: int) -> Sample | Bad:
-        case = self.cases[index]
-        try:
-            return prepare(case, self.spec, self.geometry)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-            return Bad(case.id, " ".join(str(error).split())[:200])
+    def __getitem__(self, index: int) -> list[Sample | Bad]:
+        found: list[Sample | Bad] = []
+        pixels = None
+        for case in self.pictures[index]:
+            try:
+                sample = prepare(case, self.spec, self.geometry, pixels)
+            except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+                found.append(Bad(case.id, case.image_id, " ".join(str(error).split())[:200]))
+                continue
+            pixels = sample.image
+            found.append(sample)
+        return found
 
 
 def samples(
@@ -51,17 +65,72 @@ def samples(
     geometry : str
         See `bench.transforms.prepare`.
     workers : int or None
-        Processes that decode ahead; None takes none on a CPU, where they would only take the network's cores,
-        and up to 8 beside a GPU.
+        Processes that decode ahead; with 0 a thread does. None takes none on a CPU, where they would only take the
+        network's cores, and up to 8 beside a GPU.
     device : torch.device
-        Of the network; tensors are yielded on the CPU.
+        Of the network; tensors are yielded on the CPU, page-locked where it is a GPU.
     """
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
-    # Batches keep the cases of one image in one process, which decodes it once.
-    loader = DataLoader(_Prepared(cases, spec, geometry), batch_size=16, num_workers=workers, collate_fn=list)
-    for batch in loader:
-        for sample in batch:
+    pictures = _Prepared(cases, spec, geometry)
+    loaded: Iterable[list[Sample | Bad]]
+    if workers:
+        pin = device.type == "cuda"
+        loaded = DataLoader(pictures, batch_size=None, num_workers=workers, prefetch_factor=AHEAD, pin_memory=pin)
+    else:
+        loaded = _ahead(pictures)
+    for picture in loaded:
+        for sample in picture:
             if isinstance(sample, Bad):
                 log.warning("%s is left out: %s", sample.case_id, sample.reason)
             yield sample
+
+
+def refuse_many_bad(
+    stream: Iterator[Sample | Bad], name: str, pictures: int, most: float, known: Iterable[str] = ()
+) -> Iterator[Sample | Bad]:
+    """Pass samples on until too many pictures have turned out to be bad.
+
+    Parameters
+    ----------
+    stream : iterator
+    name : str
+        The data set's, for the message.
+    pictures : int
+        Number of pictures of the whole run.
+    most : float
+        Share of them that may be bad.
+    known : iterable of str
+        ``image_id`` of the pictures that were bad in chunks finished earlier.
+
+    Raises
+    ------
+    UserError
+        More are bad. What was yielded before can still be used.
+    """
+    found = set(known)
+    for sample in stream:
+        if isinstance(sample, Bad):
+            found.add(sample.image_id)
+            if len(found) > most * pictures:
+                raise UserError(
+                    f"dataset={name}: {len(found)} of {pictures} pictures are bad, last {sample.case_id}: "
+                    f"{sample.reason}; finished chunks are kept: mend the pictures and take another out=DIR, or go on "
+                    "without them with dataset.allow_bad_records=true"
+                )
+        yield sample
+
+
+def _ahead(pictures: _Prepared) -> Iterator[list[Sample | Bad]]:
+    """Yield every picture while a thread prepares the next ones: decoders and torch let the network run meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[list[Sample | Bad]]] = deque()
+        try:
+            for index in range(len(pictures)):
+                waiting.append(pool.submit(pictures.__getitem__, index))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""More passes for the methods that ask for them, by argument name."""
+"""More passes for the methods that ask for them, by argument name, and how many they are."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from bench.capture import capture
-from bench.compute import channels_last
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, bind_function, build, check_name, compose_config
 from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
 from bench.datasets.images import read_image
@@ -22,8 +21,8 @@ from bench.layers import resolve_layers
 from bench.models import Network
 from bench.passes import offered
 from bench.plan import NO_LAYER, check_targets, looks_at_layer
+from bench.prepare import usable
 from bench.rows import metric_columns
-from bench.runner import usable
 from bench.scorer import Scorer
 from bench.transforms import collate, prepare
 from bench.types import Batch, Case, Part, UserError, group_probability
@@ -205,7 +204,7 @@ def one_case(
     asked = tuple(int(index) for index in group)
     case = Case("picture", "picture", "", asked, lambda: (pixels, None), outlines, outlines[:0], difficult)
     batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
-    images = channels_last(batch.images)
+    images = batch.images.contiguous(memory_format=torch.channels_last)
     captured = capture(network.module, images, None, [], gradients=False)
     check_targets([case], captured.logits.shape[1])
     return replace(batch, images=images, targets=[asked or captured.targets[0]]), captured.logits
@@ -221,7 +220,7 @@ def read_pixels(image: Picture) -> Tensor:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise UserError(
-            f"a picture is a uint8 array (height, width, 3) or (height, width), not {pixels.dtype} {pixels.shape}; "
+            f"a picture is a uint8 array (height, width[, 3]), this one {pixels.dtype} {pixels.shape}; "
             "skimage.util.img_as_ubyte makes one of floats from 0 to 1"
         )
     colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)

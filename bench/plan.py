@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from bench.models import Network
 from bench.store import CONFIG, hash_key, safe_name, write_text
@@ -79,15 +83,27 @@ def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None)
             )
 
 
-def gallery_cases(cases: Sequence[Case], number: int, seed: int) -> set[str]:
-    """Ids of the cases to show: in seeded order, the classes in turn."""
+def gallery_cases(cases: Sequence[Case], number: int, seed: int, named: Sequence[str] = ()) -> set[str]:
+    """Ids of the cases to show: those named by case or image id, then in seeded order, the classes in turn.
+
+    Raises
+    ------
+    UserError
+        A name that no case has.
+    """
+    known = {name for case in cases for name in (case.id, case.image_id)}
+    for name in named:
+        if name not in known:
+            near = get_close_matches(name, sorted(known), 3, 0.5) or sorted(known)[:3]
+            raise UserError(f"gallery.images: no case or image is called {name!r}; there are {', '.join(near)}, …")
+    chosen = {case.id for case in cases if case.id in named or case.image_id in named}
     seen: dict[str, int] = {}
     turns = []
     for i in seeded_order([case.id for case in cases], seed):
         name = cases[i].class_name
         seen[name] = seen.get(name, 0) + 1
         turns.append((seen[name], i))
-    return {cases[i].id for _, i in sorted(turns)[:number]}
+    return chosen | {cases[i].id for _, i in sorted(turns)[:number]}
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
@@ -112,7 +128,11 @@ def plan_jobs(
     dataset = {**config["dataset"]}
     if dataset.get("root"):
         dataset["root"] = str(Path(dataset["root"]).expanduser().resolve())
-    measured = {part.name: {**part.parameters, "about": part.about} for part in metrics}
+    dataset.pop("allow_bad_records", None)  # which cases there are says `cases`
+    measured = {
+        part.name: {**part.parameters, "about": {**part.about, **curve_points(part, network.module)}}
+        for part in metrics
+    }
     protocol = {
         "format": 1,
         "dataset": dataset,
@@ -125,7 +145,7 @@ def plan_jobs(
         "input": vars(network.spec),
         "model": network.name,
         "weights": network.weights_hash,
-        "precision": "float32",
+        "precision": config["precision"],
         "metrics": {name: {k: v for k, v in m.items() if k != "about"} for name, m in measured.items()},
         "versions": {part.name: part.about.get("version", 0) for part in metrics},
     }
@@ -161,6 +181,25 @@ def plan_jobs(
             }
             jobs.append(Job(method, layer, folder, key, description))
     return jobs, protocol_key
+
+
+def curve_points(metric: Part, module: nn.Module) -> dict[str, list[str]]:
+    """Names of the points of a metric's curves where they depend on the network: what the function in its about says.
+
+    Raises
+    ------
+    UserError
+        ``about.curve_points`` names something outside ``metrics``.
+    """
+    target = str(metric.about.get("curve_points") or "")
+    if not target:
+        return {}
+    if not target.startswith("metrics."):
+        raise UserError(f"{metric.name}: curve_points={target} is refused: it may only name a function in metrics.")
+    home, _, name = target.rpartition(".")
+    function = getattr(import_module(home), name)
+    taken = inspect.signature(function).parameters
+    return {"curve_points": function(module, **{k: v for k, v in metric.parameters.items() if k in taken})}
 
 
 def looks_at_layer(method: Part) -> bool:

@@ -1,46 +1,26 @@
-"""Tables -> figures: means with intervals, and coverage by number of instances; the style of all figures.
+"""Tables -> figures: means with intervals, and coverage by number of instances; what all figures have in common.
 
-One style for all. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart;
+One style for all, in plots.mplstyle. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart;
 markers and dashes say the same once more. Controls are always grey.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps, rc_context, rc_params_from_file
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.grid import Column, shown
 from bench.groups import NO_LAYER, Group
 
-STYLE: Any = {  # Any: matplotlib types the keys of its settings one by one
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "text.parse_math": False,  # a method called "a$b" is no formula
-    "savefig.dpi": 150,
-    "figure.dpi": 150,
-}
+# Any: matplotlib types the keys of its settings one by one.
+STYLE: Any = rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CONTROL = "#8c8c8c"
 GREYS = ("#6e6e6e", "#8c8c8c", "#a0a0a0", "#b4b4b4", "#7d7d7d")

@@ -70,5 +70,5 @@ class Progress:
         self.said = time.monotonic()
         spent = self.said - self.began
         rate = self.done / spent if spent else 0.0
-        left = f"{(self.total - self.done) / rate:.0f} s left" if rate else "unknown time left"
+        left = f"{max(0.0, self.total - self.done) / rate:.0f} s left" if rate else "unknown time left"
         print(f"{self.done:.0f} of {self.total} cases, {rate:.2g}/s, {left}", file=sys.stderr, flush=True)

@@ -25,6 +25,7 @@ META = pa.schema(
         ("other_boxes", pa.list_(pa.float32())),
         ("height", pa.int64()),
         ("width", pa.int64()),
+        ("precision", pa.string()),
         ("degenerate", pa.string()),
         ("map", pa.list_(pa.float16())),
         ("map_shape", pa.list_(pa.int64())),
@@ -33,7 +34,7 @@ META = pa.schema(
 )
 
 
-def case_rows(batch: Batch, logits: Tensor) -> list[dict[str, Any]]:
+def case_rows(batch: Batch, logits: Tensor, precision: str) -> list[dict[str, Any]]:
     """Columns that describe the case and what the network says of it, one dict per case."""
     probability = group_probability(logits, batch.targets).tolist()
     best_probability, best = logits.float().softmax(1).max(1)
@@ -53,6 +54,7 @@ def case_rows(batch: Batch, logits: Tensor) -> list[dict[str, Any]]:
             "other_boxes": batch.other_boxes[i].flatten().tolist(),
             "height": height,
             "width": width,
+            "precision": precision,
         }
         for i in range(len(batch.ids))
     ]
@@ -67,9 +69,11 @@ def union_share(boxes: Tensor, height: int, width: int) -> float:
 
 
 def metric_columns(
-    metrics: Sequence[Part], heatmaps: Tensor, batch: Batch, score: Any
+    metrics: Sequence[Part], heatmaps: Tensor, batch: Batch, score: Any, explain: Any = None
 ) -> list[dict[str, float | list[float]]]:
     """Every metric's outputs as columns ``<metric>.<output>``, one dict per case.
+
+    A metric that takes ``score`` (see `bench.scorer.Scorer`) or ``explain`` (see `bench.explain.Explain`) is given it.
 
     Raises
     ------
@@ -77,8 +81,9 @@ def metric_columns(
         A metric's output is not one value or curve per case.
     """
     rows: list[dict[str, float | list[float]]] = [{} for _ in batch.ids]
+    offer = {"score": score, "explain": explain}
     for metric in metrics:
-        given = {"score": score} if "score" in metric.wants else {}
+        given = {name: value for name, value in offer.items() if name in metric.wants}
         for name, values in metric.call(heatmaps, batch, **given).items():
             if values.ndim not in (1, 2) or len(values) != len(rows):
                 raise ValueError(f"{metric.name}.{name} has shape {tuple(values.shape)} for {len(rows)} cases")

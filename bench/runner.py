@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench import store
-from bench.capture import capture
 from bench.compute import Setting, compute_chunk
-from bench.layers import resolve_layers
-from bench.loading import samples
+from bench.cost import passes_of
+from bench.loading import refuse_many_bad, samples
 from bench.models import Network
-from bench.plan import (
-    FUSIONS,
-    Job,
-    check_targets,
-    choose_cases,
-    gallery_cases,
-    plan_jobs,
-    write_configs,
-)
+from bench.plan import Job, gallery_cases, write_configs
+from bench.prepare import Prepared, prepare_run
 from bench.progress import Progress
-from bench.provenance import finish_provenance, start_provenance
-from bench.transforms import GEOMETRIES
-from bench.types import Case, Dataset, Part, UserError
+from bench.provenance import bad_pictures, finish_provenance, left_out, start_provenance
+from bench.speed import Speed, choose_speed, forwards, memory_format
+from bench.types import Case, Dataset, Part
 
 
 @dataclass(frozen=True)
@@ -64,55 +55,73 @@ def run(
     UserError
         A setting that makes no sense, or a results folder that cannot be written.
     """
-    whole = data if isinstance(data, Dataset) else Dataset(list(data))
-    cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
-    has_boxes = any(len(case.boxes) for case in cases)
-    geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
-    metrics, notes = usable(metrics, has_boxes)
-    device = find_device(config["device"])
-    network = replace(network, module=network.module.to(device).to(memory_format=torch.channels_last))
-    layers = resolve_layers(network, config["layer"])
-    probe = torch.zeros(1, 3, network.spec.size, network.spec.size, device=device)
-    outputs = capture(network.module, probe, None, layers, gradients=False).logits.shape[1]
-    check_targets(cases, outputs, whole.outputs if config["target"] == "label" else None)
-
-    jobs, protocol = plan_jobs(config, network, cases, methods, metrics, layers, geometry)
-    chunks = [cases[start : start + config["chunk"]] for start in range(0, len(cases), config["chunk"])]
-    todo = {(job.folder, index) for job in jobs for index, chunk in enumerate(chunks) if not present(job, index, chunk)}
+    plan = prepare_run(config, network, data, methods, metrics)
+    jobs, chunks, named = plan.jobs, plan.chunks, [str(name) for name in config["gallery"]["images"]]
+    todo = {
+        (job.folder, index)
+        for job in jobs
+        for index, chunk in enumerate(chunks)
+        if not (present(job, index, chunk) and shows(job, plan.protocol, index, chunk, named))
+    }
     mine = [index for index in range(len(chunks)) if index % config["shards"] == config["shard"]]
     work = [(index, [job for job in jobs if (job.folder, index) in todo]) for index in mine]
     work = [(index, pending) for index, pending in work if pending]
+    shown = gallery_cases(plan.cases, config["gallery"]["cases"], config["seed"], named)
+    setting = setting_of(config, plan, shown)
 
-    setting = Setting(
-        network, layers, metrics, geometry, device,
-        gallery_cases(cases, config["gallery"], config["seed"]),
-        jobs[0].folder.parent / f"_images-{protocol}",
-        config["save_maps"],
-    )  # fmt: skip
+    @cache
+    def choose() -> Speed:
+        """Speed of everything new in this run, found at the first need."""
+        scored = [
+            len(chunks[index]) * passes_of(pending, plan.metrics, plan.channels).scored for index, pending in work
+        ]
+        return choose_speed(config, plan.network, plan.device, sum(scored), setting.forward)
+
     write_configs(jobs)
-    sizes = start_provenance(jobs, config, device)
-    total = sum(len(chunks[index]) for index, _ in work)
+    speeds = start_provenance(
+        [job for job in jobs if any(job in some for _, some in work)], config, plan.device, choose
+    )
 
-    def batch_of(job: Job) -> tuple[int, int]:
-        return sizes[job.folder]
+    def speed_of(job: Job) -> Speed:
+        return speeds[job.folder]
 
-    # Jobs that were begun with other batch sizes keep them and so need a pass of their own.
+    # Jobs that were begun at another speed keep it and so need a pass of their own.
     passes = [
-        (index, sizes_of, list(group), len(pending))
+        (index, speed, list(group), len(pending))
         for index, pending in work
-        for sizes_of, group in groupby(sorted(pending, key=batch_of), batch_of)
+        for speed, group in groupby(sorted(pending, key=speed_of), speed_of)
     ]
     queue = [case for index, *_ in passes for case in chunks[index]]
-    stream = samples(queue, network.spec, geometry, config["loader_workers"], device)
-    with Progress(total, quiet=config["quiet"]) as progress:
-        for index, batch_sizes, share, pending in passes:
-            advance = progress.share(len(share) / pending)
-            compute_chunk(setting, stream, len(chunks[index]), index, share, batch_sizes, advance)
-    finish_provenance(jobs, whole.bad_records)
+    stream = samples(queue, plan.network.spec, plan.geometry, config["loader_workers"], plan.device)
+    pictures = len({case.image_id for case in plan.cases})
+    stream = refuse_many_bad(stream, config["dataset"]["name"], pictures, plan.whole.most_bad, bad_pictures(jobs))
+    smaller: dict[Speed, Speed] = {}
+    try:
+        with Progress(sum(len(chunks[index]) for index, _ in work), quiet=config["quiet"]) as progress:
+            for index, speed, share, pending in passes:
+                plan.network.module.to(memory_format=memory_format(speed.channels_last))
+                advance = progress.share(len(share) / pending)
+                # What memory did not hold once is not tried again.
+                asked = smaller.get(speed, speed)
+                smaller[speed] = compute_chunk(setting, stream, len(chunks[index]), index, share, asked, advance)
+    finally:
+        finish_provenance(jobs, plan.whole.bad_records)
     # Other shards may have finished theirs in the meantime.
     others = [(job, index) for job in jobs for index in range(len(chunks)) if index not in mine]
     complete = all(present(job, index, chunks[index]) for job, index in others)
-    return Outcome([job.folder for job in jobs], complete, sum(len(p) for _, p in work), whole.notes + notes)
+    return Outcome(
+        [job.folder for job in jobs], complete, sum(len(p) for _, p in work), [*plan.notes, *left_out(jobs[0])]
+    )
+
+
+def setting_of(config: dict[str, Any], plan: Prepared, shown: set[str]) -> Setting:
+    """Give what all chunks of a run have in common; `shown` are the cases of the gallery."""
+    network = plan.network
+    return Setting(
+        network, plan.layers, plan.metrics, plan.geometry, plan.device, config["precision"],
+        forwards(network.module, network.spec.size, plan.device, config["precision"]),
+        shown, plan.jobs[0].folder.parent / f"_images-{plan.protocol}", config["save_maps"],
+    )  # fmt: skip
 
 
 def present(job: Job, index: int, cases: Sequence[Case]) -> bool:
@@ -120,37 +129,14 @@ def present(job: Job, index: int, cases: Sequence[Case]) -> bool:
     return store.valid_chunk(store.chunk_path(job.folder, index), job.key, [case.id for case in cases])
 
 
-def check(config: dict[str, Any], methods: Sequence[Part]) -> None:
-    """Raise UserError for settings that make no sense."""
-    if not methods:
-        raise UserError("no method to run; name one or several with method=")
-    least = {"chunk": 1, "batch": 1, "shards": 1, "gallery": 0, "seed": 0, "score_batch": 1, "loader_workers": 0}
-    for key, lowest in least.items():
-        value = config[key]
-        if value is None and key in ("score_batch", "loader_workers"):
-            continue
-        if type(value) is not int or value < lowest:
-            raise UserError(f"{key}={value} must be a whole number from {lowest}")
-    if config["shard"] not in range(config["shards"]):
-        raise UserError(f"shard={config['shard']} must be from 0 to shards - 1 = {config['shards'] - 1}")
-    if config["fuse"] not in (None, *FUSIONS):
-        raise UserError(f"fuse={config['fuse']} is unknown; it takes {', '.join(FUSIONS)}")
-    if config["transform"] not in (None, *GEOMETRIES):
-        raise UserError(f"transform={config['transform']} is unknown; it takes {', '.join(GEOMETRIES)}")
-
-
-def usable(metrics: Sequence[Part], has_boxes: bool) -> tuple[list[Part], list[str]]:
-    """Metrics that this data set allows, and a note for those left out."""
-    skipped = [part.name for part in metrics if "boxes" in part.about.get("needs", ()) and not has_boxes]
-    notes = [f"left out, because the data set has no boxes: {', '.join(skipped)}"] if skipped else []
-    return [part for part in metrics if part.name not in skipped], notes
-
-
-def find_device(name: str) -> torch.device:
-    """Device by its name; ``auto`` takes the first GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=torch.device(name)).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}; try device=cpu") from error
+def shows(job: Job, protocol: str, index: int, cases: Sequence[Case], named: Sequence[str]) -> bool:
+    """Whether pictures and maps of the named cases were kept; else the chunk is computed again to keep them."""
+    mine = [case.id for case in cases if case.id in named or case.image_id in named]
+    if not mine:
+        return True
+    table, note = store.read_chunk(store.chunk_path(job.folder, index), ["case_id", "map", "degenerate"])
+    undecoded = {skipped["case_id"] for skipped in note["skipped"]}
+    mapped = {row["case_id"] for row in table.to_pylist() if row["map"] is not None or row["degenerate"] == "nonfinite"}
+    folder = job.folder.parent / f"_images-{protocol}"
+    pictures = {name for name in mine if (folder / f"{store.image_name(name)}.png").is_file()}
+    return set(mine) <= undecoded | (mapped & pictures)

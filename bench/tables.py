@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from bench.groups import NO_LAYER, Entry, Group, group_runs, load_group
+from bench.published import reported
 from bench.statistics import Array, bootstrap_interval, cluster_means, holm, means, wilcoxon
 from bench.store import Run
 
 SUMMARY_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "degenerate",
-    "reference", "difference", "difference_low", "difference_high", "p", "protocol",
+    "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
 ]  # fmt: skip
 BREAKDOWN_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",
@@ -82,7 +83,8 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
     Returns
     -------
     DataFrame
-        Columns `SUMMARY_COLUMNS`; `degenerate` is a share of the cases.
+        Columns `SUMMARY_COLUMNS`; `degenerate` is a share of the cases, `reported` what somebody published for
+        this data set, model, layer and method in the metric's unit (`bench.published`), no part of any mean or test.
     """
     rows: list[dict[str, Any]] = []
     chosen = {"count": int(group.images.max()) + 1, "resamples": resamples, "seed": seed}
@@ -97,6 +99,7 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
         columns = [*averaged, *(width + column for column in averaged)] if other else averaged
         by_class = describe(both[:, columns], group, group.classes, chosen)
         p = p_values(group, entry, other)
+        elsewhere = reported(entry.run.config)
         for i, name in enumerate(names):
             source, at, step = (plain, i, width) if i < width else (by_class, i - width, len(averaged))
             column = i if i < width else averaged[i - width]
@@ -108,6 +111,7 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
             row |= {"degenerate": entry.degenerate_share, "reference": other.method if other else ""}
             keys = ("difference", "difference_low", "difference_high")
             row |= dict(zip(keys, source[:, at + step] if other else [np.nan] * 3, strict=True))
+            row |= dict(zip(("reported", "reported_source"), elsewhere.get(name, (np.nan, "")), strict=True))
             rows.append(row | {"p": p[i] if i < width else np.nan})
     table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
     table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,11 @@ class Sample:
     size: tuple[int, int]
     to_input: tuple[float, float, float, float]
     ignore: Tensor
+    dropped: int = 0  # boxes of the class of which too little is left
+
+    def pin_memory(self) -> Sample:
+        """Page-locked pixels, which a GPU fetches while it computes; the DataLoader calls this."""
+        return replace(self, image=self.image.pin_memory())
 
 
 def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -56,7 +61,7 @@ def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[
     return resized, (round((resized[0] - size) / 2), round((resized[1] - size) / 2))
 
 
-def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
+def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = None) -> Sample:
     """Decode a case's picture and bring it, its boxes and its masks to the network's input.
 
     Parameters
@@ -66,6 +71,8 @@ def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
     geometry : {"stretch", "center_crop", "pad"}
         stretch cuts nothing away and ignores the aspect ratio; center_crop is the classifier's own
         transform; pad keeps both, with the mean colour around.
+    pixels : Tensor, optional
+        The ``image`` of another case of the same picture, which then need not be made again.
 
     Returns
     -------
@@ -81,39 +88,41 @@ def prepare(case: Case, spec: InputSpec, geometry: str) -> Sample:
     height, width = image.shape[-2:]
     (new_height, new_width), (top, left) = placement(height, width, spec, geometry)
     scale_x, scale_y = new_width / width, new_height / height
-    window = (top, left, spec.size, spec.size)
+    new_size, window = [new_height, new_width], (top, left, spec.size, spec.size)
+    if pixels is None:
+        small = F.resize(image, new_size, InterpolationMode(spec.interpolation), antialias=True)
+        mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
+        pixels = F.crop((F.to_dtype(small, torch.float32, scale=True) - mean) / std, *window)
 
-    pixels = F.resize(image, [new_height, new_width], InterpolationMode(spec.interpolation), antialias=True)
-    mean = torch.tensor(spec.mean).view(-1, 1, 1)
-    values = (F.to_dtype(pixels, torch.float32, scale=True) - mean) / torch.tensor(spec.std).view(-1, 1, 1)
-    values = F.crop(values, *window)
-
-    boxes, kept = move_boxes(case.boxes, (height, width), (new_height, new_width), window)
-    other_boxes, _ = move_boxes(case.other_boxes, (height, width), (new_height, new_width), window)
-    ignore, _ = move_boxes(case.ignore, (height, width), (new_height, new_width), window, least=0.0)
+    # All at once: what a call of torchvision's costs does not depend on how many boxes there are.
+    together = [case.boxes, case.other_boxes, case.ignore]
+    moved, visible = move_boxes(torch.cat(together), (height, width), new_size, window)
+    counts = [len(boxes) for boxes in together]
+    (boxes, other_boxes, ignore), (seen, others_seen, ignore_seen) = moved.split(counts), visible.split(counts)
+    kept = seen >= MIN_VISIBLE
     moved_masks = None
     if masks is not None:
-        moved_masks = F.crop(F.resize(tv_tensors.Mask(masks[kept]), [new_height, new_width]), *window).as_subclass(
-            Tensor
-        )
+        # As bytes: torchvision resizes bool through float32.
+        chosen = tv_tensors.Mask((masks if kept.all() else masks[kept]).view(torch.uint8))
+        moved_masks = F.crop(F.resize(chosen, new_size), *window).as_subclass(Tensor).view(torch.bool)
     return Sample(
-        case, values, boxes, other_boxes, moved_masks, masks, case.difficult[kept], (height, width),
-        (scale_x, scale_y, -float(left), -float(top)), ignore,
+        case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks, case.difficult[kept],
+        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0], int((~kept).sum()),
     )  # fmt: skip
 
 
 def move_boxes(
-    boxes: Tensor, size: tuple[int, int], new_size: tuple[int, int], window: Sequence[int], least: float = MIN_VISIBLE
+    boxes: Tensor, size: tuple[int, int], new_size: Sequence[int], window: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Boxes in input pixels, clipped, and which of them were kept (a share of at least `least` is inside)."""
+    """Boxes in input pixels, clipped, and the share of each that is inside (0 to 1)."""
     if not len(boxes):
-        return boxes.new_zeros((0, 4)), torch.zeros(0, dtype=torch.bool)
+        return boxes.new_zeros((0, 4)), torch.zeros(0)
     whole = F.resize(tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=size), list(new_size))
+    inside = F.crop(whole, *window).as_subclass(Tensor)
+    whole = whole.as_subclass(Tensor)
     area = (whole[:, 2] - whole[:, 0]) * (whole[:, 3] - whole[:, 1])
-    inside = F.crop(whole, *window)
     left_over = (inside[:, 2] - inside[:, 0]).clamp(min=0) * (inside[:, 3] - inside[:, 1]).clamp(min=0)
-    kept = (left_over >= least * area) & (left_over > 0)
-    return inside.as_subclass(Tensor)[kept], kept.as_subclass(Tensor)
+    return inside, left_over / area
 
 
 def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) -> Batch:
@@ -121,7 +130,7 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
     mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
     cases = [sample.case for sample in samples]
     return Batch(
-        images=torch.stack([sample.image for sample in samples]).to(device),
+        images=torch.stack([sample.image.to(device, non_blocking=True) for sample in samples]),
         ids=[case.id for case in cases],
         image_ids=[case.image_id for case in cases],
         class_names=[case.class_name for case in cases],
@@ -136,4 +145,5 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
         to_input=[sample.to_input for sample in samples],
         black=(-mean / std).to(device),
         ignore=[sample.ignore.to(device) for sample in samples],
+        distractors=[len(case.other_boxes) > int(case.other_difficult.sum()) for case in cases],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,12 @@ def _no_boxes() -> Tensor:
     return torch.zeros(0, 4)
 
 
+def _no_flags() -> Tensor:
+    import torch
+
+    return torch.zeros(0, dtype=torch.bool)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One question: where in this image is the evidence for this class.
@@ -25,7 +32,8 @@ class Case:
     id : str
         Unique within the data set and stable between runs, e.g. ``"000012/cat"``.
     image_id : str
-        Cases with the same image share it; the bootstrap resamples images.
+        Cases with the same image share it; the bootstrap resamples images. Where they follow one another the image
+        is decoded and transformed once.
     class_name : str
         Name of the class asked about, ``""`` where only the prediction is known.
     target : tuple of int
@@ -41,6 +49,8 @@ class Case:
         VOC's flag per box.
     ignore : Tensor, shape (R, 4)
         Regions where the class may or may not be (COCO's crowds), same coordinates.
+    other_difficult : Tensor, shape (L,), bool
+        VOC's flag per box of `other_boxes`; empty where the data set has none.
     """
 
     id: str
@@ -52,6 +62,7 @@ class Case:
     other_boxes: Tensor
     difficult: Tensor
     ignore: Tensor = field(default_factory=_no_boxes)
+    other_difficult: Tensor = field(default_factory=_no_flags)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +78,15 @@ class Dataset:
         One line each, for the user: what was left out on purpose, and how much.
     outputs : int or None
         Number of outputs of the networks that the cases' targets are meant for; None where not known.
+    most_bad : float
+        Share of the run's pictures that may turn out to be bad before the run stops.
     """
 
     cases: list[Case]
     bad_records: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     outputs: int | None = None
+    most_bad: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +118,8 @@ class Batch:
     to_input : list of (float, float, float, float)
         (sx, sy, tx, ty): x_input = sx * x_original + tx and y likewise, on continuous
         coordinates where pixel i covers [i, i + 1).
+    distractors : list of bool
+        Whether the original image shows an object of another class that is not ``difficult``.
     """
 
     images: Tensor
@@ -121,6 +137,7 @@ class Batch:
     to_input: list[tuple[float, float, float, float]]
     black: Tensor
     ignore: list[Tensor] = field(default_factory=list)
+    distractors: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,26 +179,30 @@ class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit status 2, no traceback."""
 
 
+def membership(targets: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:
+    """Which outputs belong to each target's group: bool (len(targets), C), on the device of the logits (n, C)."""
+    rows = [i for i, group in enumerate(targets) for _ in group]
+    columns = [index for group in targets for index in group]
+    members = logits.new_zeros(len(targets), logits.shape[1])
+    members[rows, columns] = 1
+    return members > 0
+
+
+def member_logit(logits: Tensor, members: Tensor) -> Tensor:
+    """Logsumexp over the outputs that `members`, bool (N, C), names in each row of the logits (N, C); shape (N,)."""
+    return logits.masked_fill(~members, -math.inf).logsumexp(1)
+
+
+def member_probability(logits: Tensor, members: Tensor) -> Tensor:
+    """Sum of the softmax over the outputs that `members`, bool (N, C), names in each row; shape (N,), 0 to 1."""
+    return (logits.float().softmax(1) * members).sum(1)
+
+
 def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Explained score: the target's logit, logsumexp over a group's logits.
-
-    Parameters
-    ----------
-    logits : Tensor, shape (N, C)
-    targets : sequence of N tuples of int
-
-    Returns
-    -------
-    Tensor, shape (N,)
-    """
-    import torch
-
-    return torch.stack([logits[i, list(group)].logsumexp(0) for i, group in enumerate(targets)])
+    """Explained score (N,) of logits (N, C): the target's logit, logsumexp over a group's; one group per row."""
+    return member_logit(logits, membership(targets, logits))
 
 
 def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Softmax probability of each target, summed over its group; shape (N,), range 0 to 1."""
-    import torch
-
-    probability = logits.float().softmax(1)
-    return torch.stack([probability[i, list(group)].sum() for i, group in enumerate(targets)])
+    """Softmax probability of each row's target, summed over its group; shape (N,), range 0 to 1."""
+    return member_probability(logits, membership(targets, logits))

@@ -160,21 +160,22 @@ def _perturb(
 
 def _score_steps(rank: Tensor, before: Tensor, after: Tensor, counts: list[int], score: Any, like: Tensor) -> Tensor:
     """Probability (N, len(counts)) where the `counts` highest ranked positions of `before` come from `after`."""
+    steps = len(counts)
+    limits = torch.tensor(counts, device=rank.device, dtype=torch.int32)[:, None, None, None]
     rank = rank.int()
-    inner = torch.tensor(counts, device=rank.device, dtype=rank.dtype)
-    scores = like.new_zeros(len(rank), len(inner))
+    total = len(rank) * steps
     piece = pieces(before)
-    group = max(1, piece // max(1, len(inner)))
-    for i in range(0, len(rank), group):
-        some = slice(i, i + group)
-        cases = torch.arange(len(rank), device=rank.device)[some]
-        for k in range(0, len(inner), piece):
-            count = inner[k : k + piece]
-            changed = rank[some, None, None] < count[:, None, None, None]
-            composed = torch.where(changed, after[some, None], before[some, None]).flatten(0, 1)
-            probability = score(composed, cases.repeat_interleave(len(count)))
-            scores[some, k : k + piece] = probability.view(len(cases), len(count))
-    return scores
+    composed = torch.empty_like(before[:1].expand(min(piece, total), *before.shape[1:]))
+    scores = like.new_zeros(total)
+    # Cases follow each other without a gap, so that the scorer's batches are full up to the last.
+    for start in range(0, total, piece):
+        stop = min(start + piece, total)
+        for case in range(start // steps, -(-stop // steps)):
+            first, last = max(start, case * steps), min(stop, (case + 1) * steps)
+            changed = rank[case] < limits[first - case * steps : last - case * steps]
+            torch.where(changed, after[case], before[case], out=composed[first - start : last - start])
+        scores[start:stop] = score(composed[: stop - start], torch.arange(start, stop, device=rank.device) // steps)
+    return scores.view(len(rank), steps)
 
 
 def _agreement(heatmaps: Tensor, change: Tensor, counts: list[int]) -> Tensor:

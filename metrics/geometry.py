@@ -85,6 +85,16 @@ def box_masks(boxes: Tensor, height: int, width: int) -> Tensor:
     return inside_y[:, :, None] & inside_x[:, None, :]
 
 
+def union_area(boxes: Tensor) -> float:
+    """Area of the union of boxes (M, 4), xyxy, in square pixels: of the rectangles that their sides cut out."""
+    boxes = boxes.double().cpu()
+    x, y = boxes[:, ::2].unique(), boxes[:, 1::2].unique()
+    across = (boxes[:, :1] <= x[:-1]) & (x[:-1] < boxes[:, 2:3])
+    down = (boxes[:, 1:2] <= y[:-1]) & (y[:-1] < boxes[:, 3:])
+    covered = (down[:, :, None] & across[:, None, :]).any(0)
+    return float((covered * y.diff()[:, None] * x.diff()).sum())
+
+
 def instance_masks(boxes: Tensor, heatmap: Tensor) -> Tensor:
     """Masks (M, H, W) on the map's device of the boxes that have a pixel in the image; M may be 0."""
     masks = box_masks(boxes.to(heatmap.device), heatmap.shape[0], heatmap.shape[1])

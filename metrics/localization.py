@@ -74,8 +74,7 @@ def pxap(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
     heatmaps : Tensor, shape (N, H, W)
         Each is scaled to minimum 0 and maximum 1; a constant one becomes 0.
     batch : Batch
-        Its ``masks`` are used, and ``ignore_masks`` (list of bool (H, W) or None) where it has them: pixels in these
-        and not in an instance count neither way.
+        Its ``masks`` are used, and its ``ignore`` regions: their pixels that are in no instance count neither way.
 
     Returns
     -------
@@ -90,14 +89,14 @@ def pxap(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
     ----------
     Choe et al.: Evaluating weakly supervised object localization methods right, CVPR 2020, section 3.3.
     """
-    ignored = getattr(batch, "ignore_masks", None) or [None] * len(heatmaps)
+    ignored = batch.ignore or [torch.zeros(0, 4)] * len(heatmaps)
     histograms = np.full((2, len(heatmaps), len(EDGES) - 1), np.nan)
     for i, heatmap in enumerate(heatmaps):
         masks = batch.masks[i]
         if masks is None or not bool(masks.any()):
             continue
         truth = masks.any(0).cpu().numpy()
-        counted = np.ones_like(truth) if ignored[i] is None else ~ignored[i].cpu().numpy()
+        counted = ~instance_masks(ignored[i], heatmap).any(0).cpu().numpy()
         bins = np.searchsorted(EDGES, score_map(heatmap), side="right") - 1
         for histogram, where in zip(histograms, (truth, ~truth & counted), strict=True):
             histogram[i] = np.bincount(bins[where], minlength=len(EDGES) - 1)

@@ -8,7 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.geometry import instance_masks, is_constant, maximum, order, pixel_ranges, positive_energy, to_original
+from metrics.geometry import (
+    instance_masks,
+    is_constant,
+    maximum,
+    order,
+    pixel_ranges,
+    positive_energy,
+    to_original,
+    union_area,
+)
+
+# Largest share of the image that the boxes of a case of the difficult subset fill.
+SMALL = 0.25
 
 
 def hit(point: tuple[float, float], boxes: Tensor, masks: Tensor | None, tolerance: float = 15) -> bool:
@@ -57,8 +69,11 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
     Returns
     -------
     dict
-        ``hit`` (N,): 1 or 0; 0 for a constant map, which points nowhere; NaN (left out) without ground truth and
-        where all instances are ``difficult``.
+        - ``hit`` (N,): 1 or 0; 0 for a constant map, which points nowhere; NaN (left out) without ground truth and
+          where all instances are ``difficult``;
+        - ``hit_difficult`` (N,): the same, NaN outside the difficult subset of Zhang et al.: boxes that together fill
+          less than a quarter of the image, beside an object of another class. On VOC2007 test objects of other
+          classes that are ``difficult`` do not count for that: this gives exactly the published 2,230 pairs.
 
     References
     ----------
@@ -75,7 +90,14 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
         else:
             point = to_original(*maximum(heatmap), batch.to_input[i])
             hits.append(float(hit(point, boxes, None if masks is None else masks.cpu(), tolerance)))
-    return {"hit": heatmaps.new_tensor(hits, dtype=torch.float32)}
+    hit_or_not = heatmaps.new_tensor(hits, dtype=torch.float32)
+    hard = torch.tensor([_is_difficult(batch, i) for i in range(len(heatmaps))], device=heatmaps.device)
+    return {"hit": hit_or_not, "hit_difficult": hit_or_not.masked_fill(~hard, math.nan)}
+
+
+def _is_difficult(batch: Any, i: int) -> bool:
+    height, width = batch.sizes[i]
+    return bool(batch.distractors[i]) and union_area(batch.original_boxes[i]) < SMALL * height * width
 
 
 def top_k_pointing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from bench.capture import capture
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options, resolve
+from bench.cost import Cost, evaluate, metric_cost, own_passes
+from bench.explain import Explain, Maps
 from bench.heatmaps import degenerate, native_map, upsample
 from bench.passes import offered
-from bench.plan import looks_at_layer
+from bench.plan import Job, looks_at_layer
 from bench.rows import metric_columns
 from bench.scorer import Scorer
 from bench.types import Batch, Layer, Part, UserError
@@ -57,6 +60,8 @@ def batch() -> Batch:
         sizes=[(64, 96), (64, 96)],
         to_input=[(0.5, 0.5, 0.0, 0.0)] * 2,
         black=torch.tensor([-2.0, -2.0, -1.8]),
+        ignore=[torch.zeros(0, 4), torch.tensor([[0.0, 20, 9, 32]])],
+        distractors=[False, True],
     )
 
 
@@ -146,9 +151,48 @@ def test_documented_class_and_gradients(name: str, network: nn.Module, batch: Ba
     depends = name == "grad_entropy_value" or not torch.equal(first, second)
     assert row[4] == ("yes" if depends else "no")
     assert row[4] == ("yes" if method.about.get("class_discriminative", depends) else "no")
-    assert (row[3] == "shared") == (
-        looks_at_layer(method) and set(method.wants) <= {"acts", "grads", "targets", "head"}
-    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_documented_passes_are_those_it_takes(name: str, network: nn.Module, batch: Batch) -> None:
+    """docs/methods.md and `about.passes` say the same, and a count of the network's runs agrees."""
+    method, layer = part("method", name), "3"
+    captured = capture(network, batch.images, batch.targets, [layer])
+    acts = captured.layers[layer].acts
+    assert (acts.flatten(2).amax(2) > acts.flatten(2).amin(2)).all()  # a constant channel would be skipped
+    count = {"forward": 0, "backward": 0}
+
+    def forward(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        count["forward"] += len(given[0])
+
+    def backward(_module: nn.Module, _gradients: object, given: tuple[Tensor, ...]) -> None:
+        count["backward"] += len(given[0])
+
+    handles = [network.register_forward_pre_hook(forward), network[-1].register_full_backward_hook(backward)]
+    run(method, captured.layers[layer], captured.logits, network, batch)
+    for handle in handles:
+        handle.remove()
+    said = method.about["passes"]
+    found = dict(zip(count, own_passes(method, acts.shape[1]), strict=True))
+    assert count == {kind: number * len(batch.ids) for kind, number in found.items()}
+    if isinstance(said, dict):
+        text = ", ".join(f"{said[kind]} {kind}" for kind in count if said[kind] != 0)
+        assert documented()[name][3] == text
+        assert any(found.values())
+        return
+    assert documented()[name][3] == said
+    asks = set(method.wants) - {"targets"}
+    assert said == ("shared" if looks_at_layer(method) else "none")
+    assert asks <= ({"acts", "grads", "head"} if said == "shared" else {"images", "ids"})
+
+
+def measure(metric: Part, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:
+    """Columns of a metric, with Grad-CAM as the method that it may ask again."""
+    captured = capture(network, batch.images, batch.targets, ["3"])
+    score = Scorer(network, batch.targets, 4)
+    job = Job(part("method", "grad_cam"), "3", Path(), "key", {})
+    explain = Explain(Maps(network, batch, captured, score), [job], job)
+    return metric_columns([metric], heatmaps, batch, score, explain)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -157,29 +201,113 @@ def test_metric_contract(name: str, network: nn.Module, batch: Batch) -> None:
     about = metric.about
     assert about["version"] >= 1
     assert about["unit"]
-    assert set(about.get("needs", [])) <= {"boxes", "score"}
-    assert ("score" in about.get("needs", [])) == ("score" in metric.wants)
+    assert set(about.get("needs", [])) <= {"boxes", "score", "explain"}
+    for asked in ("score", "explain"):
+        assert (asked in about.get("needs", [])) == (asked in metric.wants)
+    assert resolve(metric.parameters["_target_"]).__doc__, "a public function needs a docstring"
     heatmaps = torch.rand(2, 32, 48, generator=torch.Generator().manual_seed(2))
-    rows = metric_columns([metric], heatmaps, batch, Scorer(network, batch.targets, 4))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    rows = measure(metric, heatmaps, network, batch)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     scalars = {key.split(".", 1)[1] for key, value in rows[0].items() if isinstance(value, float)}
     assert set(about["higher_is_better"]) == scalars
     assert set(about["show"]) <= scalars
     assert set(about.get("class_mean", [])) <= scalars
     for i in range(2):
-        alone = metric_columns(
-            [metric], heatmaps[i : i + 1], one(batch, i), Scorer(network, batch.targets[i : i + 1], 4)
-        )
+        alone = measure(metric, heatmaps[i : i + 1], network, one(batch, i))
         for key, value in alone[0].items():
             torch.testing.assert_close(
                 torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=1e-5, equal_nan=True
             )
 
 
+class Counting(nn.Module):
+    """Counts the images of its forward passes, its copies' too, and those of its backward passes twice."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.counts = network, Counts()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        self.counts.images += len(images) * (3 if logits.requires_grad else 1)
+        return logits
+
+
+class Counts:
+    images = 0
+
+    def __deepcopy__(self, memo: dict) -> Counts:
+        return self
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metric_costs_what_it_says(name: str, network: nn.Module, batch: Batch) -> None:
+    """Passes of one and of two Grad-CAM maps of a batch: what is shared is paid once."""
+    node = load("metric", name)[name]
+    # This network has three layers with weights.
+    metric = bind(name, node | {"stages": 3} if "stages" in node else node, GIVEN_TO_METRIC)
+    counting, cost = Counting(network), metric_cost(metric)
+    captured = capture(counting, batch.images, batch.targets, ["network.3"])
+    jobs = [Job(part("method", method), "network.3", Path(), method, {}) for method in ("grad_cam", "hirescam")]
+    score, kept = Scorer(counting, batch.targets, 4), {}
+    heatmaps = torch.rand(2, 32, 48, generator=torch.Generator().manual_seed(2))
+    for number, job in enumerate(jobs, 1):
+        explain = Explain(Maps(counting, batch, captured, score), jobs, job, kept)
+        metric_columns([metric], heatmaps, batch, score, explain)
+        paid = counting.counts.images - 3 * 2  # without the shared pass
+        assert paid == 2 * (cost.per_case + number * cost.per_map), number
+    assert (cost.explanations > 0) == ("explain" in metric.wants)
+
+
+def test_cost_expressions() -> None:
+    values = {"steps": 7, "shares": [1, 2, 3]}
+    assert [evaluate(text, values) for text in ("3", "steps - 1", "2 * len(shares)", "(steps + 1) // 3")] == [
+        3,
+        6,
+        6,
+        2,
+    ]
+    for bad in ("stops", "steps.real", "steps(", "__import__('os')", "1.5", "len(steps)", "'a'"):
+        with pytest.raises(ValueError, match="cannot be evaluated|is not arithmetic"):
+            evaluate(bad, values)
+    deletion = load("metric", "deletion")["deletion"] | {"steps": 224}
+    assert metric_cost(bind("deletion", deletion, GIVEN_TO_METRIC)) == Cost(223, 2, 0)
+
+
+def metric_rows() -> dict[str, list[str]]:
+    """Rows of docs/metrics.md by metric."""
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    return {row[0].strip("`"): row for row in rows if row[0].startswith("`")}
+
+
+def test_every_metric_is_documented_once() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    assert sorted(line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")) == METRICS
+    assert all(all(cell for cell in row) and len(row) == 8 for row in metric_rows().values())
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_documented_direction_and_cost(name: str) -> None:
+    """What docs/metrics.md says of a metric is what its yaml says."""
+    row, metric = metric_rows()[name], part("metric", name)
+    arrows = {"↑": True, "↓": False}
+    said = {value.strip("` "): arrows[word[-1]] for word in row[4].split(", ") for value in [word[:-1]]}
+    # Values that differ in nothing but a number stand together: instance_recall_*.
+    for key, higher in metric.about["higher_is_better"].items():
+        assert any(fnmatch(key, pattern) and arrow == higher for pattern, arrow in said.items()), key
+    assert all(any(fnmatch(key, pattern) for key in metric.about["higher_is_better"]) for pattern in said)
+    costs = [metric.about.get(key, 0) for key in ("passes", "passes_per_case", "explanations")]
+    units = ("a map", "a case", "explanations")
+    expected = [f"{str(cost).replace('*', 'x')} {unit}" for cost, unit in zip(costs, units, strict=True) if cost]
+    assert row[5] == (", ".join(expected) or "none")
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_metric_on_maps_that_say_nothing(name: str, network: nn.Module, batch: Batch) -> None:
     for heatmaps in (torch.zeros(2, 32, 48), torch.ones(2, 32, 48)):
-        rows = metric_columns([part("metric", name)], heatmaps, batch, Scorer(network, batch.targets, 4))
-        assert rows[0]
+        assert measure(part("metric", name), heatmaps, network, batch)[0]
 
 
 def test_degenerate_reasons() -> None:

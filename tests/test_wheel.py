@@ -42,7 +42,7 @@ def test_wheel(tmp_path: Path) -> None:
     assert not any(name.startswith("tests/") for name in inside)
     where = run(sys.executable, "-c", "import bench; print(bench.__file__)", folder=elsewhere, PYTHONPATH=str(site))
     assert Path(where.strip()).is_relative_to(site)
-    asked = ["method=[grad_cam,center]", "limit=2", "metric=[box_coverage]", "gallery=1"]
+    asked = ["method=[grad_cam,center]", "limit=2", "metric=[box_coverage]", "gallery.cases=1"]
     said = run(sys.executable, "-m", "bench", *asked, folder=elsewhere, PYTHONPATH=str(site), OMP_NUM_THREADS="1")
     assert "mean target probability" in said
     assert (elsewhere / "results" / "summary.csv").is_file()

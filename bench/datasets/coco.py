@@ -129,7 +129,7 @@ def coco(
     without = [name for name in names.values() if name not in groups]
     pairs = f"{len(without)} ({unmapped} image-category pairs)"
     notes = [f"coco: categories not asked about, because no class means them: {pairs}"] if without else []
-    return finish("coco", cases, bad_images + bad_annotations, notes, outputs)
+    return finish("coco", cases, bad_images + bad_annotations, notes, outputs, allow_bad_records)
 
 
 def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -239,28 +239,32 @@ def _load(
     if any(not one for one in segmentations):
         return image, None
     try:
-        masks = [decode(one, height, width) for one in segmentations]
+        masks = decode(segmentations, height, width)
     except Exception as error:  # pycocotools raises Exception itself for a foreign segmentation
         raise ValueError(f"{path}: a segmentation cannot be decoded ({error})") from error
     for mask, box in zip(masks, boxes.tolist(), strict=True):
         if not mask.any():  # an outline thinner than a pixel
             x0, y0, x1, y1 = (int(value) for value in box)
             mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
-    return image, torch.from_numpy(np.stack(masks))
+    return image, masks
 
 
-def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Mask (height, width), bool, of a segmentation in COCO's format: polygons, or a run-length code of either kind."""
+def decode(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
+    """Masks (M, height, width), bool, of COCO's segmentations: polygons, or run-length codes of either kind."""
+    codes = [_run_lengths(one, height, width) for one in segmentations]
+    for code in codes:
+        if list(code["size"]) != [height, width]:
+            raise ValueError(f"it is made for {code['size'][1]} x {code['size'][0]} pixels")
+    # pycocotools gives (height, width, M), column by column; a copy in another order would cost as much again.
+    return torch.from_numpy(mask_utils.decode(codes)).permute(2, 0, 1).view(torch.bool)
+
+
+def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     if isinstance(segmentation, list):
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-        if not polygons:
-            return np.zeros((height, width), dtype=bool)
-        code = mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = mask_utils.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    mask = mask_utils.decode(code).astype(bool)
-    if mask.shape != (height, width):
-        raise ValueError(f"it is made for {mask.shape[1]} x {mask.shape[0]} pixels")
-    return mask
+        if polygons:
+            return mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
+        segmentation = {"size": [height, width], "counts": [height * width]}  # nothing
+    if isinstance(segmentation["counts"], list):
+        return mask_utils.frPyObjects(segmentation, height, width)
+    return segmentation

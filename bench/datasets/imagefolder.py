@@ -73,7 +73,7 @@ def imagefolder(
             flags = torch.zeros(0, dtype=torch.bool)
             cases.append(Case(place, place, class_name, target, load, nothing, nothing, flags))
     check_bad("imagefolder", "pictures", empty, len(cases) + len(empty), allow_bad_records)
-    return finish("imagefolder", cases, wrong + empty, [], outputs)
+    return finish("imagefolder", cases, wrong + empty, [], outputs, allow_bad_records)
 
 
 def _classes(folders: list[str], own: str | None) -> tuple[dict[str, tuple[tuple[int, ...], str]], int | None]:

@@ -102,7 +102,7 @@ def imagenet(
     wrong += [bad(name, "annotated, but the picture is not there") for name in known if name not in pictures]
     check_bad("imagenet", "images", wrong, len(cases) + len(wrong), allow_bad_records)
     notes = [f"imagenet: {unboxed} images without boxes are left out"] if unboxed else []
-    return finish("imagenet", cases, wrong, notes, IMAGENET_OUTPUTS)
+    return finish("imagenet", cases, wrong, notes, IMAGENET_OUTPUTS, allow_bad_records)
 
 
 def _places(top: Path, kind: str, split: str) -> list[Path]:

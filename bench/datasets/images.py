@@ -7,8 +7,9 @@ from os import PathLike, fspath, stat
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
+from torchvision.io import decode_jpeg, read_file
 
 # Pillow keeps 16-bit grey in its own modes, and "I" (32-bit) for 16-bit PNGs in older releases.
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -44,6 +45,13 @@ def _decode(path: str, _changed: int) -> Tensor:
     """Decode a file once for all cases of it, which follow one another."""
     try:
         with Image.open(path) as file:
+            if _is_plain_jpeg(file):
+                try:
+                    # The same pixels from the same library, in little more than half the time.
+                    pixels = decode_jpeg(read_file(path))
+                    return pixels.expand(3, -1, -1)
+                except RuntimeError:  # Pillow says better what is wrong with the file
+                    pass
             # Orientation first: converting may drop the EXIF block. Both calls load the pixels.
             image = _to_rgb(ImageOps.exif_transpose(file))
     except FileNotFoundError:
@@ -53,7 +61,14 @@ def _decode(path: str, _changed: int) -> Tensor:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         # Pillow raises SyntaxError for a broken PNG and ValueError or EOFError from some plug-ins.
         raise OSError(f"{path}: cannot be decoded as a picture ({error})") from error
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    # Channels stay last in memory, as decoders write and torchvision's 8-bit resize reads them.
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _is_plain_jpeg(file: Image.Image) -> bool:
+    """Whether a JPEG is grey or RGB and upright, so that its stored pixels are the picture."""
+    upright = file.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return file.format == "JPEG" and file.mode in ("L", "RGB") and upright
 
 
 class _BadValues(ValueError):

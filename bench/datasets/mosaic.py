@@ -20,7 +20,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from bench.datasets.class_map import IMAGENET_OUTPUTS
-from bench.datasets.records import bad, bad_note, box_tensor, check_names, need_number
+from bench.datasets.records import bad, bad_note, box_tensor, check_bad, check_names, need_number
 from bench.models import Network
 from bench.transforms import prepare
 from bench.types import Case, Dataset, UserError, group_probability
@@ -37,6 +37,7 @@ def mosaic(
     size: int = 224,
     min_probability: float = 0.0,
     seed: int = 0,
+    allow_bad_records: bool = False,
     network: Network | None = None,
 ) -> Dataset:
     """Compose mosaics of a labelled data set's pictures.
@@ -59,6 +60,8 @@ def mosaic(
     min_probability : float
         Only pictures whose own class the network gives this probability, each alone at the network's input size.
     seed : int
+    allow_bad_records : bool
+        Go on when more than 5 % of the source's records, or of the mosaics' pictures, are bad.
     network : Network, optional
         Needed where `min_probability` is not 0; the runner passes it.
 
@@ -80,7 +83,7 @@ def mosaic(
     need_number("seed", seed, 0, 2**63)
     if min_probability and network is None:
         raise UserError("dataset.min_probability needs a network to ask")
-    data = _source(source)
+    data = _source(source, allow_bad_records)
     pool: dict[str, list[Case]] = {}
     for case in data.cases:
         if case.target and case.class_name:
@@ -111,13 +114,14 @@ def mosaic(
                 f"pictures{least} for {targets} of {grid**2} cells; add pictures or take a smaller grid"
             )
         cases.append(made)
+    check_bad("mosaic", "pictures", judge.broken, len(judge.known), allow_bad_records)
     refused = len(judge.refused)
     notes = [f"mosaic: {refused} pictures under probability {min_probability} not used"] if refused else []
     wrong = data.bad_records + judge.broken
-    return Dataset(cases, wrong, notes + bad_note(wrong), data.outputs)
+    return Dataset(cases, wrong, notes + bad_note(wrong), data.outputs, data.most_bad)
 
 
-def _source(source: Mapping[str, Any]) -> Dataset:
+def _source(source: Mapping[str, Any], allow_bad_records: bool) -> Dataset:
     parameters = dict(source)
     name = str(parameters.pop("name", ""))
     check_names("source.name", [name], SOURCES)
@@ -126,7 +130,9 @@ def _source(source: Mapping[str, Any]) -> Dataset:
     check_names("source", parameters, signature)
     for key, parameter in signature.items():
         if parameter.default is inspect.Parameter.empty and key not in parameters:
-            raise UserError(f"dataset.source={name} needs {key}: add +dataset.source.{key}=VALUE")
+            raise UserError(f"dataset.source={name} needs {key}: 'dataset.source={{name: {name}, {key}: ...}}'")
+    if "allow_bad_records" in signature:
+        parameters.setdefault("allow_bad_records", allow_bad_records)
     if name == "collage":
         # An object of another class in a cell would make it no clean answer.
         parameters.setdefault("others", 0)

@@ -173,9 +173,9 @@ def asked_categories(
 
 
 def finish(
-    name: str, cases: list[Case], found_bad: list[dict[str, str]], notes: list[str], outputs: int | None
+    name: str, cases: list[Case], found_bad: list[dict[str, str]], notes: list[str], outputs: int | None, allow: bool
 ) -> Dataset:
-    """Put a data set together; refuses an empty one.
+    """Put a data set together; refuses an empty one. `allow` lets a run go on whatever share of its pictures is bad.
 
     Raises
     ------
@@ -185,4 +185,4 @@ def finish(
     if not cases:
         reason = f"; first bad record {found_bad[0]['record']}: {found_bad[0]['reason']}" if found_bad else ""
         raise UserError(f"dataset={name} leaves no case; widen its selection or check dataset.root{reason}")
-    return Dataset(cases, found_bad, notes + bad_note(found_bad), outputs)
+    return Dataset(cases, found_bad, notes + bad_note(found_bad), outputs, 1.0 if allow else MOST_BAD)

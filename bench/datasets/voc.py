@@ -134,7 +134,7 @@ def voc(
         notes.append(
             f"voc: not asked about, because no class means it: {', '.join(without)} ({unmapped} image-class pairs)"
         )
-    return finish("voc", cases, bad_images + bad_objects, notes, outputs)
+    return finish("voc", cases, bad_images + bad_objects, notes, outputs, allow_bad_records)
 
 
 def _image_set(folder: Path, split: str) -> list[str]:
@@ -198,6 +198,7 @@ def _case(
         boxes=boxes,
         other_boxes=box_tensor(one.box for one in objects if one.category != category),
         difficult=torch.tensor([one.difficult for one in mine], dtype=torch.bool),
+        other_difficult=torch.tensor([o.difficult for o in objects if o.category != category], dtype=torch.bool),
     )
 
 

@@ -32,6 +32,23 @@ def notes(group: Group, reference: str) -> list[str]:
     return [*lines, *fewer_cases(group), *incomplete(group), *degenerate_lines(group)]
 
 
+def run_sentence(group: Group) -> str:
+    """Say in one sentence what was run."""
+    names = list(dict.fromkeys(entry.method for entry in group.entries if entry.category != "control"))
+    controls = list(dict.fromkeys(entry.method for entry in group.entries if entry.category == "control"))
+    what = [counted(len(names), "method")] if names else []
+    what += [counted(len(controls), "control")] if controls else []
+    where = f" at {counted(len(group.layers), 'layer')} of" if group.layers else " on"
+    metrics = [name.replace("_", " ") for name in group.metrics]
+    listed = ", ".join(metrics[:-1]) + " and " + metrics[-1] if len(metrics) > 1 else "".join(metrics)
+    return f"{' and '.join(what)}{where} {group.model}, asked about {size_of(group)} of {group.dataset}: {listed}."
+
+
+def counted(number: int, word: str) -> str:
+    """``1 layer`` or ``2 layers``."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def size_of(group: Group) -> str:
     """Count cases, images and of cases with several instances."""
     several = int((group.cases["n_instances"] > 1).sum())

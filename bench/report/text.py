@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.grid import Grid, interval, make_grid, number, sections, wrapped
+from bench.grid import Cell, Grid, interval, number, sections, wrapped
 from bench.groups import NO_LAYER, Group
 from bench.report.notes import notes, ranking_notes, share
 
@@ -21,13 +22,12 @@ METHOD_WIDTH = 18  # at least
 BOX = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 
 
-def print_group(group: Group, summary: pd.DataFrame, console: Console, reference: str) -> None:
+def print_group(group: Group, grid: Grid, console: Console, reference: str) -> None:
     """Print the table of one group and its notes.
 
     Columns that do not fit beside each other follow in a second table. Without a terminal there is
     no bold: the best of a column then carries a ``*``.
     """
-    grid = make_grid(group, summary)
     console.print(f"[bold]{escape(group.dataset)} / {escape(group.model)}[/bold]", highlight=False)
     for part, spare in blocks(grid, console.width):
         width = min(METHOD_WIDTH + spare, max(METHOD_WIDTH, *(len(entry.method) + 3 for entry in grid.entries)))
@@ -115,41 +115,52 @@ def row_texts(grid: Grid, i: int, part: list[int], width: int, console: Console)
     return texts
 
 
-def markdown(group: Group, tables: dict[str, pd.DataFrame], figures: dict[str, str], reference: str) -> str:
+def markdown(group: Group, grid: Grid, tables: dict[str, pd.DataFrame], figures: dict[str, str], reference: str) -> str:
     """Table of one group as GitHub Markdown, with notes and links to its figures.
 
     Parameters
     ----------
     group : Group
+    grid : Grid
     tables : dict of DataFrame
-        Rows of this group of the tables ``summary``, ``ranks`` and ``agreement``.
+        Rows of this group of the tables ``ranks`` and ``agreement``.
     figures : dict
         Title and path relative to the Markdown file of each figure.
     reference : str
     """
-    grid = make_grid(group, tables["summary"])
-    heads = ["method", "layer", *(f"{' '.join(c.heading)} {c.arrow}".strip() for c in grid.columns), "n", "degenerate"]
-    lines = [f"## {safe(group.dataset)} / {safe(group.model)}", "", row(heads)]
-    lines.append(row([":--", ":--", *["--:"] * (len(heads) - 2)]))
-    order = [(i, "") for _, methods, _ in sections(group) for i in methods]
-    order += [(i, "*") for _, _, controls in sections(group) for i in controls]
-    for i, mark in order:
-        entry = group.entries[i]
-        cells = []
-        for cell in grid.cells[i]:
-            text = number(cell.mean) if cell else ""
-            text = f"**{text}**" if cell and cell.best else text
-            span = interval(cell.low, cell.high, 3) if cell else ""
-            cells.append(f"{text} ({span})" if span else text)
-        layer = "" if entry.layer == NO_LAYER else f"{safe(entry.layer)}"
-        degenerate = share(entry.degenerate_share) if entry.degenerate else ""
-        lines.append(row([f"{mark}{safe(entry.method)}{mark}", layer, *cells, str(entry.rows), degenerate]))
+    lines = [f"## {safe(group.dataset)} / {safe(group.model)}", "", *markdown_table(group, grid)]
     lines += ["", "Mean and 95 % interval; ↑ higher is better, ↓ lower is better; **bold**: best of the column;"]
-    lines += ["*italic*: controls, which a method has to beat.", ""]
+    lines += ["≈: not significantly worse than the best; *italic*: controls, which a method has to beat.", ""]
     told = [*notes(group, reference), *ranking_notes(tables["ranks"], tables["agreement"])]
     lines += [f"- {safe(line)}" for line in told]
     lines += ["", *(f"![{safe(title)}]({quote(path)})" for title, path in figures.items()), ""]
     return "\n".join(lines)
+
+
+def markdown_table(group: Group, grid: Grid) -> list[str]:
+    """Lines of the main table in Markdown: methods first, controls below."""
+    heads = ["method", "layer", *(f"{' '.join(c.heading)} {c.arrow}".strip() for c in grid.columns), "n", "degenerate"]
+    lines = [row([safe(head) for head in heads]), row([":--", ":--", *["--:"] * (len(heads) - 2)])]
+    order = [(i, "") for _, methods, _ in sections(group) for i in methods]
+    order += [(i, "*") for _, _, controls in sections(group) for i in controls]
+    for i, mark in order:
+        entry = group.entries[i]
+        layer = "" if entry.layer == NO_LAYER else f"{safe(entry.layer)}"
+        degenerate = share(entry.degenerate_share) if entry.degenerate else ""
+        cells = [markdown_cell(cell) for cell in grid.cells[i]]
+        lines.append(row([f"{mark}{safe(entry.method)}{mark}", layer, *cells, str(entry.rows), degenerate]))
+    return lines
+
+
+def markdown_cell(cell: Cell | None) -> str:
+    """Mean, interval, and what was published."""
+    if cell is None:
+        return ""
+    text = number(cell.mean)
+    text = f"**{text}**" if cell.best else f"{text} ≈" if cell.tied else text
+    span = interval(cell.low, cell.high, 3)
+    text += f" ({span})" if span else ""
+    return text + (f" published {number(cell.reported)}" if math.isfinite(cell.reported) else "")
 
 
 def row(cells: list[str]) -> str:

@@ -17,13 +17,13 @@ from bench.models import torchvision_model
 from bench.picture import explain_image, score_map
 from bench.types import UserError
 
-STEPS = ("metric.deletion.steps=2", "metric.insertion.steps=2")
+STEPS = ("metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=0")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
     folder = tmp_path_factory.mktemp("from python")
-    table = bench.run(*STEPS, method=["grad_cam", "edges"], limit=2, gallery=0, out=folder, layer=["bn2.act"])
+    table = bench.run(*STEPS, method=["grad_cam", "edges"], limit=2, out=folder, layer=["bn2.act"])
     return table, folder
 
 
@@ -34,7 +34,7 @@ def test_run_returns_what_was_asked_for_and_writes_it(results: tuple[pd.DataFram
         check_dtype=False, rtol=1e-4, check_exact=False,
     )  # fmt: skip
     assert set(table.method) == {"grad_cam", "edges"} and set(table.n) == {2}
-    again = bench.run(*STEPS, method="edges", limit=2, gallery=0, out=folder, layer="bn2.act", reference="edges")
+    again = bench.run(*STEPS, method="edges", limit=2, out=folder, layer="bn2.act", reference="edges")
     assert set(again.method) == {"edges"}  # not the other one, which lies in the same folder
 
 

@@ -54,6 +54,27 @@ def test_values_and_gradients_by_hand(tiny: Tiny) -> None:
     torch.testing.assert_close(got.layers["first"].grads, (back * (first > 0)).detach())
 
 
+@pytest.mark.parametrize("image_of", [[0, 0, 1, 0, 2], [1, 1], [2, 0, 1], [0, 1, 2]])
+def test_targets_of_one_image_share_its_forward_pass(
+    tiny: Tiny, image_of: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.randn(3, 3, 5, 7, dtype=torch.float64)
+    targets: list[tuple[int, ...]] = [(i % 6,) if i % 2 else (i, 5) for i in range(len(image_of))]
+    targets[-1] = ()  # the predicted class
+    apart = capture(tiny, images[image_of], targets, ["relu1", "relu2"])
+    backward, grad = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: backward.append(1) or grad(*a, **k))
+    shared = capture(tiny, images, targets, ["relu1", "relu2"], image_of=image_of)
+    assert len(backward) == max(image_of.count(i) for i in image_of)
+    assert shared.targets == apart.targets
+    torch.testing.assert_close(shared.logits, apart.logits)
+    for name in apart.layers:
+        torch.testing.assert_close(shared.layers[name].acts, apart.layers[name].acts)
+        torch.testing.assert_close(shared.layers[name].grads, apart.layers[name].grads)
+    plain = capture(tiny, images, targets, ["relu1"], image_of=image_of, gradients=False)
+    torch.testing.assert_close(plain.layers["relu1"].acts, apart.layers["relu1"].acts)
+
+
 @pytest.mark.parametrize(
     ("name", "layers"),
     [

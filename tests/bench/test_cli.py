@@ -25,8 +25,8 @@ from bench.listing import LISTS, entries
 from bench.terminal import FLAGS, VALUED, answer
 
 ROOT = Path(__file__).parents[2]
-FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery=2"]
-TINY = ["model=resnet18", "model.weights=random", "limit=6", "metric=[box_coverage,pointing_game]", "gallery=1"]
+FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]
+TINY = ["model=resnet18", "model.weights=random", "limit=6", "metric=[box_coverage,pointing_game]", "gallery.cases=1"]
 
 
 def bench(
@@ -81,16 +81,6 @@ def test_sweep_equals_one_pass(tmp_path: Path) -> None:
     swept = (tmp_path / "results" / "summary.csv").read_bytes()
     succeed("method=[grad_cam,grad_entropy]", "out=together", *TINY, folder=tmp_path)
     assert (tmp_path / "together" / "summary.csv").read_bytes() == swept
-
-
-def test_shards_through_joblib_equal_one_process(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    succeed("chunk=2", *TINY, folder=tmp_path)
-    alone = (tmp_path / "results" / "summary.csv").read_bytes()
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    succeed("-m", "shards=2", "shard=0,1", *launcher, "chunk=2", "out=shared", *TINY, folder=tmp_path)
-    succeed("shared", folder=tmp_path, module="bench.report")
-    assert (tmp_path / "shared" / "summary.csv").read_bytes() == alone
 
 
 def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_files_and_repetition(reported):
     header = first[Path("summary.csv")].decode().splitlines()[0]
     assert header == (
         "dataset,model,layer,method,metric,mean,ci_low,ci_high,n,degenerate,"
-        "reference,difference,difference_low,difference_high,p,protocol"
+        "reference,difference,difference_low,difference_high,p,reported,reported_source,protocol"
     )
     printed(root)
     assert contents(root) == first

@@ -41,7 +41,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
 
 def test_methods_and_layers_share_one_pass(counted: Counted, tmp_path: Path) -> None:
-    asked = ["limit=4", "batch=2", f"out={tmp_path}", "layer=[layer3,layer4]", "gallery=0"]
+    asked = ["limit=4", "batch=2", "score_batch=2", f"out={tmp_path}", "layer=[layer3,layer4]", "gallery.cases=0"]
     outcome = counted("method=[grad_cam,grad_entropy,hirescam,feature_entropy,center]", *asked)
     assert outcome.computed == 4 * 2 + 1
     # two batches; one forward pass more looks at the network before the start

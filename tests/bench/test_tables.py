@@ -15,7 +15,7 @@ from bench.tables import breakdown, summarize, to_csv
 
 COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "degenerate",
-    "reference", "difference", "difference_low", "difference_high", "p", "protocol",
+    "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
 ]  # fmt: skip
 
 

@@ -82,11 +82,13 @@ def test_every_kind_of_segmentation() -> None:
     expected = np.zeros((30, 40), dtype=bool)
     expected[:, :2] = True
     plain = {"size": [30, 40], "counts": [0, 60, 1140]}
-    assert np.array_equal(decode(plain, 30, 40), expected)
-    assert np.array_equal(decode(mask_utils.frPyObjects(plain, 30, 40), 30, 40), expected)
-    assert np.array_equal(decode([[0, 0, 2, 0, 2, 30, 0, 30]], 30, 40), expected)
+    compressed = mask_utils.frPyObjects(plain, 30, 40)
+    two = [[0, 0, 1, 0, 1, 30, 0, 30], [1, 0, 2, 0, 2, 30, 1, 30]]
+    masks = decode([plain, compressed, [[0, 0, 2, 0, 2, 30, 0, 30]], two, [[1, 1, 2, 2]]], 30, 40)
+    assert masks.shape == (5, 30, 40) and masks.dtype == torch.bool
+    assert all(np.array_equal(mask, expected) for mask in masks[:4]) and not masks[4].any()
     with pytest.raises(ValueError, match="40 x 30 pixels"):
-        decode(plain, 31, 40)
+        decode([plain], 31, 40)
 
 
 def test_selections(toy: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_boxes_are_zero_based_and_exclusive(tmp_path: Path) -> None:
     assert dog.boxes.tolist() == [[0, 0, 50, 40], [10.5, 4, 20, 10]]  # the whole picture is the whole picture
     assert dog.difficult.tolist() == [False, True] and cat.difficult.tolist() == [False]
     assert dog.other_boxes.tolist() == cat.boxes.tolist() == [[2, 2, 6, 6]]
+    assert dog.other_difficult.tolist() == [False] and cat.other_difficult.tolist() == [False, True]
     assert len(dog.target) == 118 and data.outputs == 1000 and not data.bad_records
     image, masks = pickle.loads(pickle.dumps(dog.load))()
     assert image.shape == (3, 40, 50) and masks is None and image.dtype == torch.uint8

@@ -39,6 +39,8 @@ def make_batch():
             sizes=[size] * n,
             to_input=[to_input] * n,
             black=torch.tensor([-2.1, -2.0, -1.8])[:channels],
+            ignore=[torch.zeros(0, 4)] * n,
+            distractors=[True] * n,
         )
 
     return build

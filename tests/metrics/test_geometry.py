@@ -63,6 +63,16 @@ def test_box_outside_the_image_and_no_boxes():
     assert geometry.instance_masks(torch.zeros(0, 4), heatmap).shape == (0, 6, 9)
 
 
+def test_union_area_counts_pixels_once():
+    random = np.random.default_rng(0)
+    for n in (0, 1, 2, 5, 9):
+        corner = random.integers(0, 8, (n, 2))
+        boxes = torch.from_numpy(np.concatenate([corner, corner + random.integers(0, 7, (n, 2))], 1)).float()
+        covered = {(y, x) for x0, y0, x1, y1 in boxes.int().tolist() for y in range(y0, y1) for x in range(x0, x1)}
+        assert geometry.union_area(boxes) == len(covered)
+        assert geometry.union_area(boxes / 4) == len(covered) / 16
+
+
 def test_to_original_undoes_resize_and_crop():
     # Original 10 wide, 20 high; resized by 2 and 0.5; crop moved by 3 and 1 input pixels.
     x, y = geometry.to_original(row=4, column=6, to_input=(2.0, 0.5, -3.0, -1.0))

@@ -147,15 +147,23 @@ def test_pxap_equals_the_definition(make_batch, maps, cams, size, with_ignored):
     masks = [torch.rand(2, *size, generator=generator) < 0.3 for _ in named]
     for mask in masks:
         mask[0, 0, 0] = True
-    ignored = [torch.rand(size, generator=generator) < 0.3 if with_ignored else torch.zeros(size) > 0 for _ in named]
+    height, width = size
+    regions = [
+        [0, height // 2, width // 3, height],
+        [width // 2, -1, width + 4, height // 3],
+    ]  # one is cut by the border
+    ignored = torch.zeros(size, dtype=torch.bool)
+    if with_ignored:
+        ignored[height // 2 :, : width // 3] = ignored[: height // 3, width // 2 :] = True
+        assert size == (1, 1) or any((~mask.any(0) & ignored).any() for mask in masks)
     batch = make_batch(size, [[[0, 0, 1, 1]]] * len(named), masks=masks)
     if with_ignored:
-        batch.ignore_masks = ignored
+        batch.ignore = [torch.tensor(regions, dtype=torch.float32)] * len(named)
     heatmaps = torch.stack(list(named.values()))
     result = localization.pxap(heatmaps, batch)
     values = [normalize(heatmap) for heatmap in heatmaps]
     truths = [mask.any(0).numpy() for mask in masks]
-    skip = [i.numpy() for i in ignored]
+    skip = [ignored.numpy()] * len(named)
     for i, name in enumerate(named):
         expected = slow_pxap(values[i : i + 1], truths[i : i + 1], skip[i : i + 1])
         assert result["ap"][i].item() == pytest.approx(expected, abs=1e-5), name

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,22 +125,46 @@ def test_centre_reproduces_torchray(shared_data):
     truth = json.loads((folder / "instances_test2007.json").read_text())
     with open(folder / "ebp_difficult_pairs.csv", newline="") as file:
         subset = {(int(row["image_id"]), int(row["category_id"])) for row in csv.DictReader(file)}
-    pairs = {}
+    images, objects, pairs = {image["id"]: image for image in truth["images"]}, {}, {}
     for annotation in truth["annotations"]:
+        objects.setdefault(annotation["image_id"], []).append(annotation)
         pairs.setdefault((annotation["image_id"], annotation["category_id"]), []).append(annotation)
-    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
-    hits = {False: {}, True: {}}
-    for (image, category), annotations in pairs.items():
-        if all(a["difficult"] for a in annotations):
-            continue
-        boxes = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in annotations)])
-        width, height = sizes[image]
-        result = pointing.hit((width / 2, height / 2), boxes, None, 15)
-        hits[False].setdefault(category, []).append(result)
-        if (image, category) in subset:
-            hits[True].setdefault(category, []).append(result)
-    accuracy = {hard: 100 * np.mean([np.mean(h) for h in by_class.values()]) for hard, by_class in hits.items()}
-    assert round(accuracy[False], 2) == 69.63 and round(accuracy[True], 2) == 42.44
+    sizes = [(images[image]["height"], images[image]["width"]) for image, _ in pairs]
+    batch = SimpleNamespace(
+        original_boxes=[
+            torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (one["bbox"] for one in mine)], dtype=torch.float32)
+            for mine in pairs.values()
+        ],
+        original_masks=[None] * len(pairs),
+        difficult=[torch.tensor([one["difficult"] > 0 for one in mine]) for mine in pairs.values()],
+        distractors=[
+            any(one["category_id"] != category and not one["difficult"] for one in objects[image])
+            for image, category in pairs
+        ],
+        sizes=sizes,
+        # Shifted so that the map's first position is the original image's (w / 2, h / 2).
+        to_input=[(1.0, 1.0, -width / 2, -height / 2) for height, width in sizes],
+    )
+    result = pointing.pointing_game(torch.tensor([[[1.0, 0.0]]]).expand(len(pairs), 1, 2), batch)
+    names = [category for _, category in pairs]
+    assert {pair for pair, value in zip(pairs, result["hit_difficult"].tolist(), strict=True) if value >= 0} == subset
+    for output, accuracy in (("hit", 69.63), ("hit_difficult", 42.44)):
+        by_class = {}
+        for name, value in zip(names, result[output].tolist(), strict=True):
+            by_class.setdefault(name, []).append(value)
+        assert round(100 * float(np.mean([np.nanmean(values) for values in by_class.values()])), 2) == accuracy
+
+
+def test_difficult_subset(make_batch):
+    """Boxes fill less than a quarter of the image, and something else is there; overlaps count once."""
+    overlapping = [[0, 0, 10, 10], [0, 5, 10, 14]]  # union 140 of 600 pixels, sum 190
+    boxes = [overlapping, [[0, 0, 15, 10]], [[0, 0, 14, 10]], [[0, 0, 14, 10]], []]
+    batch = make_batch((20, 30), boxes)
+    batch.distractors = [True, True, True, False, True]
+    result = pointing.pointing_game(one_pixel((20, 30), *[(1, 1)] * 5), batch)
+    assert result["hit"][:4].tolist() == [1, 1, 1, 1]
+    hard = result["hit_difficult"].tolist()
+    assert hard[0] == hard[2] == 1 and all(math.isnan(hard[i]) for i in (1, 3, 4))
 
 
 @pytest.mark.parametrize("size", [(9, 14), (1, 1)])

@@ -1,0 +1,118 @@
+"""Pictures and maps that a run kept: read back, upsampled as in the benchmark, laid over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib import colormaps
+from PIL import Image
+
+from bench.groups import Group
+from bench.store import Run, image_name, read_chunk
+
+MAP_COLUMNS = [
+    "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
+    "map", "map_shape", "map_scale",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Pictures of the gallery and each entry's rows for them, by case id; `kept` counts the pictures on disk."""
+
+    images: dict[str, np.ndarray]
+    rows: dict[str, dict[str, dict[str, Any]]]
+    kept: int
+
+
+def interpolation(size: int, target: int) -> np.ndarray:
+    """Weights (target, size) of linear interpolation with align_corners=False, as in the benchmark."""
+    place = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
+    low = np.minimum(place.astype(int), max(size - 2, 0))
+    weights = np.zeros((target, size))
+    weights[np.arange(target), low] = 1 - (place - low)
+    weights[np.arange(target), np.minimum(low + 1, size - 1)] += place - low
+    return weights
+
+
+def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Map (h, w) at another size, bilinear, align_corners=False."""
+    return interpolation(values.shape[0], height) @ values @ interpolation(values.shape[1], width).T
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Image (H, W, 3) in 0 to 1 under a map (H, W) scaled to its own minimum and maximum.
+
+    What the map leaves cold stays visible as a dim grey picture, what it marks keeps its texture.
+    """
+    span = heat.max() - heat.min()
+    heat = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+    grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
+    colour = colormaps["inferno"](heat)[..., :3]
+    alpha = 0.45 + 0.2 * heat[..., None]
+    return (1 - alpha) * grey + alpha * colour
+
+
+def read_shown(group: Group, limit: int, named: Collection[str] = ()) -> Shown:
+    """Read pictures and maps of the cases that the gallery shows: those whose picture was kept.
+
+    Parameters
+    ----------
+    group : Group
+    limit : int
+        At most so many; those with several instances first, as the benchmark asks about them.
+    named : collection of str
+        Case or image ids: only these, in this order, if any are given.
+    """
+    folder = group.entries[0].run.path.parent / f"_images-{group.protocol}"
+    there = {path.name for path in folder.glob("*.png")} if folder.is_dir() else set()
+    ids = zip(group.cases["case_id"], group.cases["image_id"], group.cases["n_instances"], strict=True)
+    chosen = [(case, image, several > 1) for case, image, several in ids if f"{image_name(case)}.png" in there]
+    if named:
+        wanted = [case for name in named for case, image, _ in chosen if name in (case, image)]
+        names = list(dict.fromkeys(wanted))[:limit]
+    else:
+        kept = {case for case, _, _ in sorted(chosen, key=lambda item: not item[2])[:limit]}
+        names = [case for case, _, _ in chosen if case in kept]
+    pictures = {case: load(folder / f"{image_name(case)}.png") for case in names}
+    images = {case: picture for case, picture in pictures.items() if picture is not None}
+    rows = {entry.label: read_maps(entry.run, list(images)) for entry in group.entries} if images else {}
+    return Shown(images, rows, len(chosen))
+
+
+def read_maps(run: Run, ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Rows of these cases, chunk by chunk: a run that kept every map may not fit into memory."""
+    rows: dict[str, dict[str, Any]] = {}
+    for path in sorted(run.path.glob("chunk-*.parquet")):
+        try:
+            table, note = read_chunk(path, MAP_COLUMNS)
+            if note["key"] != run.config.get("key", note["key"]):
+                continue
+        except (ValueError, OSError, KeyError):
+            continue  # `bench.groups.load_group` has said so
+        mine = table.filter(pc.is_in(table["case_id"], value_set=pa.array(ids, pa.string())))
+        rows |= {str(row["case_id"]): row for row in mine.to_pandas().to_dict("records")}
+    return rows
+
+
+def load(path: Path) -> np.ndarray | None:
+    """Picture (H, W, 3) in 0 to 1, or None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def native_map(row: dict[str, Any]) -> np.ndarray | None:
+    """Map of a row at native size, or None where it was not kept or is not two-dimensional."""
+    shape = row["map_shape"]
+    if row["map"] is None or shape is None or len(shape) != 2:
+        return None
+    return np.asarray(row["map"], dtype=np.float64).reshape(tuple(int(n) for n in shape)) * float(row["map_scale"])

@@ -1,0 +1,135 @@
+"""The figures of a group as files: PNG for Markdown, SVG for the page, PDF for print."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from bench.curve_plots import curves_figure
+from bench.gallery import figure1, gallery_figure
+from bench.groups import NO_LAYER, Group
+from bench.pictures import read_shown
+from bench.plots import STYLE, instances_figure, means_figure
+from bench.rank_plots import agreement_figure, ranks_figure
+from bench.store import Run, safe_name, write_atomically, write_text
+from bench.tradeoff_plots import layers_figure, runtime_figure
+
+log = logging.getLogger(__name__)
+DRAWN = "_drawn"
+GALLERY = 8
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader is told of a figure."""
+
+    title: str
+    caption: str
+
+
+FIGURES = {
+    "means": About("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
+    "curves": About("Curves", "Mean curves with 95 % bands; rows are layers. Methods on one curve are named together."),
+    "coverage_by_instances": About(
+        "Coverage by number of instances", "How much of the instances is shown the more of them there are."
+    ),
+    "layers": About("Layers against metrics", "Every metric along the network's depth, with 95 % intervals."),
+    "agreement": About(
+        "Do the metrics agree?", "Kendall's τ between the orders of methods: of means below, within images above."
+    ),
+    "ranks": About(
+        "Critical differences", "Average ranks; bars join methods that the critical difference does not tell apart."
+    ),
+    "runtime": About(
+        "Runtime against quality", "Milliseconds that a map takes; the line joins what nothing quicker surpasses."
+    ),
+}
+
+
+def folder_of(root: Path, group: Group) -> Path:
+    """Folder of a group's figures."""
+    return root / "figures" / slug(group)
+
+
+def slug(group: Group) -> str:
+    """Name of a group in file names."""
+    return safe_name(f"{group.dataset}-{group.model}-{group.protocol}")
+
+
+def stale(folder: Path, members: Collection[Run]) -> bool:
+    """Whether figures were not finished, or are older than a chunk of theirs or than this program's version."""
+    stamp = folder / DRAWN
+    if not stamp.is_file() or stamp.read_text() != version("cam-bench"):
+        return True
+    chunks = [path.stat().st_mtime_ns for run in members for path in run.path.glob("chunk-*.parquet")]
+    return max(chunks, default=0) > stamp.stat().st_mtime_ns
+
+
+def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bool = False) -> None:
+    """Write the figures of one group into `folder`; figures that no longer apply are removed."""
+    began = time.perf_counter()
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "means": partial(means_figure, group, tables["summary"]),
+        "curves": partial(curves_figure, group),
+        "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
+        "layers": partial(layers_figure, group, tables["summary"]),
+        "agreement": partial(agreement_figure, group, tables["agreement"]),
+        "ranks": partial(ranks_figure, group, tables["ranks"]),
+        "runtime": partial(runtime_figure, group, tables["summary"]),
+    }
+    for name, make in makers.items():
+        save(make(), folder / name, ("svg", "png", "pdf") if pdf else ("svg", "png"))
+    pictures = read_shown(group, GALLERY)
+    layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
+    if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
+        layers["gallery-input"] = NO_LAYER
+    for name, layer in layers.items():
+        save(gallery_figure(group, pictures, layer), folder / name, ("png", "pdf") if pdf else ("png",))
+    write_text(folder / DRAWN, version("cam-bench"))
+    log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
+
+
+def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> Path | None:
+    """Write figure1.pdf and figure1.png of the named cases or images; None where none of them was kept."""
+    figure = figure1(group, read_shown(group, len(group.cases), images))
+    if figure is None:
+        return None
+    save(figure, folder / "figure1", ("pdf", "png"))
+    return folder / "figure1.pdf"
+
+
+def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
+    """Write a figure as `path` with each format's suffix, atomically; files of other formats are older and go."""
+    for suffix in ("svg", "png", "pdf"):
+        if figure is None or suffix not in formats:
+            path.with_name(f"{path.name}.{suffix}").unlink(missing_ok=True)
+    if figure is None:
+        return
+    for suffix in formats:
+        # A tenth larger, three times quicker; no dates, so that the same figure has the same bytes.
+        more: dict[str, Any] = {
+            "png": {"pil_kwargs": {"compress_level": 3}},
+            "svg": {"metadata": {"Date": None}, "transparent": True},
+            "pdf": {"metadata": {"CreationDate": None}},
+        }[suffix]
+        target = path.with_name(f"{path.name}.{suffix}")
+        with rc_context(STYLE):
+            write_atomically(target, lambda temporary: figure.savefig(temporary, format=suffix, **more))  # noqa: B023
+        figure.set_layout_engine("none")  # laid out once, for all formats
+
+
+def figure_links(folder: Path, root: Path) -> dict[str, str]:
+    """Title and path relative to `root` of the figures that are there, in the order of reading."""
+    paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    names = [name for name in FIGURES if name in paths] + [name for name in paths if name not in FIGURES]
+    return {name.replace("_", " "): paths[name].relative_to(root).as_posix() for name in names}

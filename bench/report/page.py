@@ -1,0 +1,206 @@
+"""report.html: one file that opens offline, with table, figures, gallery and how the numbers were made."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.grid import Cell, Column, Grid, interval, number, p_text
+from bench.groups import NO_LAYER, Group
+from bench.report.browse import colour_tables, gallery_of
+from bench.report.drawing import FIGURES, slug
+from bench.report.notes import notes, ranking_notes, run_sentence, share
+
+BUDGET = 10_000_000  # bytes of pictures and maps in one page
+STYLES = ("page.css", "gallery.css")
+SCRIPTS = ("page.js", "gallery.js")
+
+
+def render(template: str, **context: Any) -> str:
+    """Fill a template of this package; style and scripts stand in the page, and nothing else may run in it."""
+    environment = Environment(
+        loader=PackageLoader("bench.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    here = Path(__file__).parent
+    style = "\n".join((here / name).read_text(encoding="utf-8") for name in STYLES)
+    script = "\n".join((here / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(template)
+    return page.render(style=Markup(style), script=Markup(script), script_hash=digest, **context)
+
+
+def page_of(groups: list[dict[str, Any]]) -> str:
+    """Fill the whole page, from `section_of` of every group."""
+    return render("page.html", groups=groups, colours=colour_tables())
+
+
+def section_of(
+    group: Group, grid: Grid, tables: dict[str, Any], figures: Path, reference: str, count: int
+) -> dict[str, Any]:
+    """All that the page says of one group, as plain values; `count` groups share the page's budget.
+
+    `figures` is the folder of the group's figures: those that are there as SVG are shown.
+    """
+    lines = notes(group, reference)
+    return {
+        "id": slug(group),
+        "title": f"{group.dataset} / {group.model}",
+        "protocol": group.protocol,
+        "sentence": run_sentence(group),
+        "headline": headline(grid),
+        "columns": [column_of(group, column) for column in grid.columns],
+        "rows": rows_of(grid, reference),
+        "has_reported": any(cell and math.isfinite(cell.reported) for line in grid.cells for cell in line),
+        "has_differences": any(cell and math.isfinite(cell.difference) for line in grid.cells for cell in line),
+        "reference": reference,
+        "notes": [line for line in lines if not line.startswith("warning: ")],
+        "warnings": [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")],
+        "rankings": ranking_notes(tables["ranks"], tables["agreement"]),
+        "figures": figures_of(group, figures),
+        "gallery": gallery_of(group, grid.columns, BUDGET // count),
+        "made": made(group),
+    }
+
+
+def headline(grid: Grid) -> str:
+    """Which methods are best, or not significantly worse, in how many columns."""
+    judged = [i for i, column in enumerate(grid.columns) if column.better is not None]
+    counts: Counter[str] = Counter()
+    for entry, line in zip(grid.entries, grid.cells, strict=True):
+        counts[entry.label] = sum(bool((cell := line[i]) and (cell.best or cell.tied)) for i in judged)
+    if not judged or not counts or not max(counts.values()):
+        return ""
+    top = max(counts.values())
+    names = [label for label, number_of in counts.items() if number_of == top]
+    listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    verb = "is" if len(names) == 1 else "are"
+    text = f"{listed} {verb} best, or not significantly worse than the best, in {top} of {len(judged)} columns."
+    controls = {entry.label for entry in grid.entries if entry.category == "control"}
+    won = [
+        " ".join(grid.columns[i].heading)
+        for i in judged
+        if any((cell := line[i]) and cell.best and e.label in controls
+               for e, line in zip(grid.entries, grid.cells, strict=True))
+    ]  # fmt: skip
+    return f"{text} A control has the best value in {len(won)}: {', '.join(won)}." if won else text
+
+
+def column_of(group: Group, column: Column) -> dict[str, Any]:
+    """Heading of a column, with what a reader may want to know of its metric."""
+    metric = column.metric.partition(".")[0]
+    about = group.metrics.get(metric, {}).get("about", {})
+    direction = {True: "higher is better", False: "lower is better", None: "no direction"}[column.better]
+    unit = f", {about['unit']}" if about.get("unit") else ""
+    return {
+        "heading": " ".join(column.heading), "arrow": column.arrow, "better": column.better,
+        "title": f"{column.metric}: {direction}{unit}, version {about.get('version', 0)}",
+    }  # fmt: skip
+
+
+def rows_of(grid: Grid, reference: str) -> list[dict[str, Any]]:
+    """Rows of the main table."""
+    spans = []
+    for i in range(len(grid.columns)):
+        ends = [v for line in grid.cells if (c := line[i]) for v in (c.mean, c.low, c.high) if math.isfinite(v)]
+        spans.append((min(ends, default=0.0), max(ends, default=1.0)))
+    return [
+        {
+            "method": entry.method,
+            "layer": "" if entry.layer == NO_LAYER else entry.layer,
+            "control": entry.category == "control",
+            "n": entry.rows,
+            "degenerate": share(entry.degenerate_share) if entry.degenerate else "",
+            "degenerate_value": entry.degenerate_share,
+            "reasons": ", ".join(f"{count} {reason}" for reason, count in entry.degenerate.items()),
+            "cells": [cell and shown_cell(cell, *span) for cell, span in zip(line, spans, strict=True)],
+            "is_reference": reference in (entry.method, entry.name),
+        }
+        for entry, line in zip(grid.entries, grid.cells, strict=True)
+    ]
+
+
+def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
+    """Texts of one value, and where its interval lies between the ends of its column, in per cent."""
+    width = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        return (
+            round(100 * (value - low) / width, 1) if math.isfinite(value) else round(100 * (cell.mean - low) / width, 1)
+        )
+
+    sign = "+" if cell.difference > 0 else ""
+    difference = f"{sign}{number(cell.difference)}" if math.isfinite(cell.difference) else ""
+    ends = interval(cell.difference_low, cell.difference_high)
+    return {
+        "value": cell.mean, "text": number(cell.mean), "interval": interval(cell.low, cell.high),
+        "best": cell.best, "tied": cell.tied,
+        "left": place(cell.low), "width": round(place(cell.high) - place(cell.low), 1), "dot": place(cell.mean),
+        "difference": difference + (f" ({ends})" if ends and difference else ""),
+        "p": p_text(cell.p) if math.isfinite(cell.p) else "",
+        "reported": number(cell.reported), "source": cell.source,
+    }  # fmt: skip
+
+
+def figures_of(group: Group, folder: Path) -> list[dict[str, str]]:
+    """Figures that are there, as data URIs with title, caption and alternative text."""
+    result = []
+    for name, about in FIGURES.items():
+        path = folder / f"{name}.svg"
+        if path.is_file():
+            uri = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+            alt = f"{about.title}, {group.dataset}, {group.model}. {about.caption} The numbers are in the tables."
+            result.append({"name": name, "title": about.title, "caption": about.caption, "alt": alt, "uri": uri})
+    return result
+
+
+def made(group: Group) -> dict[str, Any]:
+    """Where the numbers come from: commands, versions, devices, settings, records left out; each once."""
+    runs = [entry.run for entry in group.entries]
+    facts = [run.provenance for run in runs]
+    commands = dict.fromkeys(command(each["command"]) for each in facts if isinstance(each.get("command"), list))
+    machines = dict.fromkeys(
+        f"{each.get('device')}, {each.get('precision')}, {each.get('threads')} threads, batches of {each.get('batch')}"
+        f" cases and {each.get('score_batch')} perturbed images, commit {each.get('git_commit') or 'not known'}"
+        for each in facts if each.get("device")
+    )  # fmt: skip
+    versions = dict.fromkeys(
+        ", ".join(f"{name} {version}" for name, version in each["versions"].items())
+        for each in facts if isinstance(each.get("versions"), dict)
+    )  # fmt: skip
+    skipped = {(s.get("case_id"), s.get("reason")) for each in facts for s in each.get("skipped") or []}
+    bad = {(s.get("record"), s.get("reason")) for each in facts for s in each.get("bad_records") or []}
+    seconds: Counter[str] = Counter()
+    for each in facts:
+        seconds.update({str(k): float(v) for k, v in (each.get("seconds") or {}).items()})
+    methods = {entry.label: entry.run.config.get("method_parameters") or {} for entry in group.entries}
+    settings = {**(runs[0].config.get("protocol_parameters") or {}), "metrics": group.metrics}
+    return {
+        "commands": list(commands),
+        "machines": list(machines),
+        "versions": list(versions),
+        "seconds": ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()),
+        "config": yaml.safe_dump({"methods": methods, "protocol": settings}, sort_keys=False, allow_unicode=True),
+        "left_out": [f"{name}: {reason}" for name, reason in sorted(map(tuple_of_text, skipped | bad))],
+    }
+
+
+def tuple_of_text(pair: tuple[Any, Any]) -> tuple[str, str]:
+    """Pair as text, so that it sorts."""
+    return str(pair[0]), str(pair[1])
+
+
+def command(words: list[Any]) -> str:
+    """Command line that a run was started with, as it is typed."""
+    program, *rest = [str(word) for word in words]
+    start = "python -m bench" if program.endswith("__main__.py") else Path(program).name
+    return " ".join([start, *map(shlex.quote, rest)])

@@ -1,0 +1,201 @@
+"""How a run's passes are cut and run: what changes its time and, by rounding, the last digits of its numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.models import Network
+from bench.store import hash_key
+from bench.types import UserError
+
+log = logging.getLogger(__name__)
+Forward = Callable[[Tensor], Tensor]
+SIZES = {"cpu": (4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}
+SECONDS = 2.5  # for all measurements together
+# Compiling EfficientNet-Lite0 takes some 60 s on 2 cores and saves about a third of the time of scoring.
+COMPILE_SECONDS, SAVED = 60.0, 0.33
+
+
+@dataclass(frozen=True, order=True)
+class Speed:
+    """Batch sizes and the form of the network; kept with a run and used again when it is resumed.
+
+    Attributes
+    ----------
+    batch : int
+        Cases in one shared pass.
+    score_batch : int
+        Perturbed images in one forward pass.
+    channels_last : bool
+        Memory format of the network.
+    compiled : bool
+        Whether perturbed images go through the compiled network.
+    """
+
+    batch: int
+    score_batch: int
+    channels_last: bool
+    compiled: bool
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """Memory format of networks and images."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def choose_speed(
+    config: dict[str, Any],
+    network: Network,
+    device: torch.device,
+    scored: float,
+    forward: Callable[[Speed], Forward],
+) -> Speed:
+    """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
+
+    Where both sizes are given nothing is measured: channels_last, and compiled only if asked for.
+
+    Parameters
+    ----------
+    config : dict
+        Its ``batch``, ``score_batch``, ``compile`` and ``precision`` are used.
+    network : Network
+        On the device; left in the memory format chosen.
+    device : torch.device
+    scored : float
+        Perturbed images that this run has to score.
+    forward : callable
+        From `forwards`; asked whether compiling works.
+    """
+    given = {"batch": config["score_batch"], "channels_last": True, "seconds_per_image": 0.0}
+    automatic = "auto" in (config["batch"], config["score_batch"])
+    found = measured(network, device, config["precision"]) if automatic else given
+    pays = SAVED * scored * found["seconds_per_image"] > 2 * COMPILE_SECONDS
+    speed = Speed(
+        batch=max(16, found["batch"]) if config["batch"] == "auto" else config["batch"],
+        score_batch=found["batch"] if config["score_batch"] == "auto" else config["score_batch"],
+        channels_last=found["channels_last"],
+        compiled=pays if config["compile"] == "auto" else config["compile"],
+    )
+    failed = speed.compiled and forward(speed) is network.module
+    return replace(speed, compiled=False) if failed else speed
+
+
+def measured(network: Network, device: torch.device, precision: str) -> dict[str, Any]:
+    """Fastest batch size and memory format of forward passes, from the cache or measured in under 3 s.
+
+    The answer is kept below ``$XDG_CACHE_HOME/cam-bench`` per network, device, number of threads and precision. Whoever
+    writes first is right: processes that start together go on with one answer.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    size = network.spec.size
+    key = hash_key([network.name, size, name, precision, torch.__version__, torch.get_num_threads(), os.cpu_count()])
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = home / "cam-bench" / f"speed-{key}.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = measure(network, device, precision)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(found))
+        os.link(temporary, path)
+    except FileExistsError:
+        return json.loads(path.read_text())
+    except OSError as error:
+        log.debug("the measured batch size is not kept: %s", error)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return found
+
+
+def measure(network: Network, device: torch.device, precision: str) -> dict[str, Any]:
+    """Time forward passes: first both memory formats at the smallest size, then growing sizes in the faster one."""
+    began = time.perf_counter()
+    smallest, *larger = SIZES["cuda" if device.type == "cuda" else "cpu"]
+    seconds: dict[tuple[int, bool], float] = {}
+
+    def try_out(size: int, channels_last: bool) -> None:
+        known = min(seconds.values(), default=0.0)
+        if time.perf_counter() - began + 2 * size * known > SECONDS:
+            return
+        network.module.to(memory_format=memory_format(channels_last))
+        images = torch.zeros(size, 3, network.spec.size, network.spec.size, device=device)
+        images = images.contiguous(memory_format=memory_format(channels_last))
+        try:
+            seconds[size, channels_last] = timed(network.module, images, precision) / size
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+
+    for channels_last in (True, False):
+        try_out(smallest, channels_last)
+    format_of = min(seconds, key=seconds.__getitem__)[1] if seconds else True
+    for size in larger:
+        try_out(size, format_of)
+    # A larger batch has to be clearly faster: it costs memory.
+    best = min(seconds, key=lambda at: (round(seconds[at] / min(seconds.values()), 1), at[0]), default=(1, True))
+    network.module.to(memory_format=memory_format(best[1]))
+    log.debug("batch %d, channels_last %s, of %s", *best, {k: round(v, 5) for k, v in seconds.items()})
+    return {"batch": best[0], "channels_last": best[1], "seconds_per_image": seconds.get(best, 0.1)}
+
+
+def timed(module: nn.Module, images: Tensor, precision: str) -> float:
+    """Seconds of one forward pass, the faster of two."""
+    found = []
+    reduced = torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.no_grad(), reduced:
+        for _ in range(2):
+            began = time.perf_counter()
+            module(images)
+            if images.device.type == "cuda":
+                torch.cuda.synchronize(images.device)
+            found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def forwards(module: nn.Module, size: int, device: torch.device, precision: str) -> Callable[[Speed], Forward]:
+    """Return a function that gives the network as a speed wants it, compiled at the first need."""
+
+    @cache
+    def compiled(score_batch: int, channels_last: bool) -> Forward:
+        images = torch.zeros(score_batch, 3, size, size, device=device)
+        reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        try:
+            function = torch.compile(module, dynamic=False, options={"freezing": True})
+            with torch.no_grad(), reduced:
+                function(images)
+        except Exception as error:  # whatever a compiler's tool chain may raise: the network itself still works
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            log.warning("compile: not possible here (%s); going on without", reason)
+            return module
+        return function
+
+    def forward(speed: Speed) -> Forward:
+        return compiled(speed.score_batch, speed.channels_last) if speed.compiled else module
+
+    return forward
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Switch TF32 on or off for the whole process; torch switches it on for convolutions by default.
+
+    Raises
+    ------
+    UserError
+        TF32 is asked for where there is none.
+    """
+    tf32 = precision == "tf32"
+    if tf32 and device.type != "cuda":
+        raise UserError("precision=tf32 needs an NVIDIA GPU; choose float32 or bfloat16")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32

@@ -1,0 +1,74 @@
+"""What the benchmark's rows share: the network, the pictures, and two functions timed side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+import yaml
+from torch import nn
+
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.datasets.collage import collage
+from bench.models import Network, efficientnet_lite0
+from bench.transforms import collate, prepare
+from bench.types import Batch, Part
+
+HEAD = ["| work | against | ms | ms against | ratio | goal |", "| :-- | :-- | --: | --: | --: | --: |"]
+
+
+def load(group: str, name: str) -> Part:
+    """Bind a method or metric with the parameters of its yaml."""
+    node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())[name]
+    return bind(name, node, GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
+
+
+def lite0() -> Network:
+    """Give the pretrained efficientnet_lite0, its module in channels_last as the program runs it."""
+    network = efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=["blocks.6.0.bn2.act", "bn2.act"])
+    network.module.to(memory_format=torch.channels_last)
+    return network
+
+
+def pictures(network: Network, number: int) -> Batch:
+    """Take as many crops of scikit-image's photographs, in channels_last."""
+    cases = collage(scenes=number)
+    batch = collate([prepare(case, network.spec, "stretch") for case in cases], network.spec, torch.device("cpu"))
+    batch.images.data = batch.images.contiguous(memory_format=torch.channels_last)
+    return batch
+
+
+def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Time functions in turn, after one warm-up each: median seconds of each."""
+    times: list[list[float]] = [[] for _ in functions]
+    for repeat in range(repeats + 1):
+        for function, found in zip(functions, times, strict=True):
+            began = time.perf_counter()
+            function()
+            if repeat:
+                found.append(time.perf_counter() - began)
+    return [median(found) for found in times]
+
+
+def row(work: str, against: str, ours: float, other: float, goal: str) -> str:
+    """Write one row of the table; the ratio is our time to the other's, or the reverse where faster is the goal."""
+    ratio = f"{other / ours:.2f} times faster" if "faster" in goal else f"{ours / other:.2f}"
+    found = f"| {work} | {against} | {ours * 1e3:.0f} | {other * 1e3:.0f} | {ratio} | {goal} |"
+    print(found, flush=True)
+    return found
+
+
+def best_batch(model: nn.Module, images: torch.Tensor) -> int:
+    """Find the batch size with the most images per second, forward only."""
+    speed = {}
+    for size in (1, 2, 4, 8, 16, 32):
+        with torch.inference_mode():
+            model(images[:size])
+            model(images[:size])
+            began = time.perf_counter()
+            for part in images.split(size):
+                model(part)
+        speed[size] = time.perf_counter() - began
+    return min(speed, key=speed.__getitem__)

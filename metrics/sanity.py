@@ -1,0 +1,202 @@
+"""Sanity checks: does the map change when the network's weights are random, or when another class is asked about."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metrics.similarity import Described, compare, describe
+
+ORDERS = ("cascading", "independent")
+OTHERS = ("least", "second", "random")
+
+
+def parameter_randomization(
+    heatmaps: Tensor, batch: Any, *, explain: Any, order: str = "cascading", stages: int = 10, seed: int = 0
+) -> dict[str, Tensor]:
+    """Similarity of the map with that of the same network with random weights (Adebayo et al. 2018, section 3).
+
+    The layers with weights are cut into stages from the output down: the last layer alone, then the others in equal
+    parts (`stage_names`). A copy of the network is drawn anew stage by stage: weights from He's normal distribution,
+    biases 0, normalizations without effect. A layer's weights follow from the seed and the layer's name alone. A map
+    that stays as it was does not show what the network has learnt; edge detectors fail this way.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+    batch : Batch
+    explain : callable
+        ``explain(change=function of the network) -> heatmaps`` (N, H, W), with ``explain.module``. All methods and
+        layers share one forward and one backward pass a stage; what a method pays beside is paid a stage.
+    order : {"cascading", "independent"}
+        Whether the layers of earlier stages stay random, or have their trained weights again.
+    stages : int
+        At least 1 (the whole network at once); no more than there are layers with weights are used.
+    seed : int
+
+    Returns
+    -------
+    dict
+        For each of ``spearman``, ``ssim`` and ``hog`` (see `metrics.similarity.compare`): the mean over the stages
+        (N,), at most 1, lower is better, and ``<name>_curve`` (N, stages). NaN where the map is constant.
+
+    Raises
+    ------
+    ValueError
+        For an unknown order, ``stages`` below 1, or a network without weights.
+
+    References
+    ----------
+    Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order={order} is unknown; it takes {', '.join(ORDERS)}")
+    parts = cut(explain.module, stages)
+    before = [describe(heatmap) for heatmap in heatmaps.cpu().numpy()]
+    found = []
+    for i, part in enumerate(parts):
+        names = part if order == "independent" else tuple(name for some in parts[: i + 1] for name in some)
+        found.append(_similarity(before, explain(change=Randomized(names, seed))))
+    curves = {name: torch.stack([stage[name] for stage in found], dim=1).to(heatmaps.device) for name in found[0]}
+    return {name: curve.mean(1) for name, curve in curves.items()} | {f"{n}_curve": c for n, c in curves.items()}
+
+
+def class_sensitivity(
+    heatmaps: Tensor, batch: Any, *, explain: Any, other: str = "least", seed: int = 0
+) -> dict[str, Tensor]:
+    """Similarity of the maps for two classes of one image: 1 for a method that never asks for the class.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+    batch : Batch
+    explain : callable
+        ``explain(targets=...) -> heatmaps`` (N, H, W), with ``explain.logits`` (N, C). All methods and layers share one
+        forward and one backward pass; what a method pays beside is paid once more.
+    other : {"least", "second", "random"}
+        The class with the lowest logit (Rebuffi et al. 2020), the one with the highest among the others, or any other,
+        drawn by the case's id (the random logit test of Sixt et al. 2020).
+    seed : int
+        Of ``random``.
+
+    Returns
+    -------
+    dict
+        ``spearman``, ``ssim``, ``hog`` (N,), see `metrics.similarity.compare`: at most 1, lower is better; exactly 1
+        where both maps are the same, NaN where the map is constant.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `other`, or where the network has no class beside the target.
+
+    References
+    ----------
+    Rebuffi, Fong, Ji, Vedaldi: There and back again: revisiting backpropagation saliency methods, CVPR 2020. Sixt,
+    Granz, Landgraf: When explanations lie: why many modified BP attributions fail, ICML 2020.
+    """
+    if other not in OTHERS:
+        raise ValueError(f"other={other} is unknown; it takes {', '.join(OTHERS)}")
+    chosen = other_classes(explain.logits, batch.targets, batch.ids, other, seed)
+    before = [describe(heatmap) for heatmap in heatmaps.cpu().numpy()]
+    similarity = _similarity(before, explain(targets=[(index,) for index in chosen]))
+    return {name: values.to(heatmaps.device) for name, values in similarity.items()}
+
+
+def other_classes(
+    logits: Tensor, targets: Sequence[tuple[int, ...]], ids: Sequence[str], other: str, seed: int
+) -> list[int]:
+    """Output index of each case's other class, never one of the target's; arguments as in `class_sensitivity`."""
+    chosen = []
+    for row, target, case in zip(logits.cpu(), targets, ids, strict=True):
+        left = [index for index in range(len(row)) if index not in target]
+        if not left:
+            raise ValueError("class_sensitivity needs a network with a class beside the target's")
+        if other == "random":
+            digest = hashlib.sha256(f"{seed}:{case}".encode()).digest()  # a checksum would not be even
+            chosen.append(left[int.from_bytes(digest[:8], "big") % len(left)])
+        else:
+            values = row[left]
+            chosen.append(left[int(values.argmax() if other == "second" else values.argmin())])
+    return chosen
+
+
+@dataclass(frozen=True)
+class Randomized:
+    """A change of a network: gives a copy whose named modules are drawn anew. Equal ones give equal copies."""
+
+    names: tuple[str, ...]
+    seed: int
+
+    def __call__(self, module: nn.Module) -> nn.Module:
+        """Copy the network and draw the modules' own parameters; the given network stays as it is."""
+        copy = deepcopy(module)
+        for name in self.names:
+            _draw(copy.get_submodule(name), f"{self.seed}:{name}")
+        return copy
+
+
+def cut(module: nn.Module, stages: int) -> list[tuple[str, ...]]:
+    """Names of the modules drawn anew at each stage, from the output down, in the order of ``named_modules()``.
+
+    A module without a weight matrix, as a normalization, belongs to the layer with weights before it.
+    """
+    layers: list[list[str]] = []
+    early: list[str] = []
+    for name, part in module.named_modules():
+        if any(_has_fan_in(parameter) for parameter in part.parameters(recurse=False)):
+            layers.append([*early, name])
+            early = []
+        elif [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            (layers[-1] if layers else early).append(name)
+    if stages < 1 or not layers:
+        raise ValueError(
+            f"needs stages of at least 1, not {stages}, and a network with weights, not {len(layers)} layers"
+        )
+    layers.reverse()
+    if stages == 1:
+        parts = [layers]
+    else:
+        rest = np.array_split(np.arange(1, len(layers)), min(stages - 1, max(1, len(layers) - 1)))
+        parts = [layers[:1], *([layers[i] for i in indices] for indices in rest if len(indices))]
+    return [tuple(name for layer in part for name in layer) for part in parts]
+
+
+def stage_names(module: nn.Module, *, stages: int) -> list[str]:
+    """Name of the lowest layer with weights at each stage of `parameter_randomization`: labels for its curves."""
+    weighted = {name for name, part in module.named_modules() if any(map(_has_fan_in, part.parameters(recurse=False)))}
+    return [[name for name in part if name in weighted][-1] for part in cut(module, stages)]
+
+
+def _has_fan_in(parameter: Tensor) -> bool:
+    # Not so vectors, and scales of channels that are kept as (C, 1, 1).
+    return parameter.ndim > 1 and parameter[0].numel() > 1
+
+
+def _draw(part: nn.Module, key: str) -> None:
+    with torch.no_grad():
+        for name, parameter in part.named_parameters(recurse=False):
+            if _has_fan_in(parameter):
+                # On the CPU, where the numbers of a seed are the same on every machine.
+                generator = torch.Generator().manual_seed(zlib.crc32(f"{key}.{name}".encode()))
+                drawn = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(drawn * math.sqrt(2 / parameter[0].numel()))
+            else:
+                parameter.fill_(0 if "bias" in name else 1)
+        for name, buffer in part.named_buffers(recurse=False):
+            if name in ("running_mean", "running_var"):
+                buffer.fill_(name == "running_var")
+
+
+def _similarity(before: Sequence[Described], after: Tensor) -> dict[str, Tensor]:
+    rows = [compare(one, describe(other)) for one, other in zip(before, after.cpu().numpy(), strict=True)]
+    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float32) for name in rows[0]}

@@ -1,0 +1,92 @@
+"""How alike two maps are: rank correlation, structural similarity, and correlation of oriented gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from skimage.feature import hog
+from skimage.metrics import structural_similarity
+
+# Side of structural similarity's window for a Gaussian of sigma 1.5.
+WINDOW = 11
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What `compare` needs of one map; made once for a map that is compared often.
+
+    Attributes
+    ----------
+    unit : array, shape (H, W)
+        The map scaled to 0..1, a constant one 0.
+    ranks : array, shape (H * W,)
+        Ranks of its values, ties have their mean.
+    gradients : array
+        Histograms of oriented gradients.
+    constant : bool
+    """
+
+    unit: NDArray[np.float64]
+    ranks: NDArray[np.float64]
+    gradients: NDArray[np.float64]
+    constant: bool
+
+
+def describe(heatmap: NDArray[Any]) -> Described:
+    """Scale a map (H, W), rank its values and take its histograms of oriented gradients.
+
+    Histograms are over cells of 16 x 16 pixels, blocks of 3 x 3 cells and 9 orientations, as in Adebayo et al.; a map
+    of under 48 pixels a side has smaller cells.
+    """
+    values = np.asarray(heatmap, dtype=np.float64)
+    peak = np.abs(values).max()
+    values = values / peak if peak > 0 else values  # the difference of huge values would overflow
+    span = values.max() - values.min()
+    unit = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    least = min(values.shape)
+    cell = max(1, min(16, least // 3))
+    block = min(3, least // cell)
+    gradients = hog(unit, orientations=9, pixels_per_cell=(cell, cell), cells_per_block=(block, block))
+    return Described(unit, rankdata(unit), gradients, bool(span == 0))
+
+
+def compare(one: Described, other: Described) -> dict[str, float]:
+    """Three similarities of two maps of one size, at most 1.
+
+    Parameters
+    ----------
+    one, other : Described
+
+    Returns
+    -------
+    dict
+        Exactly 1 for equal maps; NaN where `one` is constant, which says nothing that could stay or change:
+
+        - ``spearman``: rank correlation of the values, -1 to 1; 0 where `other` is constant;
+        - ``ssim``: structural similarity of the maps scaled to 0..1, -1 to 1, Gaussian window of sigma 1.5 (Wang et
+          al. 2004); NaN for maps of under 11 pixels a side;
+        - ``hog``: Pearson correlation of the histograms of oriented gradients, -1 to 1; 0 where one has no gradient.
+    """
+    names = ("spearman", "ssim", "hog")
+    if one.constant:
+        return dict.fromkeys(names, math.nan)
+    if np.array_equal(one.unit, other.unit):
+        return dict.fromkeys(names, 1.0)
+    structure = math.nan
+    if min(one.unit.shape) >= WINDOW:
+        structure = structural_similarity(
+            one.unit, other.unit, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+    values = (_pearson(one.ranks, other.ranks), float(structure), _pearson(one.gradients, other.gradients))
+    return dict(zip(names, values, strict=True))
+
+
+def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return float(np.clip(a @ b / norm, -1, 1)) if norm > 0 else 0.0
