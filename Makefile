@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: help demo test lint benchmark clean
+.PHONY: help demo test lint docs benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -20,11 +20,14 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 benchmark: $(VENV)/.installed-test  ## measure the shared pass and the scorer, write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.run
 
 clean:  ## remove the virtual environment, caches and build output; results/ stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -36,7 +39,11 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev,joblib,slurm,ray,peers]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev,docs,joblib,slurm,ray,peers]'
 	@# Quantus asks for opencv-python, which would overwrite opencv-python-headless and needs a display's libraries.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps quantus==0.6.0
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@

@@ -93,6 +93,8 @@ def write_chunk(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, n
     write_atomically(
         path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     )
+    seconds = ", ".join(f"{part} {value:.1f} s" for part, value in note.get("seconds", {}).items())
+    log.debug("%s: %d cases, %s", path, len(rows), seconds)
 
 
 def read_chunk(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:

@@ -26,7 +26,7 @@ asked layer of a network on a data set, with one shared forward and backward pas
 usage: python -m bench [NAME=VALUE ...]            run; what is there already is not computed again
        python -m bench -m NAME=A,B [NAME=VALUE]    one run after the other for every value
        python -m bench list methods|metrics|models|datasets|experiments
-       python -m bench.report DIR                  tables and figures again, from any set of runs
+       python -m bench.report DIR                  report.html, tables and figures again, from any set of runs
        (installed, cam-bench is the same as python -m bench)
 
 settings (all of them, with the defaults: python -m bench --cfg job):
@@ -35,7 +35,9 @@ settings (all of them, with the defaults: python -m bench --cfg job):
   method.NAME.PARAMETER=VALUE, metric.NAME.PARAMETER=VALUE, dataset.root=DIR, model.weights=FILE|random
   target=label|predicted|INDEX                  the class asked about
   out=DIR limit=N seed=N save_maps=true         results folder, a seeded subset of N cases, keep every map
-  batch=N device=auto|cpu|cuda shards=N shard=I pace and sharing of work; numbers do not depend on them
+  device=auto|cpu|cuda batch=N workers=N        pace; numbers do not depend on these
+  shards=N shard=I                              share the work with other machines
+  estimate=true                                 say what the whole run would cost on this machine, run nothing else
   reference=METHOD                              what the others are compared with
   quiet=true, verbose=true                      only warnings and errors; every step, chunk by chunk
 

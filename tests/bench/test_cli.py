@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from bench import __main__ as command_line
+from bench.config import options
+from bench.listing import LISTS, entries
+from bench.terminal import FLAGS, VALUED, answer
+
+ROOT = Path(__file__).parents[2]
 FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]
 TINY = ["model=resnet18", "model.weights=random", "limit=6", "metric=[box_coverage,pointing_game]", "gallery.cases=1"]
 
@@ -182,9 +193,12 @@ def test_folder_of_pictures(tmp_path: Path, pictures: Path) -> None:
     assert "nothing was computed" in succeed(*asked, folder=tmp_path)
 
 
-def test_random_vgg16_offline(tmp_path: Path) -> None:
+def test_random_vgg16_offline_step_by_step(tmp_path: Path) -> None:
     asked = ["method=grad_entropy", "model=vgg16", "model.weights=random", "limit=1", "metric=[box_coverage]"]
-    succeed(*asked, folder=tmp_path)
+    done = bench(*asked, "verbose=true", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = [line for line in done.stderr.splitlines() if "chunk-00000.parquet" in line]
+    assert len(steps) == 1 and "grad_entropy@features.29" in steps[0] and "1 cases, capture" in steps[0]
     summary = pd.read_csv(tmp_path / "results" / "summary.csv")
     assert set(summary.layer) == {"features.29"}
     assert set(summary.model) == {"vgg16"}
@@ -195,5 +209,120 @@ def test_report_on_nothing(tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_hydra_help_still_works(tmp_path: Path) -> None:
-    assert "grad_entropy" in succeed("--help", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list"], "one of: methods, metrics"),
+        (["list", "foo"], "one of: methods, metrics"),
+        (["list", "method"], "did you mean methods?"),
+        (["list", "methods", "metrics"], "list takes one name"),
+        (["lst", "methods"], "'lst' is no setting"),
+        (["grad_cam"], "write NAME=VALUE"),
+        (["--foo"], "there is no option --foo"),
+        (["--multi", "method=grad_cam"], "there is no option --multi"),
+        (["--cfg"], "--cfg"),
+        (["--cfg", "everything"], "--cfg"),
+    ],
+)
+def test_odd_words(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in said and "Traceback" not in said
+
+
+def test_help_lists_everything_and_waits_for_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from bench.__main__ import main; main(); assert not {'torch', 'pandas'} & set(sys.modules)"
+    environment = {**os.environ, "FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+    for words in (["--help"], ["method=grad_cam", "-h"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+        for group in ("method", "metric", "model", "dataset", "experiment"):
+            for name in options(group):
+                assert re.search(rf"^  {name}\s+\S", said, re.M), name
+        for word in ("exit status", "130", "NO_COLOR", "verbose=true", "bench.report"):
+            assert word in done.stdout
+        assert "Hydra" not in done.stdout.replace("Hydra's own options", "")
+        assert not re.search(r"\x1b\[[0-9;]*3\dm", done.stdout), "a colour in spite of NO_COLOR"
+
+
+def test_lists_in_a_pipe_are_one_line_each_and_say_something_else_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    for title, group in LISTS.items():
+        assert answer(["list", title])
+        rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        assert [name for name, _ in rows] == options(group)
+        assert len({about for _, about in rows}) == len(rows), f"two {title} have one description"
+        assert max(len(about) for _, about in rows) < 140
+
+
+def test_list_says_the_first_line_of_the_function_and_what_is_not_its_default() -> None:
+    found = entries("method")
+    assert found["grad_cam"] == "Grad-CAM: channels weighted by the mean of their gradient"
+    assert found["grad_entropy_value"] == f"{found['grad_entropy']} (estimator=value)"
+    assert entries("model")["vgg16"].endswith("(features.29)")
+
+
+def test_lists_are_coloured_on_a_terminal_only_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    said = {}
+    for colour in (True, False):
+        out = io.StringIO()
+        answer(["list", "datasets"], Console(file=out, force_terminal=True, width=60, no_color=not colour))
+        said[colour] = out.getvalue()
+        assert all(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= 60 for line in said[colour].splitlines())
+    assert "\x1b[1;36m" in said[True] and not re.search(r"\x1b\[[0-9;]*3\dm", said[False])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(["--version"])
+    assert capsys.readouterr().out == f"cam-bench {version('cam-bench')}\n"
+
+
+def test_options_are_hydras_own() -> None:
+    from hydra._internal.utils import get_args_parser
+
+    actions = [action for action in get_args_parser()._actions if action.option_strings]
+    assert {name for action in actions for name in action.option_strings} == VALUED | FLAGS
+    assert {name for action in actions if action.nargs != 0 for name in action.option_strings} == VALUED
+
+
+def test_a_fault_of_ours_has_status_1_and_a_traceback(tmp_path: Path) -> None:
+    code = """
+import bench.__main__ as program
+def benchmark(node): raise RuntimeError("broken")
+program.benchmark = benchmark
+program.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "RuntimeError: broken" in done.stderr
+
+
+def test_quiet(tmp_path: Path) -> None:
+    done = bench("method=center", "quiet=true", *TINY, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "results" / "summary.csv").is_file()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_in_bash(tmp_path: Path) -> None:
+    command = tmp_path / "cam-bench"
+    command.write_text(f"#!{sys.executable}\nfrom bench.__main__ import main\nmain()\n")
+    command.chmod(0o755)
+    script = """
+eval "$(cam-bench -sc install=bash)"
+COMP_LINE="cam-bench method=grad_cam_" COMP_POINT=26 COMP_CWORD=1
+hydra_bash_completion
+echo "${COMPREPLY[@]}"
+"""
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["method=grad_cam_elementwise", "method=grad_cam_pp"], done.stderr

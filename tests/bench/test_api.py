@@ -1,0 +1,158 @@
+"""Use from Python says what the command line says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+import bench
+from bench.config import compose_config, written
+from bench.datasets.collage import collage
+from bench.models import torchvision_model
+from bench.picture import explain_image, score_map
+from bench.types import UserError
+
+STEPS = ("metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=0")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
+    folder = tmp_path_factory.mktemp("from python")
+    table = bench.run(*STEPS, method=["grad_cam", "edges"], limit=2, out=folder, layer=["bn2.act"])
+    return table, folder
+
+
+def test_run_returns_what_was_asked_for_and_writes_it(results: tuple[pd.DataFrame, Path]) -> None:
+    table, folder = results
+    pd.testing.assert_frame_equal(
+        table.reset_index(drop=True), pd.read_csv(folder / "summary.csv").fillna({"reference": ""})[table.columns],
+        check_dtype=False, rtol=1e-4, check_exact=False,
+    )  # fmt: skip
+    assert set(table.method) == {"grad_cam", "edges"} and set(table.n) == {2}
+    again = bench.run(*STEPS, method="edges", limit=2, out=folder, layer="bn2.act", reference="edges")
+    assert set(again.method) == {"edges"}  # not the other one, which lies in the same folder
+
+
+def test_load_results_has_a_row_a_case_method_and_layer(results: tuple[pd.DataFrame, Path]) -> None:
+    cases = bench.load_results(results[1])
+    assert len(cases) == 4
+    assert not cases.duplicated(["case_id", "method", "layer", "protocol"]).any()
+    assert list(cases.columns[:6]) == ["dataset", "model", "protocol", "method", "layer", "case_id"]
+    assert not {"map", "map_shape", "map_scale"} & set(cases.columns)
+    means = cases.groupby("method")["box_coverage.coverage"].mean()
+    table = results[0].query("metric == 'box_coverage.coverage'").set_index("method")["mean"]
+    pd.testing.assert_series_equal(means, table.sort_index(), check_names=False)
+
+
+def test_one_picture_is_explained_and_scored_as_in_a_run(results: tuple[pd.DataFrame, Path]) -> None:
+    cases = bench.load_results(results[1]).query("method == 'grad_cam'").set_index("case_id")
+    scenes = {case.id: case for case in collage()}
+    for name, row in cases.iterrows():
+        case = scenes[str(name)]
+        picture = case.load()[0].permute(1, 2, 0).numpy()
+        found = explain_image(picture, "grad_cam", target=case.target)
+        assert found.layer == "bn2.act" and found.degenerate == "" and found.target == case.target
+        assert found.probability == pytest.approx(row["probability"], abs=1e-5)
+        scored = score_map(found.heatmap, picture, target=case.target, boxes=case.boxes.tolist())
+        # coverage needs no network; the scene has the input's size, so that nothing is resized
+        for value in ("coverage", "min_coverage", "purity", "evenness", "curve_area"):
+            key = f"box_coverage.{value}"
+            assert scored[key] == pytest.approx(row[key], abs=1e-4)
+        two = score_map(found.heatmap, picture, ["deletion"], target=case.target)
+        assert 0 < two["deletion.auc"] < 1
+
+
+def test_map_of_any_size_comes_to_the_input() -> None:
+    network = torchvision_model(name="resnet18", weights="random")
+    picture = np.zeros((100, 300, 3), np.uint8)
+    mine = np.zeros((10, 30))
+    mine[:, 20:] = 1  # the right third
+    boxes = [(200, 0, 300, 100)]
+    scored = score_map(mine, picture, ["box_coverage", "pointing_game"], model=network, boxes=boxes)
+    assert scored["pointing_game.hit"] == 1
+    assert scored["box_coverage.coverage"] > 0.95
+    turned = score_map(mine[:, ::-1].copy(), picture, ["box_coverage"], model=network, boxes=boxes)
+    assert turned["box_coverage.coverage"] < 0.05
+
+
+def test_a_function_is_a_method_and_the_picture_may_be_grey_or_a_file(tmp_path: Path) -> None:
+    from skimage.io import imsave
+
+    network = torchvision_model(name="resnet18", weights="random")
+    grey = np.random.default_rng(0).integers(0, 255, (50, 80)).astype(np.uint8)
+    imsave(tmp_path / "grey.png", grey)
+
+    def channel(acts: torch.Tensor, *, number: int = 3) -> torch.Tensor:
+        return acts[:, number]
+
+    found = explain_image(grey, channel, model=network, layer="layer3")
+    same = explain_image(tmp_path / "grey.png", channel, model=network, layer="layer3")
+    assert found.heatmap.shape == (50, 80) and found.layer == "layer3"
+    np.testing.assert_allclose(found.heatmap, same.heatmap)
+    assert explain_image(grey, "center", model=network).layer == "-"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"method": "grad_cm"}, "did you mean grad_cam"),
+        ({"model": "vgg61"}, "vgg16"),
+        ({"layer": "layer*"}, "layers; a picture is explained at one"),
+        ({"target": 1000}, "outputs 0 to 999"),
+        ({"image": np.zeros((5, 5, 3))}, "img_as_ubyte"),
+        ({"image": np.zeros((3, 5, 5), np.uint8)}, "uint8 array"),
+        ({"image": "missing.png"}, "missing.png cannot be read"),
+    ],
+)
+def test_mistakes(asked: dict, message: str) -> None:
+    network = torchvision_model(name="resnet18", weights="random")
+    with pytest.raises(UserError, match=message):
+        explain_image(**{"image": np.zeros((9, 9, 3), np.uint8), "model": network, **asked})
+
+
+def test_more_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no results under"):
+        bench.load_results(tmp_path)
+    with pytest.raises(UserError, match="did you mean limit"):
+        bench.run(limits=3)
+    with pytest.raises(UserError, match="two dimensions"):
+        score_map(np.zeros(3), np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(AttributeError, match="nothing"):
+        bench.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        False,
+        3,
+        0.5,
+        "a",
+        "a b,c={x}",
+        "it's",
+        "a/b*.png",
+        ["x.*", "y,z"],
+        [1, None],
+        {"name": "a b", "n": [1]},
+    ],
+)
+def test_python_values_reach_the_config_as_they_are(value: object) -> None:
+    assert compose_config([f"+mine={written(value)}"]).mine == value
+
+
+def test_a_hydra_program_may_call_it() -> None:
+    from hydra import initialize_config_dir
+
+    from bench.config import CONF
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        own = GlobalHydra.instance().hydra
+        assert compose_config(["limit=3"]).limit == 3
+        assert GlobalHydra.instance().hydra is own
