@@ -14,7 +14,7 @@ from torch import Tensor
 from bench import loading
 from bench.datasets.images import read_image
 from bench.loading import AHEAD, Bad, refuse_many_bad, samples
-from bench.transforms import InputSpec, prepare
+from bench.transforms import InputSpec, collate, prepare
 from bench.types import Case, UserError
 
 SPEC = InputSpec(16, 16, (0.0,) * 3, (1.0,) * 3)
@@ -110,3 +110,13 @@ def test_over_five_percent_bad_pictures_stop() -> None:
     with pytest.raises(UserError, match="6 of 100"):  # five were bad in chunks finished earlier, one of them again
         list(refuse_many_bad(iter([bad[4], bad[5]]), "coco", 100, 0.05, [str(n) for n in range(5)]))
     assert len(list(refuse_many_bad(iter(bad), "coco", 6, 1.0))) == 6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pixels_are_page_locked_beside_a_gpu(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    cases = [case_of(str(n), str(n), tmp_path / "a.png") for n in range(3)]
+    found = list(samples(cases, SPEC, "stretch", 1, torch.device("cuda")))
+    assert all(sample.image.is_pinned() for sample in found)
+    assert collate(found, SPEC, torch.device("cuda")).images.device.type == "cuda"

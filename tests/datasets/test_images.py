@@ -71,3 +71,15 @@ def test_a_torn_jpeg_is_an_error(tmp_path: Path, left: int) -> None:
     (tmp_path / "torn.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:left])
     with pytest.raises(OSError, match=r"torn\.jpg"):
         read_image(tmp_path / "torn.jpg")
+
+
+def test_metadata_that_pillow_trips_over_are_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trip(_picture: Image.Image) -> Image.Image:
+        raise TypeError("bad operand type for abs(): 'str'")  # seen with a damaged WebP
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", trip)
+    Image.fromarray(chelsea()).save(tmp_path / "a.webp")
+    with pytest.raises(OSError, match=r"a\.webp: cannot be decoded as a picture"):
+        read_image(tmp_path / "a.webp")
