@@ -79,7 +79,7 @@ def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None)
         if case.target and max(case.target) >= classes:
             raise UserError(
                 f"case {case.id} asks for output {max(case.target)}, but the network has outputs 0 to {classes - 1}; "
-                "change target= or the model"
+                "change target=, dataset.class_map= or the model"
             )
 
 
