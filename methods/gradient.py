@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from methods.common import divide_or_zero, first_component, minmax, orient, weighted_sum, widen
+from methods.common import casewise, divide_or_zero, first_component, minmax, orient, weighted_sum, widen
 
 
 def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
@@ -30,6 +30,7 @@ def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(grads.flatten(2).mean(2), acts)
 
 
+@casewise
 def hirescam(acts: Tensor, grads: Tensor) -> Tensor:
     """HiResCAM: gradient times activation at each position, summed over channels.
 
@@ -47,6 +48,7 @@ def hirescam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(widen(grads), widen(acts))
 
 
+@casewise
 def respond_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """Respond-CAM: channels weighted by the mean of their gradient where they are active.
 
@@ -84,6 +86,7 @@ def xgrad_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return respond_cam(acts, grads)
 
 
+@casewise
 def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
     """Grad-CAM++: positive gradients, each weighted so that every occurrence of the class counts.
 
@@ -103,13 +106,14 @@ def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
     """
     acts, grads = widen(acts), widen(grads)
     positive, total = grads.flatten(2).relu(), acts.flatten(2).sum(2, keepdim=True)
-    denominator = (positive * total).add_(2)
+    denominator = torch.addcmul(acts.new_tensor(2), positive, total)
     if (total < 0).any():  # else at least 2: three passes over the layer saved
         positive.masked_fill_(denominator == 0, 0)
         denominator.masked_fill_(denominator == 0, 1)
     return weighted_sum(positive.div_(denominator).sum(2), acts)
 
 
+@casewise
 def layer_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """LayerCAM: positive gradient times activation at each position.
 
@@ -126,6 +130,7 @@ def layer_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(widen(grads).relu(), widen(acts))
 
 
+@casewise
 def grad_cam_elementwise(acts: Tensor, grads: Tensor) -> Tensor:
     """Element-wise Grad-CAM: positive products of gradient and activation.
 
