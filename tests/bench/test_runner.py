@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from bench.config import CONF, GIVEN_TO_METHOD, bind_all, build, plain
 from bench.runner import Outcome, run
 from bench.store import find_runs, read_rows
+from bench.types import UserError
 
 
 class Counted:
@@ -62,3 +63,14 @@ def test_fused_maps_and_saved_maps(counted: Counted, tmp_path: Path) -> None:
     assert list(rows["grad_cam", "layer3"].map_shape[0]) == [14, 14]
     assert list(rows["grad_cam", "fuse_max"].map_shape[0]) == [224, 224]
     assert all(max(values) == 1 for values in rows["grad_cam", "layer4"]["map"])  # kept divided by its maximum
+
+
+def test_a_method_over_several_layers_has_one_map(counted: Counted, tmp_path: Path) -> None:
+    asked = ["method=[refine_cam,grad_cam]", "limit=2", f"out={tmp_path}", "save_maps=true"]
+    counted(*asked, "layer=[layer3,layer4]")
+    assert counted.backwards == 1
+    rows = {(r.config["method"], r.config["layer"]): r for r in find_runs(tmp_path)}
+    assert set(rows) == {("grad_cam", "layer3"), ("grad_cam", "layer4"), ("refine_cam", "fuse_product")}
+    assert rows["refine_cam", "fuse_product"].config["layers"] == ["layer3", "layer4"]
+    with pytest.raises(UserError, match="refine_cam needs two layers or more"):
+        counted(*asked, "layer=layer4")
