@@ -81,8 +81,9 @@ def read_shown(group: Group, limit: int) -> Shown:
         if picture is not None:
             images[case_id] = picture
     rows: dict[str, dict[str, dict[str, Any]]] = {}
+    chunks = set(group.cases.loc[group.cases["case_id"].isin(list(images)), "chunk"])
     for entry in group.entries if images else []:
-        frame = read_rows(entry.run, MAP_COLUMNS)
+        frame = read_rows(entry.run, MAP_COLUMNS, chunks)
         frame = frame[frame["case_id"].isin(list(images))]
         rows[entry.label] = {str(row["case_id"]): row for row in frame.to_dict("records")}
     return Shown(images, rows)

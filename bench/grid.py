@@ -51,7 +51,9 @@ def shown(group: Group) -> list[Column]:
     for metric, node in group.metrics.items():
         about = node.get("about", {})
         outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
-        known = [name for name in outputs if name.removesuffix("_class_mean") in group.outputs]
+        known = [
+            name for name in outputs if name.removesuffix("_class_mean") in group.outputs or name in group.statistics
+        ]
         for output in known:
             name = output.partition(".")[2]
             words = name.split("_") if len(known) > 1 else metric.split("_")
