@@ -137,6 +137,9 @@ def resolve(target: str) -> Callable[[Sequence[Array]], Any]:
     if not target.startswith(ALLOWED):
         raise UserError(f"{target} is refused: dataset_statistics may only name functions in {', '.join(ALLOWED)}")
     try:
-        return getattr(import_module(module), name)
+        function = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{target}, which dataset_statistics names, does not exist") from error
+    if not callable(function):
+        raise UserError(f"{target}, which dataset_statistics names, is no function")
+    return function

@@ -119,8 +119,10 @@ def read_chunk(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Tab
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            note = json.loads((file.schema_arrow.metadata or {})[b"bench"])
-            names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+            schema = file.schema_arrow
+            note = json.loads((schema.metadata or {})[b"bench"])
+            there = set(schema.names)
+            names = None if columns is None else [name for name in columns if name in there]
             # Files are small and several are read at once: threads inside one only cost.
             return file.read(columns=names, use_threads=False), note
     except (pa.ArrowException, KeyError, json.JSONDecodeError) as error:

@@ -12,7 +12,8 @@ import pandas as pd
 from bench.curves import dataset_statistics, has_statistics
 from bench.groups import NO_LAYER, Entry, Group, group_runs, load_group
 from bench.published import reported
-from bench.statistics import Array, cluster_means, holm, means, percentile_interval, resampled_means, wilcoxon
+from bench.significance import holm, wilcoxon
+from bench.statistics import Array, cluster_means, means, percentile_interval, resampled_means
 from bench.store import Run
 
 SUMMARY_COLUMNS = [
@@ -158,7 +159,7 @@ def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> l
     for entry in group.entries:
         other = reference_of(group, entry, reference)
         for name, mine in found[id(entry)].items():
-            numbers = [mine.value, *percentile_interval(mine.resampled[:, None])]
+            numbers = [mine.value, *np.concatenate(percentile_interval(mine.resampled[:, None]))]
             theirs = found[id(other)].get(name) if other else None
             if other and theirs and (mine.present != theirs.present).any():
                 both = mine.present & theirs.present
@@ -167,7 +168,7 @@ def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> l
                 pair = [mine, theirs]
             if pair[0] and pair[1]:
                 gap = pair[0].resampled - pair[1].resampled
-                numbers += [pair[0].value - pair[1].value, *percentile_interval(gap[:, None])]
+                numbers += [pair[0].value - pair[1].value, *np.concatenate(percentile_interval(gap[:, None]))]
             filled = np.array([*numbers, *[np.nan] * (6 - len(numbers))], dtype=np.float64)
             steady = np.round(filled, 12) + 0.0
             rows.append(row_of(entry, name, int(mine.present.sum()), other, [*steady, np.nan]))
