@@ -46,7 +46,8 @@ def resample_counts(clusters: int, resamples: int, seed: int) -> Iterator[NDArra
 
 @lru_cache(maxsize=2)
 def _kept(clusters: int, resamples: int, seed: int) -> list[NDArray[np.unsignedinteger[Any]]]:
-    return list(_draw(clusters, resamples, seed))
+    # One block, as many small strata are many small products.
+    return [np.concatenate(list(_draw(clusters, resamples, seed)))]
 
 
 def _draw(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
@@ -175,11 +176,13 @@ def _means_of(counts: NDArray[Any], parts: list[_Sums], columns: int) -> Array:
     total = np.zeros((len(counts), columns))
     occurring = np.zeros_like(total)
     for part in parts:
-        drawn = counts if len(part.used) == counts.shape[1] else counts[:, part.used]
-        drawn = drawn.astype(np.float64)
-        number = (drawn @ part.numbers)[:, part.pattern]
-        total += np.divide(drawn @ part.sums, number, out=np.zeros_like(total), where=number > 0)
-        occurring += number > 0
+        step = max(1, _BLOCK // max(len(part.used), 1))
+        for rows in [slice(start, start + step) for start in range(0, len(counts), step)]:
+            drawn = counts[rows] if len(part.used) == counts.shape[1] else counts[rows, part.used]
+            drawn = drawn.astype(np.float64)
+            number = (drawn @ part.numbers)[:, part.pattern]
+            total[rows] += np.divide(drawn @ part.sums, number, out=np.zeros_like(number), where=number > 0)
+            occurring[rows] += number > 0
     return np.divide(total, occurring, out=np.full_like(total, np.nan), where=occurring > 0)
 
 
@@ -198,8 +201,7 @@ def means(values: Array, strata: Codes | None = None) -> Array:
     """
     values = np.asarray(values, dtype=np.float64)
     if strata is not None:
-        rows = [means(values[strata == stratum]) for stratum in np.unique(strata)]
-        return means(np.stack(rows)) if rows else np.full(values.shape[1], np.nan)
+        return means(cluster_means(values, strata))
     finite = np.isfinite(values)
     number = finite.sum(axis=0)
     total = np.where(finite, values, 0.0).sum(axis=0)

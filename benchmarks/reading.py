@@ -69,12 +69,9 @@ def case_columns(start: int, rows: int, rng: np.random.Generator) -> dict[str, p
         "width": np.full(rows, 224),
         "degenerate": [""] * rows,
     }
-    return {
-        field.name: pa.array(given[field.name], type=field.type)
-        if field.name in given and not isinstance(given[field.name], pa.Array)
-        else given.get(field.name, pa.nulls(rows, field.type))
-        for field in META
-    }
+    columns = {name: value if isinstance(value, pa.Array) else pa.array(value) for name, value in given.items()}
+    empty = {field.name: pa.nulls(rows, field.type) for field in META if field.name not in columns}
+    return {field.name: (columns | empty)[field.name].cast(field.type) for field in META}
 
 
 def metric_columns(
