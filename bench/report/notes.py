@@ -104,7 +104,7 @@ def fewer_cases(group: Group) -> list[str]:
     lines = []
     for metric in group.metrics:
         columns = [column.metric for column in shown(group) if column.metric.partition(".")[0] == metric]
-        columns = [name.removesuffix("_class_mean") for name in columns]
+        columns = [name.removesuffix("_class_mean") for name in columns if name not in group.statistics]
         # The best entry counts: cases that one run has not reached yet are another note.
         numbers = [max(int(np.isfinite(group.values(e, name)).sum()) for e in group.entries) for name in columns]
         if numbers and min(numbers) < len(group.cases):
