@@ -58,7 +58,13 @@ def benchmark(node: DictConfig) -> None:
     if not outcome.computed and not settings["quiet"]:
         print("everything asked for was there already; nothing was computed", file=sys.stderr)
     if outcome.complete:
-        report(Path(settings["out"]), only=set(outcome.folders), reference=settings["reference"], redraw=False)
+        report(
+            Path(settings["out"]),
+            only=set(outcome.folders),
+            reference=settings["reference"],
+            redraw=False,
+            images=settings["gallery"]["images"],
+        )
     else:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
 

@@ -100,7 +100,7 @@ def report(
             if redraw or stale(folder, members):
                 draw(group, mine, folder, pdf=redraw)
             printed_path(console, "figures", folder)
-            drawn = draw_figure1(group, images, folder) if images else None
+            drawn = draw_figure1(group, [str(name) for name in images], folder) if images else None
             first += [drawn] if drawn else []
         write_tables(group, grid, root)
         pages.append(markdown(group, grid, mine, figure_links(folder, root), reference))
@@ -117,9 +117,8 @@ def report(
     for path in first:
         printed_path(console, "figure1", path)
     if images and not first:
-        raise UserError(
-            f"no picture of {', '.join(images)} was kept; run again with 'gallery.images=[{', '.join(images)}]'"
-        )
+        names = ",".join(map(str, images))
+        raise UserError(f"no picture of {names} was kept; run the benchmark again with 'gallery.images=[{names}]'")
     printed_path(console, "report ", root / "report.html")
     return joined["summary"]
 

@@ -69,7 +69,7 @@ def slug(group: Group) -> str:
 def stale(folder: Path, members: Collection[Run]) -> bool:
     """Whether figures were not finished, or are older than a chunk of theirs or than this program's version."""
     stamp = folder / DRAWN
-    if not stamp.is_file() or stamp.read_text() != version("cam-bench"):
+    if not stamp.is_file() or stamp.read_text() != version("cam-bench") or not any(folder.glob("*.svg")):
         return True
     chunks = [path.stat().st_mtime_ns for run in members for path in run.path.glob("chunk-*.parquet")]
     return max(chunks, default=0) > stamp.stat().st_mtime_ns

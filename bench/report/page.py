@@ -168,11 +168,7 @@ def made(group: Group) -> dict[str, Any]:
     runs = [entry.run for entry in group.entries]
     facts = [run.provenance for run in runs]
     commands = dict.fromkeys(command(each["command"]) for each in facts if isinstance(each.get("command"), list))
-    machines = dict.fromkeys(
-        f"{each.get('device')}, {each.get('precision')}, {each.get('threads')} threads, batches of {each.get('batch')}"
-        f" cases and {each.get('score_batch')} perturbed images, commit {each.get('git_commit') or 'not known'}"
-        for each in facts if each.get("device")
-    )  # fmt: skip
+    machines = dict.fromkeys(machine(each) for each in facts if each.get("device"))
     versions = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in each["versions"].items())
         for each in facts if isinstance(each.get("versions"), dict)
@@ -192,6 +188,13 @@ def made(group: Group) -> dict[str, Any]:
         "config": yaml.safe_dump({"methods": methods, "protocol": settings}, sort_keys=False, allow_unicode=True),
         "left_out": [f"{name}: {reason}" for name, reason in sorted(map(tuple_of_text, skipped | bad))],
     }
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """Device, precision, batch sizes and commit of a run."""
+    known = {key: facts.get(key, "?") for key in ("device", "precision", "threads", "batch", "score_batch")}
+    text = "{device}, {precision}, {threads} CPU threads, batches of {batch} cases and {score_batch} perturbed images"
+    return f"{text.format(**known)}, commit {facts.get('git_commit') or 'not known'}"
 
 
 def tuple_of_text(pair: tuple[Any, Any]) -> tuple[str, str]:
