@@ -62,7 +62,7 @@ def gallery_of(group: Group, columns: list[Column], budget: int) -> dict[str, An
         if about is None:
             continue
         maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
-        case = {
+        case: dict[str, Any] = {
             "id": case_id,
             "image": str(group.cases["image_id"].iloc[at]),
             "class": str(about["class_name"] or ""),
