@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from bench.curve_plots import curves_figure
 from bench.gallery import figure1, gallery_figure
 from bench.groups import NO_LAYER, Group
-from bench.pictures import read_shown
+from bench.pictures import Shown, fewer, read_shown
 from bench.plots import STYLE, instances_figure, means_figure
 from bench.rank_plots import agreement_figure, ranks_figure
 from bench.store import Run, safe_name, write_atomically, write_text
@@ -75,7 +75,7 @@ def stale(folder: Path, members: Collection[Run]) -> bool:
     return max(chunks, default=0) > stamp.stat().st_mtime_ns
 
 
-def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bool = False) -> None:
+def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Path, *, pdf: bool = False) -> None:
     """Write the figures of one group into `folder`; figures that no longer apply are removed."""
     began = time.perf_counter()
     makers: dict[str, Callable[[], Figure | None]] = {
@@ -89,7 +89,7 @@ def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bo
     }
     for name, make in makers.items():
         save(make(), folder / name, ("svg", "png", "pdf") if pdf else ("svg", "png"))
-    pictures = read_shown(group, GALLERY)
+    pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
         layers["gallery-input"] = NO_LAYER

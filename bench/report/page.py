@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from bench.grid import Cell, Column, Grid, interval, number, p_text
 from bench.groups import NO_LAYER, Group
+from bench.pictures import Shown
 from bench.report.browse import colour_tables, gallery_of
 from bench.report.drawing import FIGURES, slug
 from bench.report.notes import notes, ranking_notes, run_sentence, share
@@ -45,7 +46,7 @@ def page_of(groups: list[dict[str, Any]]) -> str:
 
 
 def section_of(
-    group: Group, grid: Grid, tables: dict[str, Any], figures: Path, reference: str, count: int
+    group: Group, grid: Grid, tables: dict[str, Any], shown: Shown, figures: Path, reference: str, count: int
 ) -> dict[str, Any]:
     """All that the page says of one group, as plain values; `count` groups share the page's budget.
 
@@ -67,7 +68,7 @@ def section_of(
         "warnings": [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")],
         "rankings": ranking_notes(tables["ranks"], tables["agreement"]),
         "figures": figures_of(group, figures),
-        "gallery": gallery_of(group, grid.columns, BUDGET // count),
+        "gallery": gallery_of(group, shown, grid.columns, BUDGET // count),
         "made": made(group),
     }
 
@@ -138,9 +139,8 @@ def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
             round(100 * (value - low) / width, 1) if math.isfinite(value) else round(100 * (cell.mean - low) / width, 1)
         )
 
-    sign = "+" if cell.difference > 0 else ""
-    difference = f"{sign}{number(cell.difference)}" if math.isfinite(cell.difference) else ""
-    ends = interval(cell.difference_low, cell.difference_high)
+    difference = signed(cell.difference, 3)
+    ends = " to ".join(signed(end, 2) for end in (cell.difference_low, cell.difference_high) if math.isfinite(end))
     return {
         "value": cell.mean, "text": number(cell.mean), "interval": interval(cell.low, cell.high),
         "best": cell.best, "tied": cell.tied,
@@ -149,6 +149,14 @@ def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
         "p": p_text(cell.p) if math.isfinite(cell.p) else "",
         "reported": number(cell.reported), "source": cell.source,
     }  # fmt: skip
+
+
+def signed(value: float, places: int) -> str:
+    """Difference with its sign; what rounds to nothing has none."""
+    if not math.isfinite(value):
+        return ""
+    text = f"{value:+.{places}f}" if abs(value) < 1000 else f"{value:+.2e}"
+    return text if float(text) else text[1:]
 
 
 def figures_of(group: Group, folder: Path) -> list[dict[str, str]]:
