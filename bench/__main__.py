@@ -77,8 +77,14 @@ def benchmark(node: DictConfig) -> Outcome:
     if outcome.complete:
         console = default_console()
         console.quiet = settings["quiet"]
-        only = set(outcome.folders)
-        report(Path(settings["out"]), only=only, reference=settings["reference"], console=console, redraw=False)
+        report(
+            Path(settings["out"]),
+            only=set(outcome.folders),
+            reference=settings["reference"],
+            console=console,
+            redraw=False,
+            images=settings["gallery"]["images"],
+        )
     elif not settings["quiet"]:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
     return outcome

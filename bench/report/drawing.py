@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from bench.curve_plots import curves_figure
 from bench.gallery import figure1, gallery_figure
 from bench.groups import NO_LAYER, Group
-from bench.pictures import read_shown
+from bench.pictures import Shown, fewer, read_shown
 from bench.plots import STYLE, instances_figure, means_figure
 from bench.rank_plots import agreement_figure, ranks_figure
 from bench.sanity_plots import randomization_figure
@@ -73,13 +73,13 @@ def slug(group: Group) -> str:
 def stale(folder: Path, members: Collection[Run]) -> bool:
     """Whether figures were not finished, or are older than a chunk of theirs or than this program's version."""
     stamp = folder / DRAWN
-    if not stamp.is_file() or stamp.read_text() != version("cam-bench"):
+    if not stamp.is_file() or stamp.read_text() != version("cam-bench") or not any(folder.glob("*.svg")):
         return True
     chunks = [path.stat().st_mtime_ns for run in members for path in run.path.glob("chunk-*.parquet")]
     return max(chunks, default=0) > stamp.stat().st_mtime_ns
 
 
-def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bool = False) -> None:
+def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Path, *, pdf: bool = False) -> None:
     """Write the figures of one group into `folder`; figures that no longer apply are removed."""
     began = time.perf_counter()
     makers: dict[str, Callable[[], Figure | None]] = {
@@ -94,7 +94,7 @@ def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bo
     }
     for name, make in makers.items():
         save(make(), folder / name, ("svg", "png", "pdf") if pdf else ("svg", "png"))
-    pictures = read_shown(group, GALLERY)
+    pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
@@ -122,14 +122,14 @@ def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
         return
     for suffix in formats:
         # A tenth larger, three times quicker; no dates, so that the same figure has the same bytes.
-        more: dict[str, Any] = {
+        options: dict[str, dict[str, Any]] = {
             "png": {"pil_kwargs": {"compress_level": 3}},
             "svg": {"metadata": {"Date": None}, "transparent": True},
             "pdf": {"metadata": {"CreationDate": None}},
-        }[suffix]
+        }
         target = path.with_name(f"{path.name}.{suffix}")
         with rc_context(STYLE):
-            write_atomically(target, lambda temporary: figure.savefig(temporary, format=suffix, **more))  # noqa: B023
+            write_atomically(target, lambda temporary: figure.savefig(temporary, format=suffix, **options[suffix]))  # noqa: B023
         figure.set_layout_engine("none")  # laid out once, for all formats
 
 
