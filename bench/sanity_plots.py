@@ -7,7 +7,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.curve_plots import draw_curve, mean_curve
+from bench.curve_plots import draw_curve, mean_bands
 from bench.groups import NO_LAYER, Group, metric_columns
 from bench.plots import STYLE, method_styles
 
@@ -38,7 +38,8 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
         for line, (metric, layer) in zip(grid, rows, strict=True):
             for ax, output in zip(line, curves[metric], strict=False):
                 for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER)]):
-                    curve = mean_curve(entry, group, f"{metric}.{output}", resamples)
+                    name = f"{metric}.{output}"
+                    curve = mean_bands(group, entry, [name], resamples).get(name)
                     if curve is not None and np.isfinite(curve[0]).any():
                         from_trained = tuple(np.concatenate([[1.0], values]) for values in curve)
                         draw_curve(ax, from_trained, styles[entry.method], entry.category == "control")

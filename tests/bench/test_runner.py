@@ -9,7 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from bench.config import CONF, GIVEN_TO_METHOD, bind_all, build, plain
-from bench.runner import Outcome, check, run
+from bench.prepare import check
+from bench.runner import Outcome, run
 from bench.store import find_runs, read_rows
 from bench.types import UserError
 
