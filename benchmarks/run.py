@@ -16,10 +16,12 @@ import torch
 
 from bench.memory import keep_freed_memory
 from bench.provenance import versions
-from benchmarks import passes, peers, scoring
+from benchmarks import loading, passes, peers, reading, scaling, scoring
 from benchmarks.common import HEAD
 
-PARTS: dict[str, Callable[[int], list[str]]] = {"passes": passes.rows, "peers": peers.rows, "scoring": scoring.rows}
+PARTS: dict[str, Callable[[int], list[str]]] = {
+    part.__name__.split(".")[-1]: part.rows for part in (passes, peers, scoring, scaling, loading, reading)
+}
 
 
 def main() -> None:

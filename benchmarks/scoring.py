@@ -1,34 +1,108 @@
-"""What the scorer costs beside raw forward passes: deletion and insertion."""
+"""What deletion and insertion cost: beside raw forward passes, beside the peers, and compiled."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
+from torch import Tensor, nn
 
 from bench.scorer import Scorer
-from benchmarks.common import alternate, best_batch, lite0, load, pictures, row
+from bench.speed import Speed, forwards, measure
+from bench.types import Batch
+from benchmarks.common import alternate, lite0, load, pictures, row
+
+STEPS = 28
+WORK = f"deletion + insertion, {STEPS} steps, 4 images"
+
+
+def ours(forward: object, batch: Batch, heatmaps: Tensor, size: int, *, pad: bool = False) -> None:
+    score = Scorer(forward, batch.targets, size, pad=pad)
+    for name in ("deletion", "insertion"):
+        load("metric", name).call(heatmaps, batch, score=score)
+
+
+def rise(model: nn.Module, batch: Batch, heatmaps: Tensor, blurred: Tensor) -> None:
+    """RISE's evaluation: step after step, the next pixels are written into all images, which are then scored."""
+    number, positions = len(batch.ids), heatmaps[0].numel()
+    order = heatmaps.flatten(1).argsort(dim=1, descending=True)
+    for start, finish in ((batch.images, torch.zeros_like(batch.images)), (blurred, batch.images)):
+        now, then = start.clone(memory_format=torch.contiguous_format).flatten(2), finish.flatten(2)
+        for step in range(STEPS + 1):
+            with torch.no_grad():
+                model(now.view(batch.images.shape)).softmax(1)
+            changed = order[:, step * positions // STEPS : (step + 1) * positions // STEPS]
+            for i in range(number):
+                now[i][:, changed[i]] = then[i][:, changed[i]]
+
+
+class Given:
+    """torchcam's extractor, with maps that are given."""
+
+    def __init__(self, model: nn.Module, heatmaps: Tensor) -> None:
+        self.model, self.heatmaps = model, heatmaps
+
+    def __call__(self, class_idx: object = None, scores: object = None, **_: object) -> list[Tensor]:
+        return [self.heatmaps]
+
+    def fuse_cams(self, cams: Sequence[Tensor]) -> Tensor:
+        return cams[0]
+
+    def _hooks_off(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
+
+
+def torchcam(model: nn.Module, batch: Batch, heatmaps: Tensor, size: int) -> None:
+    from torchcam.metrics import DeletionInsertionMetric
+
+    # It takes one baseline, zero, for both curves.
+    given = Given(model, heatmaps)
+    metric = DeletionInsertionMetric(given, lambda logits: logits.softmax(-1), steps=STEPS, batch_size=size)
+    metric.update(batch.images, [target[0] for target in batch.targets])
 
 
 def rows(repeats: int) -> list[str]:
     """Finished rows of the table, each measured as the median of `repeats` alternating repeats."""
     network = lite0()
-    model, batch, part = network.module, pictures(network, 16), pictures(network, 4)
-    size = best_batch(model, batch.images)
-    heatmaps = torch.rand(len(part.ids), 224, 224, generator=torch.Generator().manual_seed(0))
-    metrics = [load("metric", name) for name in ("deletion", "insertion")]
-    # 27 images between the end points for each of two curves, and the clean and two fully perturbed ones
-    number = len(part.ids) * (2 * 27 + 3)
-    pool = batch.images.repeat(-(-number // 16), 1, 1, 1)[:number].contiguous(memory_format=torch.channels_last)
-
-    def perturb() -> None:
-        score = Scorer(model, part.targets, size)
-        for metric in metrics:
-            metric.call(heatmaps, part, score=score)
+    found = measure(network, torch.device("cpu"), "float32")
+    speed = Speed(16, found["batch"], found["channels_last"], True)
+    model, size = network.module, speed.score_batch
+    batch, pool = pictures(network, 4), pictures(network, 16).images
+    heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0))
+    # Points between the ends of two curves, the clean and two fully perturbed images.
+    number = len(batch.ids) * (2 * (STEPS - 1) + 3)
+    pool = pool.repeat(-(-number // 16), 1, 1, 1)[:number].contiguous(memory_format=torch.channels_last)
 
     def raw() -> None:
         with torch.inference_mode():
             for images in pool.split(size):
                 model(images)
 
-    ours, other = alternate([perturb, raw], repeats)
-    work = "deletion + insertion, 28 steps, 4 images, eager"
-    return [row(work, f"{number} raw forwards, channels_last, batch {size}", ours, other, "at most 1.10")]
+    eager, bare = alternate([lambda: ours(model, batch, heatmaps, size), raw], repeats)
+    table = [row(f"{WORK}, eager", f"{number} raw forwards, batch {size}, channels_last", eager, bare, "at most 1.10")]
+
+    plain = lite0().module.to(memory_format=torch.contiguous_format)  # as these two run a network they are given
+    contiguous = replace(batch, images=batch.images.contiguous())
+    blurred = torch.zeros_like(contiguous.images)
+    best = min((4, 8, 16), key=lambda n: alternate([lambda: torchcam(model, batch, heatmaps, n)], 1)[0])
+    peers = {
+        "RISE's loop": (lambda: rise(plain, contiguous, heatmaps, blurred), 1.8),
+        "torchcam, its batch of 32": (lambda: torchcam(plain, contiguous, heatmaps, 32), 2.2),
+        f"torchcam, channels_last and its best batch of {best}": (
+            lambda: torchcam(model, batch, heatmaps, best), 1.1,
+        ),
+    }  # fmt: skip
+    for name, (peer, goal) in peers.items():
+        eager, other = alternate([lambda: ours(model, batch, heatmaps, size), peer], max(1, repeats // 2))
+        table.append(row(f"{WORK}, eager", name, eager, other, f"{goal} times faster"))
+
+    forward = forwards(model, network.spec.size, torch.device("cpu"), "float32")(speed)
+    if forward is not model:
+        compiled, eager = alternate(
+            [lambda: ours(forward, batch, heatmaps, size, pad=True), lambda: ours(model, batch, heatmaps, size)],
+            repeats,
+        )
+        table.append(row(f"{WORK}, compiled, without compiling", "eager", compiled, eager, "1.5 times faster"))
+    return table

@@ -1,0 +1,56 @@
+"""What whole runs cost: two workers beside one, and ten times the cases in memory and time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import row
+
+CHEAP = ["method=grad_cam", "layer=bn2.act", "metric=[box_coverage]", "gallery.cases=0", "quiet=true"]
+SCORED = [
+    "method=[grad_cam,layer_cam,hirescam]", "layer=bn2.act", "metric=[deletion,insertion]", "compile=false",
+    "dataset.scenes=16", "chunk=8", "gallery.cases=0", "quiet=true",
+]  # fmt: skip
+
+
+def command(*settings: str) -> tuple[float, float]:
+    """Run the benchmark in a process of its own, in an empty folder; gives seconds and peak memory in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench", *settings],
+            cwd=folder, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"python -m bench {' '.join(settings)} ended with status {process.returncode}")
+        return time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+def rows(repeats: int) -> list[str]:
+    """Finished rows; whole processes are measured, so fewer repeats are enough."""
+    one, two = [], []
+    for _ in range(max(1, repeats // 3)):
+        one.append(command(*SCORED, "workers=1")[0])
+        two.append(command(*SCORED, "workers=2")[0])
+    work = "deletion + insertion, 3 methods, 16 images, eager, workers=2"
+    table = [row(work, "workers=1, whole command", min(two), min(one), "1.25 times faster")]
+
+    few, few_memory = command(*CHEAP, "dataset.scenes=200")
+    many, many_memory = command(*CHEAP, "dataset.scenes=2000")
+    none, _ = command(*CHEAP, "dataset.scenes=8")  # what every run pays once
+    memory = (
+        f"| peak memory in MB, grad_cam and box coverage, 2,000 cases | 200 cases | {many_memory:.0f} | "
+        f"{few_memory:.0f} | {many_memory / few_memory:.2f} | at most 1.1 |"
+    )
+    print(memory, flush=True)
+    table.append(memory)
+    each = ((many - none) / (2000 - 8), (few - none) / (200 - 8))
+    return [*table, row("time a case, the same, 2,000 cases", "200 cases, start taken off both", *each, "at most 1.1")]
