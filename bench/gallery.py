@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.patheffects as effects
@@ -86,15 +87,20 @@ def draw_blocks(
         figure = Figure(figsize=(width * INCH, len(canvas) * INCH))
         ax = figure.add_axes((0, 0, 1, 1))
         ax.set_axis_off()
+        lines: list[int] = []
         for (title, block), start, head in zip(blocks, tops, heads, strict=False):
             top = int(start) + head
             for column, name in enumerate([title, *(entry.method for entry in block)]):
                 heading(ax, column * STEP + TILE / 2, top - 7, name)
             for line, case_id in enumerate(cases):
-                draw_row(ax, canvas, top + line * STEP, group, shown, case_id, block)
-        # As bytes: at 300 dpi matplotlib's copies of floats take more than a gigabyte.
+                lines.append(top + line * STEP)
+                draw_row(ax, canvas, lines[-1], group, shown, case_id, block)
         pixels = (np.clip(canvas, 0, 1) * 255).round().astype(np.uint8)
-        ax.imshow(pixels, interpolation="antialiased", aspect="auto")
+        # Line by line: at 300 dpi matplotlib's copies of the whole take a gigabyte. The seams lie in the white gaps.
+        edges = [0, *(y + TILE for y in lines[:-1]), len(pixels)]
+        for first, last in pairwise(edges):
+            ax.imshow(pixels[first:last], extent=(0, width, last, first), interpolation="none", aspect="auto")
+        ax.set(xlim=(0, width), ylim=(len(pixels), 0))
     return figure
 
 

@@ -37,7 +37,7 @@ def test_wheel(tmp_path: Path) -> None:
     run(*pip, "install", "--no-deps", "--target", site, wheel, folder=tmp_path)
     inside = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     for path in (ROOT / "bench").rglob("*"):
-        if path.suffix in (".py", ".yaml", ".csv", ".html", ".css", ".js"):
+        if path.suffix in (".py", ".yaml", ".csv", ".html", ".css", ".js", ".mplstyle"):
             assert path.relative_to(ROOT).as_posix() in inside
     assert not any(name.startswith("tests/") for name in inside)
     where = run(sys.executable, "-c", "import bench; print(bench.__file__)", folder=elsewhere, PYTHONPATH=str(site))
@@ -45,4 +45,4 @@ def test_wheel(tmp_path: Path) -> None:
     asked = ["method=[grad_cam,center]", "limit=2", "metric=[box_coverage]", "gallery.cases=1"]
     said = run(sys.executable, "-m", "bench", *asked, folder=elsewhere, PYTHONPATH=str(site), OMP_NUM_THREADS="1")
     assert "mean target probability" in said
-    assert (elsewhere / "results" / "summary.csv").is_file()
+    assert (elsewhere / "results" / "summary.csv").is_file() and (elsewhere / "results" / "report.html").is_file()

@@ -124,9 +124,8 @@ def report_comparison(first: Path, second: Path, folder: Path, console: Console)
     lines = [f"A: {first}", f"B: {second}", f"{len(found.cells)} cells: {'; '.join(summary)}", found.protocols]
     if len(changed):
         console.print(terminal_table(changed.head(PRINTED), console))
-        if len(changed) > PRINTED:
-            lines.append(f"{len(changed) - PRINTED} more changed cells are in compare.csv")
-    for line in lines:
+    more = [f"{len(changed) - PRINTED} more changed cells are in compare.csv"] if len(changed) > PRINTED else []
+    for line in [*more, *lines]:
         console.print(plain(Text(line), console), highlight=False)
     rows = [shown(cell) for cell in found.cells.itertuples() if cell.state != "same"]
     text = [f"# {safe(str(first))} and {safe(str(second))}", "", *(f"- {safe(line)}" for line in lines), ""]

@@ -145,7 +145,7 @@ def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
         "value": cell.mean, "text": number(cell.mean), "interval": interval(cell.low, cell.high),
         "best": cell.best, "tied": cell.tied,
         "left": place(cell.low), "width": round(place(cell.high) - place(cell.low), 1), "dot": place(cell.mean),
-        "difference": difference + (f" ({ends})" if ends and difference else ""),
+        "difference": difference, "ends": ends,
         "p": p_text(cell.p) if math.isfinite(cell.p) else "",
         "reported": number(cell.reported), "source": cell.source,
     }  # fmt: skip
