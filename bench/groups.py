@@ -201,6 +201,7 @@ def load_group(runs: Sequence[Run]) -> Group | None:
     """
     parts: list[tuple[Run, pd.DataFrame]] = []
     outputs: set[str] = set()
+    known: set[str] = set()
     cases = pd.DataFrame(columns=[*CASE_COLUMNS, "chunk"])
     for run in runs:
         scalars, _ = metric_columns(run)
@@ -208,10 +209,11 @@ def load_group(runs: Sequence[Run]) -> Group | None:
         if frame.empty:
             log.warning("left out: %s holds no readable case", run.path)
             continue
-        if not pd.Index(frame["case_id"]).isin(cases["case_id"]).all():
+        if not known.issuperset(frame["case_id"].tolist()):
             # Nearly always the cases of all runs are the same, and only the first run's are read.
             cases = pd.concat([cases, read_frame(run, CASE_COLUMNS)] if len(cases) else [read_frame(run, CASE_COLUMNS)])
             cases = cases.drop_duplicates("case_id").sort_values("case_id", ignore_index=True)
+            known = set(cases["case_id"].tolist())
         parts.append((run, frame.set_index("case_id")))
         outputs |= set(scalars)
     if not parts:
