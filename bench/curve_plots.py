@@ -32,7 +32,7 @@ def mean_bands(group: Group, entry: Entry, names: list[str], resamples: int) -> 
     return bands
 
 
-def curves_figure(group: Group, *, resamples: int = 500) -> Figure | None:
+def curves_figure(group: Group, *, resamples: int = 200) -> Figure | None:
     """Mean deletion, insertion (and other) curves with 95 % bootstrap bands; rows are layers.
 
     The x axis is the share of the input changed, the y axis the target's probability.

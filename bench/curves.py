@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -47,10 +46,10 @@ def read_curves(group: Group, entry: Entry, names: Sequence[str]) -> dict[str, N
         In the order of the group's cases, whatever the files' order; NaN where a case is not there or has no curve of
         the usual length. Columns that the run does not have are left out.
     """
-    places = pd.Index(group.cases["case_id"])
+    places = {case_id: i for i, case_id in enumerate(group.cases["case_id"].tolist())}
     found: dict[str, NDArray[np.float32]] = {}
     for _, table in read_tables(entry.run, ["case_id", *names]):
-        at = places.get_indexer(table.column("case_id").to_pylist())
+        at = np.array([places.get(case_id, -1) for case_id in table.column("case_id").to_pylist()])
         for name in [name for name in names if name in table.column_names]:
             column = table.column(name).combine_chunks()
             lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
