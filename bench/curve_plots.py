@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.curves import mean_curves, read_curves
-from bench.groups import NO_LAYER, Entry, Group, metric_columns
+from bench.groups import NO_LAYER, Entry, Group
 from bench.plots import STYLE, method_styles
+from bench.run_reading import metric_columns
 from bench.statistics import Array, percentile_interval
 
 
