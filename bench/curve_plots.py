@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.curves import mean_curves, read_curves
-from bench.groups import NO_LAYER, Entry, Group, metric_columns
+from bench.groups import NO_LAYER, Entry, Group
 from bench.plots import STYLE, method_styles
+from bench.run_reading import metric_columns
 from bench.statistics import Array, percentile_interval
 
 
@@ -32,7 +33,7 @@ def mean_bands(group: Group, entry: Entry, names: list[str], resamples: int) -> 
     return bands
 
 
-def curves_figure(group: Group, *, resamples: int = 500) -> Figure | None:
+def curves_figure(group: Group, *, resamples: int = 200) -> Figure | None:
     """Mean deletion, insertion (and other) curves with 95 % bootstrap bands; rows are layers.
 
     The x axis is the share of the input changed, the y axis the target's probability.

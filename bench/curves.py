@@ -8,11 +8,10 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from bench.groups import Entry, Group, metric_columns
+from bench.groups import Entry, Group
+from bench.run_reading import matrix, metric_columns
 from bench.statistics import Array, means, resampled_means
 from bench.store import read_tables
 from bench.types import UserError
@@ -47,20 +46,17 @@ def read_curves(group: Group, entry: Entry, names: Sequence[str]) -> dict[str, N
         In the order of the group's cases, whatever the files' order; NaN where a case is not there or has no curve of
         the usual length. Columns that the run does not have are left out.
     """
-    places = pd.Index(group.cases["case_id"])
-    found: dict[str, NDArray[np.float32]] = {}
-    for _, table in read_tables(entry.run, ["case_id", *names]):
-        at = places.get_indexer(table.column("case_id").to_pylist())
+    found = {name: entry.curves[name] for name in names if name in entry.curves}
+    names = [name for name in names if name not in found]
+    places = {case_id: i for i, case_id in enumerate(group.cases["case_id"].tolist())}
+    for _, table in read_tables(entry.run, ["case_id", *names]) if names else ():
+        at = np.array([places.get(case_id, -1) for case_id in table.column("case_id").to_pylist()])
         for name in [name for name in names if name in table.column_names]:
-            column = table.column(name).combine_chunks()
-            lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-            if name not in found:
-                if not lengths.any():
-                    continue
-                found[name] = np.full((len(places), int(lengths.max())), np.nan, dtype=np.float32)
-            kept = (lengths == found[name].shape[1]) & (at >= 0)
-            rows = column.filter(pa.array(kept)).flatten().to_numpy(zero_copy_only=False)
-            found[name][at[kept]] = rows.reshape(-1, found[name].shape[1])
+            curves = matrix(table.column(name).combine_chunks())
+            if name not in found and curves.size:
+                found[name] = np.full((len(places), curves.shape[1]), np.nan, dtype=np.float32)
+            if name in found and curves.shape[1] == found[name].shape[1]:
+                found[name][at[at >= 0]] = curves[at >= 0]
     return found
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
+from numpy.typing import NDArray
 
+from bench.run_reading import Curves, held_curves, metric_columns, read_frame
 from bench.statistics import Array, Codes
-from bench.store import Run, read_tables
+from bench.store import Run
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class Entry:
         Cases that are there.
     degenerate : dict
         Number of cases by reason, without the sound ones.
+    curves : dict of ndarray, shape (cases, L)
+        Curves that were read with the values; `bench.curves.read_curves` reads the others.
     """
 
     method: str
@@ -54,6 +56,7 @@ class Entry:
     values: Array
     rows: int
     degenerate: dict[str, int]
+    curves: Curves = field(default_factory=dict)
 
     @property
     def degenerate_share(self) -> float:
@@ -164,27 +167,6 @@ def group_runs(runs: Iterable[Run]) -> dict[tuple[str, str, str], list[Run]]:
     return dict(sorted(groups.items()))
 
 
-def metric_columns(run: Run) -> tuple[list[str], list[str]]:
-    """Names of the scalar columns and of the curve columns of a run, from its first readable chunk."""
-    for path in sorted(run.path.glob("chunk-*.parquet")):
-        try:
-            schema = pq.read_schema(path)
-        except (OSError, pa.ArrowException):
-            continue
-        fields = [field for field in schema if field.name.partition(".")[0] in run.config["metrics"]]
-        curves = [field.name for field in fields if pa.types.is_list(field.type)]
-        return [field.name for field in fields if field.name not in curves], curves
-    return [], []
-
-
-def read_frame(run: Run, columns: Sequence[str]) -> pd.DataFrame:
-    """Columns of a run with ``chunk``, the index of the file, one row a case."""
-    tables = [table.append_column("chunk", pa.repeat(index, len(table))) for index, table in read_tables(run, columns)]
-    if not tables:
-        return pd.DataFrame(columns=[*columns, "chunk"])
-    return pa.concat_tables(tables, promote_options="default").to_pandas().drop_duplicates("case_id")
-
-
 def load_group(runs: Sequence[Run]) -> Group | None:
     """Read the scalar columns of runs that share data set, model and protocol.
 
@@ -196,37 +178,45 @@ def load_group(runs: Sequence[Run]) -> Group | None:
     Returns
     -------
     Group or None
-        None where no run holds a readable case. Maps and curves are not read, so the memory needed
-        is 16 bytes a value at most.
+        None where no run holds a readable case. Maps are not read, curves only if there is room for all
+        (`run_reading.HELD`); the memory needed is 16 bytes a value at most, and twice `HELD` at most.
     """
-    parts: list[tuple[Run, pd.DataFrame]] = []
+    parts: list[tuple[Run, pd.DataFrame, Curves]] = []
     outputs: set[str] = set()
+    known: set[str] = set()
     cases = pd.DataFrame(columns=[*CASE_COLUMNS, "chunk"])
+    held = held_curves(runs, {f"{metric}.curve" for run in runs for metric in run.config["metrics"]})
     for run in runs:
         scalars, _ = metric_columns(run)
-        frame = read_frame(run, ["case_id", "degenerate", *scalars])
+        frame, curves = read_frame(run, ["case_id", "degenerate", *scalars], held)
         if frame.empty:
             log.warning("left out: %s holds no readable case", run.path)
             continue
-        if not pd.Index(frame["case_id"]).isin(cases["case_id"]).all():
+        if not known.issuperset(frame["case_id"].tolist()):
             # Nearly always the cases of all runs are the same, and only the first run's are read.
-            cases = pd.concat([cases, read_frame(run, CASE_COLUMNS)] if len(cases) else [read_frame(run, CASE_COLUMNS)])
+            own, _ = read_frame(run, CASE_COLUMNS)
+            cases = pd.concat([cases, own] if len(cases) else [own])
             cases = cases.drop_duplicates("case_id").sort_values("case_id", ignore_index=True)
-        parts.append((run, frame.set_index("case_id")))
+            known = set(cases["case_id"].tolist())
+        parts.append((run, frame, curves))
         outputs |= set(scalars)
     if not parts:
         return None
     names = sorted(outputs)
-    labels = method_labels([run for run, _ in parts])
-    entries = []
-    for label, (run, frame) in zip(labels, parts, strict=True):
-        values = frame.reindex(index=cases["case_id"], columns=names).to_numpy(dtype=np.float64)
+    labels = method_labels([run for run, _, _ in parts])
+    ordered, entries = cases["case_id"].tolist(), []
+    for label, (run, frame, curves) in zip(labels, parts, strict=True):
+        row = {case_id: i for i, case_id in enumerate(frame["case_id"].tolist())}
+        at = np.array([row.get(case_id, -1) for case_id in ordered])
+        values = placed(frame.reindex(columns=names).to_numpy(dtype=np.float64), at)
         reasons = frame["degenerate"].fillna("").value_counts()
         degenerate = {str(reason): int(number) for reason, number in sorted(reasons.items()) if reason}
-        config = run.config
-        name = str(config["method"])
-        entries.append(Entry(label, name, str(config["layer"]), category_of(name), run, values, len(frame), degenerate))
-    metrics = {name: node for run, _ in parts for name, node in run.config["metrics"].items()}
+        kept = {curve: placed(matrix, at) for curve, matrix in curves.items()}
+        curves.clear()  # else all of them would be there twice
+        config, name = run.config, str(run.config["method"])
+        of = (label, name, str(config["layer"]), category_of(name), run)
+        entries.append(Entry(*of, values, len(frame), degenerate, kept))
+    metrics = {name: node for run, _, _ in parts for name, node in run.config["metrics"].items()}
     first = parts[0][0].config
     return Group(
         str(first["dataset"]),
@@ -239,6 +229,13 @@ def load_group(runs: Sequence[Run]) -> Group | None:
         names,
         metrics,
     )
+
+
+def placed(rows: NDArray[Any], at: NDArray[np.intp]) -> NDArray[Any]:
+    """Rows in another order, NaN where it asks for -1."""
+    found = rows[at]
+    found[at < 0] = np.nan
+    return found
 
 
 def entry_order(entry: Entry) -> tuple[Any, ...]:

@@ -57,9 +57,8 @@ def _draw(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsig
         rows = min(size, resamples - start)
         # Drawing indices and counting them is many times faster than numpy's multinomial.
         drawn = generator.integers(0, clusters, (rows, clusters))
-        drawn += np.arange(rows)[:, None] * clusters
-        counts = np.bincount(drawn.ravel(), minlength=rows * clusters)
-        yield counts.reshape(rows, clusters).astype(np.min_scalar_type(counts.max(initial=0)))
+        counts = np.stack([np.bincount(row, minlength=clusters) for row in drawn])
+        yield counts.astype(np.min_scalar_type(counts.max(initial=0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,11 +148,15 @@ def test_blocks_of_columns_change_nothing(root, monkeypatch):
         np.testing.assert_allclose(found.resampled, whole[name].resampled, rtol=1e-12)
 
 
-def test_curves_are_read_in_the_order_of_the_cases(finished):
+@pytest.mark.parametrize("held", [0, 2**30])
+def test_curves_are_read_in_the_order_of_the_cases(finished, monkeypatch, held):
+    """With the values where there is room, else file by file."""
+    monkeypatch.setattr("bench.run_reading.HELD", held)
     (members,) = group_runs(find_runs(finished)).values()
     group = load_group(members)
     entry = group.entries[2]
     rows = store.read_rows(entry.run).set_index("case_id").loc[group.cases["case_id"]]
+    assert bool(entry.curves) == bool(held)
     curves = read_curves(group, entry, ["deletion.curve", "absent"])
     assert list(curves) == ["deletion.curve"]
     np.testing.assert_array_equal(curves["deletion.curve"], np.stack(rows["deletion.curve"]).astype(np.float32))
@@ -162,7 +166,9 @@ def test_curves_are_read_in_the_order_of_the_cases(finished):
     assert resampled.std(axis=0)[3] > 0 and (np.abs(resampled.mean(axis=0) - average) <= 4 * error + 1e-9).all()
 
 
-def test_missing_and_odd_curves_are_gaps(one_run):
+@pytest.mark.parametrize("held", [0, 2**30])
+def test_missing_and_odd_curves_are_gaps(one_run, monkeypatch, held):
+    monkeypatch.setattr("bench.run_reading.HELD", held)
     rows = [{"case_id": str(i), "image_id": str(i), "deletion.curve": [0.1 * i, 0.5, 0.2]} for i in range(4)]
     rows[1]["deletion.curve"], rows[2]["deletion.curve"] = None, [0.5]
     (members,) = group_runs(find_runs(one_run("grad_cam", "bn2.act", rows))).values()
