@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.common import first_component, orient, top_eigenpair, weighted_sum, widen, without_rounding
+from methods.common import first_component, orient, top_eigenpair, weighted_sum, widen
 
 KERNELS = ("sigmoid", "rbf", "poly")
 
@@ -180,7 +180,8 @@ def fem(acts: Tensor, *, k: float = 2.0) -> Tensor:
     mean = rows.mean(2, keepdim=True)
     deviation = rows - mean
     excess = deviation - k * deviation.square().mean(2, keepdim=True).sqrt()
-    strong = without_rounding(excess, deviation.abs()) > 0  # one strong position of five is exactly 2 deviations up
+    # more than rounding: one strong position of five is exactly 2 deviations up
+    strong = excess > deviation.abs_().mul_(16 * torch.finfo(rows.dtype).eps)
     total = weighted_sum(mean[..., 0], strong.to(rows.dtype))
     finite = rows.isfinite().flatten(1).all(1)
     return total.masked_fill(~finite[:, None], torch.nan).view(len(acts), *acts.shape[2:])

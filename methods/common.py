@@ -85,11 +85,13 @@ def first_component(x: Tensor, *, center: bool = True) -> Tensor:
     rows = x.flatten(2)
     scale = rows.abs().amax((1, 2), keepdim=True)
     finite = scale.isfinite()
-    rows = (rows / scale.masked_fill(scale == 0, 1)).where(finite, 0)  # squares neither underflow nor overflow
+    rows = rows / scale.masked_fill(scale == 0, 1)  # squares neither underflow nor overflow
+    if not finite.all():
+        rows = rows.where(finite, 0)
     if center:
-        rows = rows - rows.mean(2, keepdim=True)
-        spread = without_rounding(rows.abs().amax((1, 2), keepdim=True), torch.ones_like(scale))
-        rows = rows.masked_fill(spread == 0, 0)  # equal positions
+        rows = rows.sub_(rows.mean(2, keepdim=True))
+        spread = rows.abs().amax((1, 2), keepdim=True)
+        scale = scale.masked_fill(without_rounding(spread, torch.ones_like(spread)) == 0, 0)  # equal positions
     if rows.shape[1] <= rows.shape[2]:
         axis = top_eigenpair(rows @ rows.mT)[1]
         projection = axis[:, None] @ rows

@@ -254,13 +254,17 @@ def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: f
         rows = rows.where(finite[:, None], 0)  # a level of NaN is no level; marked again below
     block = _CPU_BLOCK if x.device.type == "cpu" else _DEVICE_BLOCK
     # beside each row stand `histogram`'s counts, and for each distance between two neighbours `local`'s comparison
-    beside = len(estimators.offsets(x.ndim - 2, radius)) / 16 * rows.shape[1] if estimator == "local" else bins
-    blocks = rows.split(max(1, int(block / max(rows.shape[1], beside))))
+    beside = (
+        len(estimators.offsets(x.ndim - 2, radius)) / 26 * rows.shape[1]
+        if estimator == "local"
+        else max(rows.shape[1], bins)
+    )
+    blocks = rows.split(max(1, int(block / beside)))
     options: dict[str, dict[str, Any]] = {
         "histogram": {"bins": bins},
         "local": {"spatial": x.shape[2:], "bins": bins, "radius": radius},
     }
     function = partial(getattr(estimators, estimator), **options.get(estimator, {}))
-    nats = torch.cat([function(part) for part in blocks])
+    nats = torch.cat([function(part) for part in blocks]) if len(blocks) > 1 else function(rows)
     nats[~finite] = torch.nan
     return (nats / math.log(base)).view(*x.shape[:2], *nats.shape[1:])

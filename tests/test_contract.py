@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -125,6 +126,45 @@ def test_method_survives_dead_and_nonfinite_layers(name: str, network: nn.Module
     assert set(reasons) <= {"nonfinite", "zero", "constant"}
 
 
+SHARED = [name for name in METHODS if load("method", name)[name]["about"]["passes"] == "shared"]
+
+
+@pytest.fixture(scope="module")
+def volumes() -> tuple[nn.Module, Batch]:
+    """Small 3-D CNN on two images of two channels, (2, 2, 12, 16, 20)."""
+    torch.manual_seed(2)
+    body = [nn.Conv3d(2, 6, 3, 2, 1), nn.ReLU(), nn.Conv3d(6, 8, 3, 2, 1), nn.ReLU()]
+    module = nn.Sequential(*body, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 5)).double().eval()
+    nothing = [torch.zeros(0, 4)] * 2
+    images = torch.randn(2, 2, 12, 16, 20, dtype=torch.float64)
+    return module, Batch(
+        images, ["a", "b"], ["a", "b"], ["x", "x"], [(1,), (2, 3)], nothing, nothing, [None] * 2, nothing, [None] * 2,
+        [torch.zeros(0, dtype=torch.bool)] * 2, [(16, 20)] * 2, [(1.0, 1.0, 0.0, 0.0)] * 2, torch.zeros(2),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_methods_on_volumes(name: str, volumes: tuple[nn.Module, Batch]) -> None:
+    """A volume's map is that of its positions in a row: where a position lies matters to `local` entropy only."""
+    module, data = volumes
+    method = part("method", name)
+    layer = "3" if name == "cam" else "1"
+    captured = capture(module, data.images, data.targets, [layer])
+    whole = captured.layers[layer]
+    native = run(method, whole, captured.logits, module, data, layer)
+    assert native.shape == (2, *whole.acts.shape[2:]) and native.ndim == 4
+    assert native.isfinite().all()
+    if name == "cam":
+        return
+    line = Layer(whole.acts.flatten(2), whole.grads.flatten(2))
+    flat = run(method, line, captured.logits, module, data, layer)
+    if name.endswith("local"):
+        assert not torch.allclose(flat, native.flatten(1), rtol=0.1)
+    else:
+        torch.testing.assert_close(flat, native.flatten(1), rtol=1e-5, atol=1e-6 * float(flat.abs().max()))
+    assert upsample(native, (12, 16, 20)).shape == (2, 12, 16, 20)
+
+
 def documented() -> dict[str, list[str]]:
     """Rows of docs/methods.md by method."""
     page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
@@ -136,6 +176,15 @@ def documented() -> dict[str, list[str]]:
 
 def test_every_method_is_documented_once() -> None:
     assert sorted(documented()) == METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_documented_row_is_whole_and_names_the_source_of_the_docstring(name: str) -> None:
+    row = documented()[name]
+    assert len(row) == 7 and all(row)
+    described = resolve(load("method", name)[name]["_target_"]).__doc__
+    for word in re.findall(r"[A-Z][\w-]+|\d{4}|eq\. \d+", row[2]):
+        assert word.replace("eq. ", "") in described, f"{word} of docs/methods.md is not in the docstring"
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,11 +9,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from bench.curve_plots import curves_figure, mean_bands
-from bench.gallery import gallery_figure, native_map, overlay, read_shown, upsample
+from bench.gallery import gallery_figure
 from bench.grid import wrapped
 from bench.groups import group_runs, load_group
+from bench.pictures import native_map, overlay, read_shown, upsample
 from bench.plots import instances_figure, means_figure, method_styles
-from bench.report import save
+from bench.report.drawing import save
 from bench.store import find_runs, read_rows
 from bench.tables import breakdown_group, summarize_group
 

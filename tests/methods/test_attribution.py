@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import runpy
 import sys
@@ -102,6 +103,22 @@ def test_a_linear_network_in_closed_form() -> None:
     torch.testing.assert_close(attribution.gradient(images, targets, **asked), weights.sum(1))
     for method in (attribution.input_x_gradient, attribution.integrated_gradients):
         torch.testing.assert_close(method(images, targets, **asked), (weights * images).sum(1))
+
+
+def test_on_a_real_network(efficientnet, photographs) -> None:
+    """EfficientNet-Lite0 in float64, one picture at a time; it has ReLU6, which guided backpropagation refuses."""
+    small = torch.nn.functional.interpolate(photographs.double(), (48, 40), mode="bilinear", antialias=True)
+    network = copy.deepcopy(efficientnet).double()
+    run = helpers.runtime(network, small, [(281,), (504, 967)], ["cat", "coffee"], layer="bn2.act")
+    near = {"rtol": 1e-6, "atol": 1e-12}
+    slope = slopes(run, small)
+    torch.testing.assert_close(call(attribution.gradient, run), slope.abs().amax(1), **near)
+    torch.testing.assert_close(call(attribution.input_x_gradient, run), (slope * small).sum(1), **near)
+    nodes, weights = np.polynomial.legendre.leggauss(7)
+    path = sum(float(w) / 2 * slopes(run, small * float(n + 1) / 2) for n, w in zip(nodes, weights, strict=True))
+    expected = (path * small).sum(1)
+    near["atol"] = 1e-6 * float(expected.abs().max())  # captum's weights of the steps are float32
+    torch.testing.assert_close(call(attribution.integrated_gradients, run, steps=7), expected, **near)
 
 
 @pytest.mark.parametrize("options", RANKS)

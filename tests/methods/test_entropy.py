@@ -183,8 +183,11 @@ def test_wrong_parameters(wrong, message):
 
 
 @pytest.mark.parametrize("estimator", REFERENCE)
-def test_maps_are_the_papers_equations(tiny_layer, estimator):
-    acts, grads = tiny_layer.acts, tiny_layer.grads
+@pytest.mark.parametrize("layer", ["tiny", "blocks.3.0.bn2.act", "blocks.6.0.bn2.act"])
+def test_maps_are_the_papers_equations(tiny_layer, real_layers, layer, estimator):
+    source = tiny_layer if layer == "tiny" else real_layers[layer]
+    step = max(1, source.acts.shape[1] // 60)
+    acts, grads = (x[:, ::step].double() for x in (source.acts, source.grads))
     for weights_of, actual in (
         (grads, grad_entropy(acts, grads, estimator=estimator)),
         (acts, feature_entropy(acts, estimator=estimator)),

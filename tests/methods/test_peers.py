@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.heatmaps import fuse, upsample
 from methods import activation, gradient
 from methods.common import minmax
 
@@ -144,10 +145,12 @@ def test_fem_differs_from_pytorch_grad_cam_by_its_weights(jacobgil, real_layers)
 
 
 def test_refine_cam_multiplies_as_torchcam(real_layers):
-    """The fusion alone: its default base method is the Grad-CAM++ above."""
+    """The fusion alone, each product divided by its maximum: its default base method is the Grad-CAM++ above."""
     package = pytest.importorskip("torchcam.methods")
     layers = [real_layers[name] for name in LAYERS]
     maps = [gradient.grad_cam_pp(layer.acts, layer.grads).relu() for layer in layers]
     theirs = package.RefineCAM.fuse_cams(maps, (28, 28), normalized=False)
-    ours = gradient.refine_cam([(layer.acts, layer.grads) for layer in layers], (28, 28))
+    factors = [gradient.refine_cam(layer.acts, layer.grads) for layer in layers]
+    ours = fuse([upsample(factor, (28, 28)) for factor in factors], "product")
+    ours, theirs = (product / product.amax((1, 2), keepdim=True) for product in (ours, theirs))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from methods import activation, gradient
-from methods.entropy import ESTIMATORS, feature_entropy, grad_entropy
+from methods.entropy import ESTIMATORS, consensus_cam, feature_entropy, grad_entropy
 
 METHODS = {
     "grad_cam": gradient.grad_cam,
@@ -20,6 +20,8 @@ METHODS = {
     "grad_cam_pp": gradient.grad_cam_pp,
     "layer_cam": gradient.layer_cam,
     "grad_cam_elementwise": gradient.grad_cam_elementwise,
+    "refine_cam": gradient.refine_cam,
+    "consensus_cam": consensus_cam,
     "eigen_cam": lambda acts, grads: activation.eigen_cam(acts),
     "eigen_grad_cam": gradient.eigen_grad_cam,
     "seg_eigen_cam": gradient.seg_eigen_cam,
@@ -36,6 +38,9 @@ for name in ESTIMATORS:
 METHODS["grad_entropy_signed"] = lambda acts, grads: grad_entropy(acts, grads, signed=True)
 METHODS["grad_entropy_inverted"] = lambda acts, grads: grad_entropy(acts, grads, invert=True)
 METHODS["grad_entropy_normalized"] = lambda acts, grads: grad_entropy(acts, grads, normalize="sum")
+METHODS["grad_entropy_range_normalized"] = lambda acts, grads: grad_entropy(acts, grads, normalize="range")
+METHODS["feature_entropy_inverted"] = lambda acts, grads: feature_entropy(acts, invert=True)
+METHODS["feature_entropy_range_normalized"] = lambda acts, grads: feature_entropy(acts, normalize="range")
 
 every_method = pytest.mark.parametrize("name", METHODS)
 quick = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -88,8 +93,12 @@ def test_order_of_channels(name, layer, data):
     same(METHODS[name](acts[:, order], grads[:, order]), METHODS[name](acts, grads))
 
 
-# softmax over channels and a share of their sum count a dead channel's weight, too
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("cam", "grad_entropy_normalized")])
+# shares and ranges over channels, and log K, count a dead channel, too
+COUNTS = ("cam", "consensus_cam", "grad_entropy_normalized", "grad_entropy_range_normalized")
+COUNTS += ("feature_entropy_range_normalized",)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in COUNTS])
 @quick
 @given(layer=layers)
 def test_dead_channel(name, layer):
@@ -108,9 +117,9 @@ def test_half_precision_is_widened_first(name, dtype, layer):
 
 
 SCALES = {"grad_cam", "hirescam", "respond_cam", "xgrad_cam", "layer_cam", "grad_cam_elementwise", "eigen_grad_cam"}
-SCALES |= {"seg_eigen_cam"}
+SCALES |= {"seg_eigen_cam", "consensus_cam"}
 # Grad-CAM++ has a unit (alpha falls as g grows) and softmax a temperature: for them the score's scale matters.
-LEAVES = set(METHODS) - SCALES - {"grad_cam_pp", "grad_entropy_softmax"}
+LEAVES = set(METHODS) - SCALES - {"grad_cam_pp", "refine_cam", "grad_entropy_softmax"}
 
 
 @pytest.mark.parametrize("name", sorted(SCALES | LEAVES))
