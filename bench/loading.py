@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -17,7 +19,9 @@ from bench.transforms import InputSpec, Sample, prepare
 from bench.types import Case, UserError
 
 log = logging.getLogger(__name__)
-AHEAD = 8  # pictures that a thread has ready or in work
+AHEAD = 32  # pictures that the thread has ready: two batches of data sets with one case a picture
+AHEAD_EACH = 4  # and each process
+LARGE = ("image", "masks", "original_masks")
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,11 @@ def samples(
     pictures = _Prepared(cases, spec, geometry)
     loaded: Iterable[list[Sample | Bad]]
     if workers:
-        pin = device.type == "cuda"
-        loaded = DataLoader(pictures, batch_size=None, num_workers=workers, prefetch_factor=AHEAD, pin_memory=pin)
+        loader = DataLoader(
+            pictures, batch_size=None, collate_fn=_pack, num_workers=workers, prefetch_factor=AHEAD_EACH,
+            pin_memory=device.type == "cuda",
+        )  # fmt: skip
+        loaded = map(_unpack, loader)
     else:
         loaded = _ahead(pictures)
     for picture in loaded:
@@ -84,6 +91,23 @@ def samples(
             if isinstance(sample, Bad):
                 log.warning("%s is left out: %s", sample.case_id, sample.reason)
             yield sample
+
+
+def _pack(picture: list[Sample | Bad]) -> tuple[bytes, list[dict[str, Any]]]:
+    """Take the large tensors out; the rest becomes bytes.
+
+    A tensor travels in shared memory and costs an open file, of which many systems allow 1,024.
+    """
+    large = [{name: getattr(one, name) for name in LARGE} if isinstance(one, Sample) else {} for one in picture]
+    taken: dict[str, Any] = dict.fromkeys(LARGE)
+    rest = [replace(one, **taken) if isinstance(one, Sample) else one for one in picture]
+    return pickle.dumps(rest), large
+
+
+def _unpack(packed: tuple[bytes, list[dict[str, Any]]]) -> list[Sample | Bad]:
+    return [
+        replace(one, **large) if large else one for one, large in zip(pickle.loads(packed[0]), packed[1], strict=True)
+    ]
 
 
 def refuse_many_bad(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,10 +43,6 @@ class Sample:
     to_input: tuple[float, float, float, float]
     ignore: Tensor
     dropped: int = 0  # boxes of the class of which too little is left
-
-    def pin_memory(self) -> Sample:
-        """Page-locked pixels, which a GPU fetches while it computes; the DataLoader calls this."""
-        return replace(self, image=self.image.pin_memory())
 
 
 def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -243,7 +243,7 @@ def _load(
     except Exception as error:  # pycocotools raises Exception itself for a foreign segmentation
         raise ValueError(f"{path}: a segmentation cannot be decoded ({error})") from error
     for mask, box in zip(masks, boxes.tolist(), strict=True):
-        if not mask.any():  # an outline thinner than a pixel
+        if not mask.numpy().any():  # an outline thinner than a pixel; numpy stops at the first pixel it finds
             x0, y0, x1, y1 = (int(value) for value in box)
             mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
     return image, masks

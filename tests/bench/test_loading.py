@@ -91,7 +91,7 @@ def test_a_thread_is_a_few_pictures_ahead_and_stops_with_its_reader(
         [case_of(str(n), str(n), tmp_path / "a.png") for n in range(100)], SPEC, "pad", 0, torch.device("cpu")
     )
     next(stream)
-    assert enough.wait(30) and not any(here for _, here in seen)
+    assert enough.wait(60) and not any(here for _, here in seen)
     before = threading.active_count()
     stream.close()
     assert [name for name, _ in seen] == [str(n) for n in range(len(seen))] and len(seen) <= AHEAD + 1
@@ -120,3 +120,11 @@ def test_pixels_are_page_locked_beside_a_gpu(tmp_path: Path) -> None:
     found = list(samples(cases, SPEC, "stretch", 1, torch.device("cuda")))
     assert all(sample.image.is_pinned() for sample in found)
     assert collate(found, SPEC, torch.device("cuda")).images.device.type == "cuda"
+
+
+def test_a_picture_with_many_cases_costs_few_open_files(tmp_path: Path) -> None:
+    """Every tensor between processes is one; systems allow 1,024."""
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    picture = loading._Prepared([case_of(str(n), "a", tmp_path / "a.png") for n in range(9)], SPEC, "pad")[0]
+    small, large = loading._pack(picture)
+    assert isinstance(small, bytes) and len({id(tensor) for one in large for tensor in one.values()} - {id(None)}) == 1
