@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev,docs,joblib,peers]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev,docs,joblib,slurm,ray,peers]'
 	@# Quantus asks for opencv-python, which would overwrite opencv-python-headless and needs a display's libraries.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps quantus==0.6.0
 	@touch $@ $(VENV)/.installed

@@ -77,8 +77,14 @@ def benchmark(node: DictConfig) -> Outcome:
     if outcome.complete:
         console = default_console()
         console.quiet = settings["quiet"]
-        only = set(outcome.folders)
-        report(Path(settings["out"]), only=only, reference=settings["reference"], console=console, redraw=False)
+        report(
+            Path(settings["out"]),
+            only=set(outcome.folders),
+            reference=settings["reference"],
+            console=console,
+            redraw=False,
+            images=settings["gallery"]["images"],
+        )
     elif not settings["quiet"]:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
     return outcome
@@ -93,6 +99,8 @@ def main() -> None:
     try:
         if answer(sys.argv[1:]):
             return
+        # Hydra's parser knows -m only before the settings.
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
         check_overrides(sys.argv[1:])
         check_launcher(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()

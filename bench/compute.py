@@ -15,8 +15,7 @@ import torch
 from torchvision.utils import save_image
 
 from bench import store
-from bench.capture import capture
-from bench.explain import Explain, Maps
+from bench.explain import Explain, Maps, shared_pass
 from bench.heatmaps import degenerate, upsample
 from bench.loading import Bad
 from bench.models import Network
@@ -153,12 +152,7 @@ def compute_batch(
     layers = [name for name in setting.layers if fused or name in {job.layer for job in jobs}]
     gradients = any("grads" in job.method.wants for job in jobs)
     began = time.perf_counter()
-    # Cases of one image share its forward pass.
-    first = {name: i for i, name in reversed(list(enumerate(batch.image_ids)))}
-    different = sorted(first.values())
-    images = batch.images[different].contiguous(memory_format=memory_format(speed.channels_last))
-    image_of = [different.index(first[name]) for name in batch.image_ids]
-    captured = capture(module, images, batch.targets, layers, gradients=gradients, image_of=image_of)
+    captured = shared_pass(module, batch, layers, gradients, memory_format(speed.channels_last))
     batch = replace(batch, targets=captured.targets)
     shared = (time.perf_counter() - began) / len(jobs)
     score = Scorer(
@@ -172,7 +166,7 @@ def compute_batch(
     save_images(setting, batch)
     size = batch.images.shape[2:]
     made = Maps(module, batch, captured, score)
-    explain = Explain(made, jobs, jobs[0])
+    explain = Explain(made, jobs, jobs[0], memory_format(speed.channels_last))
     rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
     for job in jobs:
         began = time.perf_counter()

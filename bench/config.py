@@ -32,6 +32,7 @@ ALLOWED = ("methods.", "metrics.", "bench.")
 # What the runner hands to a method or metric, by parameter name.
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
+    "once",
 )  # fmt: skip
 GIVEN_TO_METRIC = ("heatmaps", "batch", "score", "explain")
 

@@ -129,7 +129,7 @@ def passes_of(jobs: Sequence[Job], metrics: Sequence[Part], channels: Mapping[st
     return Passes(
         shared_forward=1,
         shared_backward=int(any("grads" in job.method.wants for job in jobs)),
-        own_forward=own_forward * (1 + again) + again * len(jobs),
+        own_forward=own_forward * (1 + again),  # the pass that shows the method its layer is among the metrics'
         own_backward=own_backward * (1 + again),
         scored=sum(cost.per_map * len(jobs) + cost.per_case for cost in costs),
     )

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.curves import mean_curves, read_curves
 from bench.groups import NO_LAYER, Entry, Group, metric_columns
 from bench.plots import STYLE, method_styles
-from bench.statistics import Array, bootstrap_interval, means
-from bench.store import read_rows
+from bench.statistics import Array, percentile_interval
 
 
 def curve_columns(group: Group) -> list[str]:
@@ -23,19 +22,14 @@ def curve_columns(group: Group) -> list[str]:
     return sorted(sorted(names), key=lambda name: (not name.startswith(("deletion", "insertion")), name))
 
 
-def mean_curve(entry: Entry, group: Group, name: str, resamples: int) -> tuple[Array, Array, Array] | None:
-    """Mean of a curve over the cases, and both ends of its pointwise interval, each of shape (L,)."""
-    frame = read_rows(entry.run, ["case_id", name])
-    frame = frame[[value is not None for value in frame[name]]] if name in frame else frame.iloc[:0]
-    if frame.empty:
-        return None
-    length = max(len(value) for value in frame[name])
-    frame = frame[[len(value) == length for value in frame[name]]].drop_duplicates("case_id")
-    at = pd.Index(group.cases["case_id"]).get_indexer(frame["case_id"])
-    values = np.full((len(group.cases), length), np.nan)
-    values[at] = np.stack(frame[name].to_list())
-    low, high = bootstrap_interval(values, group.images, resamples=resamples)
-    return means(values), low, high
+def mean_bands(group: Group, entry: Entry, names: list[str], resamples: int) -> dict[str, tuple[Array, Array, Array]]:
+    """Mean over the cases of each curve of an entry, and both ends of its pointwise interval, each of shape (L,)."""
+    bands = {}
+    for name, curve in read_curves(group, entry, names).items():
+        present = np.logical_not(np.isnan(curve).all(axis=1))
+        average, resampled = mean_curves(curve, group, present, resamples, 0)
+        bands[name] = (average, *percentile_interval(resampled))
+    return bands
 
 
 def curves_figure(group: Group, *, resamples: int = 500) -> Figure | None:
@@ -49,7 +43,8 @@ def curves_figure(group: Group, *, resamples: int = 500) -> Figure | None:
         return None
     layers = group.layers or [NO_LAYER]
     styles = method_styles(group)
-    read = {(e.label, name): mean_curve(e, group, name, resamples) for e in group.entries for name in names}
+    bands = {entry.label: mean_bands(group, entry, names, resamples) for entry in group.entries}
+    read = {(label, name): found.get(name) for label, found in bands.items() for name in names}
     with rc_context(STYLE):
         figure = Figure(figsize=(0.6 + 2.9 * len(names) + 1.9, 0.5 + 2.35 * len(layers)), layout="constrained")
         grid = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey="col")

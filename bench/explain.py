@@ -19,6 +19,17 @@ from bench.types import Batch, Part
 CLASS_BLIND = {"acts", "images", "ids"}
 
 
+def shared_pass(
+    module: nn.Module, batch: Batch, layers: Sequence[str], gradients: bool, memory_format: torch.memory_format
+) -> Captured:
+    """One pass over a batch for all methods and layers; cases of one image share its forward pass."""
+    first = {name: i for i, name in reversed(list(enumerate(batch.image_ids)))}
+    different = sorted(first.values())
+    images = batch.images[different].contiguous(memory_format=memory_format)
+    image_of = [different.index(first[name]) for name in batch.image_ids]
+    return capture(module, images, batch.targets, layers, gradients=gradients, image_of=image_of)
+
+
 @dataclass(frozen=True, eq=False)
 class Maps:
     """Maps from one shared pass over a batch; `captured` and `score` are of `module` on this batch."""
@@ -58,11 +69,14 @@ class Explain:
         All of the batch: what does not depend on the job's own map is made for all of them from one pass.
     job : Job
         The one that is asked.
+    memory_format : torch.memory_format
+        Of the images, the one in which the network is quick.
     """
 
     maps: Maps
     jobs: Sequence[Job]
     job: Job
+    memory_format: torch.memory_format = torch.channels_last
     _kept: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
@@ -128,7 +142,10 @@ class Explain:
         )
         module = self.module if change is None else change(self.module)
         gradients = any("grads" in job.method.wants for job in jobs)
-        inputs = batch.images.contiguous(memory_format=torch.channels_last)
-        captured = capture(module, inputs, batch.targets, layers, gradients=gradients)
+        if images is None:
+            captured = shared_pass(module, batch, layers, gradients, self.memory_format)
+        else:
+            inputs = images.contiguous(memory_format=self.memory_format)
+            captured = capture(module, inputs, batch.targets, layers, gradients=gradients)
         maps = Maps(module, batch, captured, Scorer(module, batch.targets, self.maps.score.batch_size))
         return {job.key: maps.of(job) for job in jobs}

@@ -92,7 +92,9 @@ def draw_blocks(
                 heading(ax, column * STEP + TILE / 2, top - 7, name)
             for line, case_id in enumerate(cases):
                 draw_row(ax, canvas, top + line * STEP, group, shown, case_id, block)
-        ax.imshow(np.clip(canvas, 0, 1), interpolation="antialiased", aspect="auto")
+        # As bytes: at 300 dpi matplotlib's copies of floats take more than a gigabyte.
+        pixels = (np.clip(canvas, 0, 1) * 255).round().astype(np.uint8)
+        ax.imshow(pixels, interpolation="antialiased", aspect="auto")
     return figure
 
 

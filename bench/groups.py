@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from bench.statistics import Array, Codes
-from bench.store import Run, read_rows
+from bench.store import Run, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Group:
     ----------
     cases : DataFrame
         Sorted by case id, so that nothing depends on the order in which results were found:
-        case_id, image_id, class_name, n_instances, box_area, probability.
+        case_id, image_id, class_name, n_instances, box_area, probability, and the index of its chunk file.
     images, classes : ndarray of int, shape (cases,)
         Codes of image_id and class_name.
     entries : list of Entry
@@ -115,8 +115,17 @@ class Group:
     def higher_is_better(self, output: str) -> bool | None:
         """Direction of ``<metric>.<output>`` (None: it has none); a class mean's is that of its output."""
         metric, _, name = output.partition(".")
-        directions = self.metrics.get(metric, {}).get("about", {}).get("higher_is_better", {})
+        about = self.metrics.get(metric, {}).get("about", {})
+        if output in self.statistics:
+            return self.statistics[output].get("higher_is_better")
+        directions = about.get("higher_is_better", {})
         return directions.get(name, directions.get(name.removesuffix("_class_mean")))
+
+    @property
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Statistics of the whole data set by ``<metric>.<name>``: ``function``, ``of``, direction, as in conf/."""
+        found = {metric: node.get("about", {}).get("dataset_statistics") or {} for metric, node in self.metrics.items()}
+        return {f"{metric}.{name}": node for metric, named in found.items() for name, node in named.items()}
 
     def values(self, entry: Entry, output: str) -> Array:
         """One output of an entry, shape (cases,)."""
@@ -168,6 +177,14 @@ def metric_columns(run: Run) -> tuple[list[str], list[str]]:
     return [], []
 
 
+def read_frame(run: Run, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of a run with ``chunk``, the index of the file, one row a case."""
+    tables = [table.append_column("chunk", pa.repeat(index, len(table))) for index, table in read_tables(run, columns)]
+    if not tables:
+        return pd.DataFrame(columns=[*columns, "chunk"])
+    return pa.concat_tables(tables, promote_options="default").to_pandas().drop_duplicates("case_id")
+
+
 def load_group(runs: Sequence[Run]) -> Group | None:
     """Read the scalar columns of runs that share data set, model and protocol.
 
@@ -180,23 +197,22 @@ def load_group(runs: Sequence[Run]) -> Group | None:
     -------
     Group or None
         None where no run holds a readable case. Maps and curves are not read, so the memory needed
-        is 8 bytes a value.
+        is 16 bytes a value at most.
     """
     parts: list[tuple[Run, pd.DataFrame]] = []
     outputs: set[str] = set()
-    cases = pd.DataFrame(columns=CASE_COLUMNS)
+    cases = pd.DataFrame(columns=[*CASE_COLUMNS, "chunk"])
     for run in runs:
         scalars, _ = metric_columns(run)
-        frame = read_rows(run, [*CASE_COLUMNS, "degenerate", *scalars])
+        frame = read_frame(run, ["case_id", "degenerate", *scalars])
         if frame.empty:
             log.warning("left out: %s holds no readable case", run.path)
             continue
-        frame = frame.drop_duplicates("case_id").set_index("case_id").sort_index()
-        about = frame[CASE_COLUMNS[1:]].reset_index()
-        if len(cases) != len(about) or (cases["case_id"].to_numpy() != about["case_id"].to_numpy()).any():
-            cases = about if cases.empty else pd.concat([cases, about]).drop_duplicates("case_id")
-            cases = cases.sort_values("case_id", ignore_index=True)
-        parts.append((run, frame.drop(columns=CASE_COLUMNS[1:])))
+        if not pd.Index(frame["case_id"]).isin(cases["case_id"]).all():
+            # Nearly always the cases of all runs are the same, and only the first run's are read.
+            cases = pd.concat([cases, read_frame(run, CASE_COLUMNS)] if len(cases) else [read_frame(run, CASE_COLUMNS)])
+            cases = cases.drop_duplicates("case_id").sort_values("case_id", ignore_index=True)
+        parts.append((run, frame.set_index("case_id")))
         outputs |= set(scalars)
     if not parts:
         return None

@@ -37,8 +37,8 @@ def offered(
     -------
     dict
         Argument name to a function that gives the argument: ``acts``, ``grads``, ``images``, ``ids``, ``targets``,
-        ``score`` (see `Scorer`), ``forward_from``, ``gradient``, ``logits``, ``module`` and ``head`` (see the
-        functions of this file).
+        ``score`` (see `Scorer`), ``forward_from``, ``gradient``, ``logits``, ``module``, ``head`` (see the functions
+        of this file) and ``once`` (see `Layer`).
     """
     return {
         "acts": lambda: layer and layer.acts,
@@ -52,6 +52,7 @@ def offered(
         "logits": lambda: partial(differentiable_logits, module),
         "module": lambda: module,
         "head": lambda: head(module, layer, logits),
+        "once": lambda: layer and layer.once,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +86,31 @@ def read_shown(group: Group, limit: int, named: Collection[str] = ()) -> Shown:
     return Shown(images, rows, len(chosen))
 
 
+def fewer(shown: Shown, group: Group, limit: int) -> Shown:
+    """At most `limit` of these pictures, those with several instances first."""
+    several = set(group.cases.loc[group.cases["n_instances"] > 1, "case_id"])
+    kept = set(sorted(shown.images, key=lambda case: case not in several)[:limit])
+    return replace(shown, images={case: picture for case, picture in shown.images.items() if case in kept})
+
+
 def read_maps(run: Run, ids: list[str]) -> dict[str, dict[str, Any]]:
     """Rows of these cases, chunk by chunk: a run that kept every map may not fit into memory."""
-    rows: dict[str, dict[str, Any]] = {}
+    wanted = pa.array(ids, pa.string())
+    found = []
     for path in sorted(run.path.glob("chunk-*.parquet")):
         try:
-            table, note = read_chunk(path, MAP_COLUMNS)
-            if note["key"] != run.config.get("key", note["key"]):
+            names, note = read_chunk(path, ["case_id"])
+            mine = note["key"] == run.config.get("key", note["key"])
+            if not mine or not pc.any(pc.is_in(names["case_id"], value_set=wanted)).as_py():
                 continue
+            table, _ = read_chunk(path, MAP_COLUMNS)
         except (ValueError, OSError, KeyError):
             continue  # `bench.groups.load_group` has said so
-        mine = table.filter(pc.is_in(table["case_id"], value_set=pa.array(ids, pa.string())))
-        rows |= {str(row["case_id"]): row for row in mine.to_pandas().to_dict("records")}
-    return rows
+        found.append(table.filter(pc.is_in(table["case_id"], value_set=wanted)))
+    if not found:
+        return {}
+    frame = pa.concat_tables(found, promote_options="default").to_pandas()
+    return {str(row["case_id"]): row for row in frame.to_dict("records")}
 
 
 def load(path: Path) -> np.ndarray | None:

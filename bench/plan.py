@@ -79,7 +79,7 @@ def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None)
         if case.target and max(case.target) >= classes:
             raise UserError(
                 f"case {case.id} asks for output {max(case.target)}, but the network has outputs 0 to {classes - 1}; "
-                "change target= or the model"
+                "change target=, dataset.class_map= or the model"
             )
 
 
@@ -122,6 +122,8 @@ def plan_jobs(
 ) -> tuple[list[Job], str]:
     """Every method at every layer (a control that looks at no layer once), with keys; and the protocol's hash.
 
+    A method whose yaml says ``about.fuse`` has one map over all layers and none of a single one.
+
     The protocol is everything that changes numbers except method and layer: what shares it can be compared.
     The key adds method and layer. Batch size, device and shards are in neither.
     """
@@ -150,15 +152,19 @@ def plan_jobs(
         "versions": {part.name: part.about.get("version", 0) for part in metrics},
     }
     protocol_key = hash_key(protocol)
-    fused = [FUSED + config["fuse"]] if config["fuse"] and len(layers) > 1 else []
+    several = [FUSED + config["fuse"]] if config["fuse"] and len(layers) > 1 else []
     # Runs of one protocol are shown together: their layers need one order.
     order = {name: index for index, (name, _) in enumerate(network.module.named_modules())}
     jobs = []
     for method in methods:
-        own = [*layers, *fused] if looks_at_layer(method) else [NO_LAYER]
+        own = [*layers, *several] if looks_at_layer(method) else [NO_LAYER]
+        if "fuse" in method.about:  # it is defined as a map over several layers
+            if len(layers) < 2:
+                raise UserError(f"{method.name} needs two layers or more; name them with layer=, or layer=all")
+            own = [FUSED + method.about["fuse"]]
         for layer in own:
             asked = {**method.parameters, "version": method.about.get("version", 0), "relu": method.relu}
-            of = layers if layer in fused else layer
+            of = layers if layer.startswith(FUSED) else layer
             key = hash_key([protocol, method.name, asked, layer, of])
             name = f"{safe_name(method.name)}@{safe_name(layer)}-{key}"
             folder = Path(config["out"]) / safe_name(dataset["name"]) / safe_name(network.name) / name

@@ -5,10 +5,12 @@ Both look at methods at layers side by side, on the images for which all of them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from bench.grid import shown
@@ -23,7 +25,7 @@ AGREEMENT_COLUMNS = [
     "dataset", "model", "metric", "other_metric", "tau", "p", "k", "tau_within", "n", "protocol",
 ]  # fmt: skip
 # Images whose pairs of methods are compared at a time; bounds the memory.
-_BLOCK = 2000
+_BLOCK = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,20 +138,23 @@ def agreement_table(group: Group) -> pd.DataFrame:
         metrics put the methods in the same order of quality, -1 that one reverses the other.
     """
     outputs = ranked_outputs(group)
+    if len(group.entries) < 2:
+        return pd.DataFrame(columns=AGREEMENT_COLUMNS)
     signed = {}
     for output in outputs:
         values = np.stack([group.values(entry, output) for entry in group.entries], axis=1)
         signed[output] = cluster_means(values if group.higher_is_better(output) else -values, group.images)
+    within = mean_taus([signed[output] for output in outputs])
     rows = []
     for i, first in enumerate(outputs):
-        for second in outputs[i + 1 :]:
+        for j, second in enumerate(outputs[i + 1 :], i + 1):
             both = np.isfinite(signed[first]).all(axis=1) & np.isfinite(signed[second]).all(axis=1)
             one, two = signed[first][both], signed[second][both]
-            if not len(one) or len(group.entries) < 2:
+            if not len(one):
                 continue
             found = stats.kendalltau(steady(one.mean(axis=0)), steady(two.mean(axis=0)))
             row = {"metric": first, "other_metric": second, "tau": found.statistic, "p": found.pvalue}
-            row |= {"k": len(group.entries), "tau_within": mean_tau(one, two), "n": len(one)}
+            row |= {"k": len(group.entries), "tau_within": within[i, j], "n": len(one)}
             rows.append(row)
     table = pd.DataFrame(rows, columns=AGREEMENT_COLUMNS)
     table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
@@ -162,22 +167,39 @@ def steady(values: Array) -> Array:
     return np.asarray(np.round(values / scale, 6), dtype=np.float64)
 
 
-def mean_tau(first: Array, second: Array) -> float:
-    """Mean over rows of Kendall's tau-b between the rows of two arrays (n, k); rows that are all ties are left out."""
-    k = first.shape[1]
-    left, right = np.triu_indices(k, 1)
-    total, number = 0.0, 0
-    for start in range(0, len(first), _BLOCK):
-        signs = []
-        for values in (first[start : start + _BLOCK], second[start : start + _BLOCK]):
-            scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), np.finfo(float).tiny)
-            values = np.round(values / scale, 6)
-            signs.append(np.sign(values[:, left] - values[:, right]))
-        norm = np.sqrt((signs[0] ** 2).sum(axis=1) * (signs[1] ** 2).sum(axis=1))
-        kept = norm > 0
-        total += float(((signs[0] * signs[1]).sum(axis=1)[kept] / norm[kept]).sum())
-        number += int(kept.sum())
-    return total / number if number else float("nan")
+def mean_taus(values: Sequence[Array]) -> Array:
+    """Mean over rows of Kendall's tau-b between the same rows of every two arrays, without those that are all ties.
+
+    Parameters
+    ----------
+    values : sequence of M arrays, shape (n, k)
+        A row counts for a pair of arrays where both are finite in it.
+
+    Returns
+    -------
+    ndarray, shape (M, M)
+        NaN where no row counts.
+    """
+    total, number = np.zeros((len(values), len(values))), np.zeros((len(values), len(values)))
+    left, right = np.triu_indices(values[0].shape[1] if values else 0, 1)
+    for start in range(0, len(values[0]) if values else 0, _BLOCK):
+        # The sign of every pair's difference, from ranks: two bytes a value; gaps become ties, which do not count.
+        ranks = [_small_ranks(part[start : start + _BLOCK]) for part in values]
+        signs = np.stack([np.sign(rank[:, left] - rank[:, right]) for rank in ranks], axis=1).astype(np.float32)
+        agree = signs @ signs.transpose(0, 2, 1)  # whole numbers, exact; (rows, M, M)
+        untied = np.diagonal(agree, axis1=1, axis2=2).astype(np.float64)
+        norm = np.sqrt(untied[:, :, None] * untied[:, None, :])
+        total += np.divide(agree, norm, out=np.zeros_like(norm), where=norm > 0).sum(axis=0)
+        number += (norm > 0).sum(axis=0)
+    return np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+
+
+def _small_ranks(values: Array) -> NDArray[np.int16]:
+    """Ranks within each row, equal to a millionth of the row's largest being a tie; all 0 where a value is missing."""
+    whole = np.isfinite(values).all(axis=1, keepdims=True)
+    values = np.where(whole, values, 0.0)
+    scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    return stats.rankdata(np.round(values / scale, 6), method="min", axis=1).astype(np.int16)
 
 
 def cliques(average: Array, critical: float) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Uncertainty of means over cases: cluster bootstrap, paired tests, correction for several tests.
+"""Uncertainty of means over cases: the cluster bootstrap.
 
 Arrays in, arrays out; what the columns mean is the business of `bench.tables`.
 """
@@ -6,10 +6,13 @@ Arrays in, arrays out; what the columns mean is the business of `bench.tables`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -17,11 +20,12 @@ Codes = NDArray[np.int64]
 # One block of resamples holds at most this many counts, one block of columns this many sums: some
 # hundred megabytes however large the table is.
 _BLOCK = 4_000_000
-_COLUMNS = 128
-_EXACT = 50
+_COLUMNS = 256
+# Draws are kept up to this many bytes (2,000 resamples of 200,000 images): all calls share them.
+_KEPT = 400_000_000
 
 
-def resample_counts(clusters: int, resamples: int, seed: int) -> Iterator[Array]:
+def resample_counts(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
     """Draw how often each cluster occurs in each bootstrap resample.
 
     Parameters
@@ -29,13 +33,24 @@ def resample_counts(clusters: int, resamples: int, seed: int) -> Iterator[Array]
     clusters, resamples : int
     seed : int
         The same arguments give the same draws, so that statistics which are computed in
-        several calls stay paired.
+        several calls stay paired; fewer resamples are the first of more.
 
     Yields
     ------
     ndarray, shape (block, clusters)
-        Multinomial counts, each row sums to `clusters`; the blocks have `resamples` rows together.
+        Multinomial counts in the smallest unsigned integers, each row sums to `clusters`; the blocks have
+        `resamples` rows together.
     """
+    yield from _kept(clusters, resamples, seed) if clusters * resamples <= _KEPT else _draw(clusters, resamples, seed)
+
+
+@lru_cache(maxsize=2)
+def _kept(clusters: int, resamples: int, seed: int) -> list[NDArray[np.unsignedinteger[Any]]]:
+    # One block, as many small strata are many small products.
+    return [np.concatenate(list(_draw(clusters, resamples, seed)))]
+
+
+def _draw(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
     generator = np.random.default_rng(seed)
     size = max(1, _BLOCK // max(clusters, 1))
     for start in range(0, resamples, size):
@@ -44,24 +59,38 @@ def resample_counts(clusters: int, resamples: int, seed: int) -> Iterator[Array]
         drawn = generator.integers(0, clusters, (rows, clusters))
         drawn += np.arange(rows)[:, None] * clusters
         counts = np.bincount(drawn.ravel(), minlength=rows * clusters)
-        yield counts.reshape(rows, clusters).astype(np.float64)
+        yield counts.reshape(rows, clusters).astype(np.min_scalar_type(counts.max(initial=0)))
 
 
-def _cluster_sums(values: Array, clusters: Codes, count: int) -> tuple[NDArray[np.intp], Array, Array]:
-    """Find the clusters that hold a finite value; their indices, and sum and number of these values."""
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums and numbers of the finite values of clusters; columns with equal gaps share their numbers."""
+
+    used: NDArray[np.intp]  # clusters that hold a value
+    sums: Array  # (used, C)
+    numbers: Array  # (used, P), one column a pattern of gaps
+    pattern: NDArray[np.intp]  # (C,)
+
+
+def _cluster_sums(values: NDArray[Any], clusters: Codes) -> _Sums:
     finite = np.isfinite(values)
-    rows = len(values)
-    members = sparse.csr_array((np.ones(rows), (clusters, np.arange(rows))), shape=(count, rows))
-    sums, numbers = members @ np.where(finite, values, 0.0), members @ finite.astype(np.float64)
-    used = np.flatnonzero(numbers.any(axis=1))
-    sums, numbers = sums[used], numbers[used]
-    if numbers.size and (numbers == numbers[:, :1]).all():
-        numbers = numbers[:, :1]  # nearly always so, and it halves the matrix product
-    return used, sums, numbers
+    patterns: dict[bytes, int] = {}
+    # Nearly always one pattern or few, and each that is shared is a column less in the matrix product.
+    packed = np.packbits(finite, axis=0).T
+    pattern = np.array([patterns.setdefault(column.tobytes(), len(patterns)) for column in packed], dtype=np.intp)
+    _, first = np.unique(pattern, return_index=True)
+    used, own = np.unique(clusters, return_inverse=True)
+    members = sparse.csr_array((np.ones(len(values)), (own, np.arange(len(values)))), shape=(len(used), len(values)))
+    sums = members @ np.where(finite, values, 0).astype(np.float64)
+    numbers = members @ finite[:, first].astype(np.float64)
+    kept = numbers.any(axis=1)
+    if not kept.all():
+        used, sums, numbers = used[kept], sums[kept], numbers[kept]
+    return _Sums(used, sums, numbers, pattern)
 
 
 def bootstrap_interval(
-    values: Array,
+    values: NDArray[Any],
     clusters: Codes,
     *,
     count: int | None = None,
@@ -72,9 +101,40 @@ def bootstrap_interval(
 ) -> tuple[Array, Array]:
     """Percentile bootstrap interval of column means, resampling whole clusters.
 
+    Parameters are those of `resampled_means`; `level` is the coverage of the interval.
+
+    Returns
+    -------
+    low, high : ndarray, shape (C,)
+        NaN where fewer than two clusters hold a value: one image says nothing about the spread.
+    """
+    return percentile_interval(resampled_means(values, clusters, count, strata, resamples, seed), level)
+
+
+def percentile_interval(resampled: Array, level: float = 0.95) -> tuple[Array, Array]:
+    """Both ends, each (C,), of the percentile interval of a statistic in resamples (R, C); NaN where all are NaN."""
+    quantiles = [(1 - level) / 2, (1 + level) / 2]
+    edges = np.full((2, resampled.shape[1]), np.nan)
+    whole = np.isfinite(resampled).all(axis=0)
+    edges[:, whole] = np.quantile(resampled[:, whole], quantiles, axis=0)
+    for column in np.flatnonzero(~whole & np.isfinite(resampled).any(axis=0)):
+        edges[:, column] = np.nanquantile(resampled[:, column], quantiles)
+    return edges[0], edges[1]
+
+
+def resampled_means(
+    values: NDArray[Any],
+    clusters: Codes,
+    count: int | None = None,
+    strata: Codes | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Array:
+    """Mean of every column in every bootstrap resample of whole clusters, by one matrix product.
+
     The mean of a resample is the ratio of the resampled sums to the resampled counts (Davison and
     Hinkley 1997, section 3.8). All columns share the resamples, also between calls with the same
-    `count`, `resamples` and `seed`.
+    `count` and `seed`.
 
     Parameters
     ----------
@@ -87,56 +147,43 @@ def bootstrap_interval(
     strata : ndarray of int, shape (N,), optional
         If given, the statistic is the mean over the strata (classes) that occur of the stratum's mean.
     resamples, seed : int
-    level : float
-        Coverage of the interval.
 
     Returns
     -------
-    low, high : ndarray, shape (C,)
-        NaN where fewer than two clusters hold a value: one image says nothing about the spread.
+    ndarray, shape (resamples, C)
+        NaN where no case with a value was drawn, and in columns with a value in fewer than two clusters.
     """
-    values = np.asarray(values, dtype=np.float64)
     if count is None:
         count = int(clusters.max()) + 1 if len(clusters) else 0
-    low = np.full(values.shape[1], np.nan)
-    high = low.copy()
+    result = np.full((resamples, values.shape[1]), np.nan)
     for start in range(0, values.shape[1], _COLUMNS):
         part = values[:, start : start + _COLUMNS]
-        means = _resampled_means(part, clusters, count, strata, resamples, seed)
-        edges = np.full((2, part.shape[1]), np.nan)
-        quantiles = [(1 - level) / 2, (1 + level) / 2]
-        whole = np.isfinite(means).all(axis=0)
-        edges[:, whole] = np.quantile(means[:, whole], quantiles, axis=0)
-        for column in np.flatnonzero(~whole & np.isfinite(means).any(axis=0)):
-            edges[:, column] = np.nanquantile(means[:, column], quantiles)
-        _, _, numbers = _cluster_sums(part, clusters, count)
-        edges[:, np.broadcast_to((numbers > 0).sum(axis=0) < 2, part.shape[1])] = np.nan
-        low[start : start + _COLUMNS], high[start : start + _COLUMNS] = edges
-    return low, high
-
-
-def _resampled_means(
-    values: Array, clusters: Codes, count: int, strata: Codes | None, resamples: int, seed: int
-) -> Array:
-    """Mean (or mean of stratum means) of every column in every resample, shape (resamples, C)."""
-    if strata is None:
-        parts = [_cluster_sums(values, clusters, count)]
-    else:
-        parts = [_cluster_sums(values[strata == s], clusters[strata == s], count) for s in np.unique(strata)]
-    result = np.full((resamples, values.shape[1]), np.nan)
-    start = 0
-    for counts in resample_counts(count, resamples, seed):
-        total = np.zeros((len(counts), values.shape[1]))
-        occurring = np.zeros_like(total)
-        for used, sums, numbers in parts:
-            drawn = counts if len(used) == count else counts[:, used]
-            number = np.broadcast_to(drawn @ numbers, total.shape) if len(used) else np.zeros_like(total)
-            mean = np.divide(drawn @ sums, number, out=np.zeros_like(total), where=number > 0)
-            total += mean
-            occurring += number > 0
-        np.divide(total, occurring, out=result[start : start + len(counts)], where=occurring > 0)
-        start += len(counts)
+        whole = _cluster_sums(part, clusters)
+        parts = [whole]
+        if strata is not None:
+            parts = [_cluster_sums(part[strata == s], clusters[strata == s]) for s in np.unique(strata)]
+        block = result[:, start : start + _COLUMNS]
+        done = 0
+        for counts in resample_counts(count, resamples, seed):
+            block[done : done + len(counts)] = _means_of(counts, parts, part.shape[1])
+            done += len(counts)
+        block[:, (whole.numbers > 0).sum(axis=0)[whole.pattern] < 2] = np.nan
     return result
+
+
+def _means_of(counts: NDArray[Any], parts: list[_Sums], columns: int) -> Array:
+    """Mean over the parts (strata) that occur of the mean in each, for some resamples: (len(counts), columns)."""
+    total = np.zeros((len(counts), columns))
+    occurring = np.zeros_like(total)
+    for part in parts:
+        step = max(1, _BLOCK // max(len(part.used), 1))
+        for rows in [slice(start, start + step) for start in range(0, len(counts), step)]:
+            drawn = counts[rows] if len(part.used) == counts.shape[1] else counts[rows, part.used]
+            drawn = drawn.astype(np.float64)
+            number = (drawn @ part.numbers)[:, part.pattern]
+            total[rows] += np.divide(drawn @ part.sums, number, out=np.zeros_like(number), where=number > 0)
+            occurring[rows] += number > 0
+    return np.divide(total, occurring, out=np.full_like(total, np.nan), where=occurring > 0)
 
 
 def means(values: Array, strata: Codes | None = None) -> Array:
@@ -154,8 +201,7 @@ def means(values: Array, strata: Codes | None = None) -> Array:
     """
     values = np.asarray(values, dtype=np.float64)
     if strata is not None:
-        rows = [means(values[strata == stratum]) for stratum in np.unique(strata)]
-        return means(np.stack(rows)) if rows else np.full(values.shape[1], np.nan)
+        return means(cluster_means(values, strata))
     finite = np.isfinite(values)
     number = finite.sum(axis=0)
     total = np.where(finite, values, 0.0).sum(axis=0)
@@ -167,67 +213,8 @@ def cluster_means(values: Array, clusters: Codes, count: int | None = None) -> A
     values = np.asarray(values, dtype=np.float64)
     if count is None:
         count = int(clusters.max()) + 1 if len(clusters) else 0
-    used, sums, numbers = _cluster_sums(values, clusters, count)
+    found = _cluster_sums(values, clusters)
     result = np.full((count, values.shape[1]), np.nan)
-    number = np.broadcast_to(numbers, sums.shape)
-    result[used] = np.divide(sums, number, out=np.full(sums.shape, np.nan), where=number > 0)
-    return result
-
-
-def wilcoxon(differences: Array, scale: float = 1.0) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test on paired differences.
-
-    Exact up to 50 differences, also with ties (scipy's exact p for ties tries sign patterns one by one,
-    which takes seconds); above, scipy's normal approximation with its correction for ties.
-
-    Parameters
-    ----------
-    differences : ndarray, shape (N,)
-        What is not finite is left out; zeros are dropped, as Wilcoxon did.
-    scale : float
-        Size of the values whose differences these are. Differences are rounded to a millionth of
-        it: two methods that agree up to floating point noise are equal, they are not ranked by noise.
-
-    Returns
-    -------
-    float
-        NaN without a finite difference, 1 if all are zero.
-    """
-    kept = differences[np.isfinite(differences)]
-    if not len(kept):
-        return float("nan")
-    unit = 1e-6 * scale if scale > 0 else 1e-6
-    kept = np.round(kept / unit)
-    kept = kept[kept != 0]
-    if not len(kept):
-        return 1.0
-    if len(kept) > _EXACT:
-        return float(stats.wilcoxon(kept, method="asymptotic").pvalue)
-    ranks = (2 * stats.rankdata(np.abs(kept))).astype(int)  # twice the rank, as ties have halves
-    chance = np.zeros(ranks.sum() + 1)  # of each sum of positive ranks, every sign being as likely as the other
-    chance[0] = 1.0
-    for rank in ranks:
-        chance = 0.5 * chance + 0.5 * np.concatenate([np.zeros(rank), chance[:-rank]])
-    positive = int(ranks[kept > 0].sum())
-    return float(min(1.0, 2 * min(chance[: positive + 1].sum(), chance[positive:].sum())))
-
-
-def holm(p: Array) -> Array:
-    """Holm's step-down correction (Holm 1979); NaN stays NaN and does not count as a test.
-
-    Parameters
-    ----------
-    p : ndarray, shape (M,)
-
-    Returns
-    -------
-    ndarray, shape (M,)
-        Corrected p, at most 1, in the order given.
-    """
-    p = np.asarray(p, dtype=np.float64)
-    result = np.full(len(p), np.nan)
-    tests = np.flatnonzero(~np.isnan(p))
-    order = tests[np.argsort(p[tests], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    result[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors)) if len(order) else []
+    number = found.numbers[:, found.pattern]
+    result[found.used] = np.divide(found.sums, number, out=np.full(found.sums.shape, np.nan), where=number > 0)
     return result

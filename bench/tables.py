@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bench.curves import dataset_statistics, has_statistics
 from bench.groups import NO_LAYER, Entry, Group, group_runs, load_group
 from bench.published import reported
-from bench.statistics import Array, bootstrap_interval, cluster_means, holm, means, wilcoxon
+from bench.significance import holm, wilcoxon
+from bench.statistics import Array, cluster_means, means, percentile_interval, resampled_means
 from bench.store import Run
 
 SUMMARY_COLUMNS = [
@@ -66,6 +69,8 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
     bootstrap intervals over IMAGES: cases of one image stay together. Differences to the reference
     (method minus reference) are taken at the same layer on the cases that both have, with the same
     resamples; methods that look at no layer are compared with the reference at the group's LAST layer.
+    Statistics of the whole data set (``dataset_statistics`` in a metric's config) have intervals and
+    differences, the threshold chosen anew in each resample, but no p: they are no means.
     `p` is a two-sided Wilcoxon signed-rank test on one value per image, the mean difference of its
     cases (cases of one image are no independent evidence), Holm-corrected over all methods and
     layers of the metric. Class means (``<output>_class_mean``, the mean over the classes that occur
@@ -86,38 +91,88 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
         Columns `SUMMARY_COLUMNS`; `degenerate` is a share of the cases, `reported` what somebody published for
         this data set, model, layer and method in the metric's unit (`bench.published`), no part of any mean or test.
     """
+    count, width, averaged = int(group.images.max()) + 1, len(group.outputs), class_mean_columns(group)
+    values = all_values(group)
+    by_class = [width * i + column for i in range(len(group.entries)) for column in averaged]
+    # Drawn once for all entries, as one matrix product; the second one has the class means.
+    plain = partial(resampled_means, clusters=group.images, count=count, resamples=resamples, seed=seed)
+    classes = partial(plain, strata=group.classes)
+    drawn = np.split(plain(values), len(group.entries), axis=1)
+    class_drawn = np.split(classes(values[:, by_class]), len(group.entries), axis=1)
+    place = {id(entry): i for i, entry in enumerate(group.entries)}
     rows: list[dict[str, Any]] = []
-    chosen = {"count": int(group.images.max()) + 1, "resamples": resamples, "seed": seed}
-    averaged = class_mean_columns(group)
-    names = [*group.outputs, *(f"{group.outputs[column]}_class_mean" for column in averaged)]
-    for entry in group.entries:
+    for i, entry in enumerate(group.entries):
         other = reference_of(group, entry, reference)
-        difference = entry.values - other.values if other else np.full_like(entry.values, np.nan)
-        both = np.concatenate([entry.values, difference], axis=1) if other else entry.values
-        plain = describe(both, group, None, chosen)
-        width = len(group.outputs)
-        columns = [*averaged, *(width + column for column in averaged)] if other else averaged
-        by_class = describe(both[:, columns], group, group.classes, chosen)
+        j = place[id(other)] if other else None
         p = p_values(group, entry, other)
-        elsewhere = reported(entry.run.config)
-        for i, name in enumerate(names):
-            source, at, step = (plain, i, width) if i < width else (by_class, i - width, len(averaged))
-            column = i if i < width else averaged[i - width]
-            number = int(np.isfinite(entry.values[:, column]).sum())
-            if not number:
-                continue
-            row = {"layer": entry.layer, "method": entry.method, "metric": name, "n": number}
-            row |= dict(zip(("mean", "ci_low", "ci_high"), source[:, at], strict=True))
-            row |= {"degenerate": entry.degenerate_share, "reference": other.method if other else ""}
-            keys = ("difference", "difference_low", "difference_high")
-            row |= dict(zip(keys, source[:, at + step] if other else [np.nan] * 3, strict=True))
-            row |= dict(zip(("reported", "reported_source"), elsewhere.get(name, (np.nan, "")), strict=True))
-            rows.append(row | {"p": p[i] if i < width else np.nan})
+        for columns, strata, own, draw, suffix in (
+            (list(range(width)), None, drawn, plain, ""),
+            (averaged, group.classes, class_drawn, classes, "_class_mean"),
+        ):
+            mine = entry.values[:, columns]
+            found = describe(mine, own[i], strata, mine)
+            gaps = np.full_like(found, np.nan)
+            if other and j is not None:
+                gap = mine - other.values[:, columns]
+                gaps = describe(gap, paired(mine, other.values[:, columns], own[i], own[j], draw), strata, mine)
+            number = np.isfinite(mine).sum(axis=0)
+            for at in np.flatnonzero(number):
+                numbers = (*found[:, at], *gaps[:, at], p[at] if strata is None else np.nan)
+                rows.append(row_of(entry, group.outputs[columns[at]] + suffix, int(number[at]), other, numbers))
+    rows += statistic_rows(group, reference, resamples // 4, seed)
     table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
     table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
     for _, part in table.groupby("metric"):
         table.loc[part.index, "p"] = holm(part["p"].to_numpy(dtype=np.float64))
     return join([table], SUMMARY_COLUMNS)
+
+
+def row_of(entry: Entry, metric: str, n: int, other: Entry | None, numbers: Sequence[float]) -> dict[str, Any]:
+    """Row of the summary; `numbers` are mean, both ends, difference, both ends, p."""
+    keys = ("mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p")
+    row: dict[str, Any] = {"layer": entry.layer, "method": entry.method, "metric": metric, "n": n}
+    row |= {"degenerate": entry.degenerate_share, "reference": other.method if other else ""}
+    published = reported(entry.run.config).get(metric, (np.nan, ""))
+    return row | dict(zip(keys, numbers, strict=True)) | {"reported": published[0], "reported_source": published[1]}
+
+
+def all_values(group: Group) -> Array:
+    """Values of all entries side by side, shape (cases, entries * outputs)."""
+    return np.concatenate([entry.values for entry in group.entries], axis=1)
+
+
+def paired(values: Array, other: Array, drawn: Array, other_drawn: Array, draw: Callable[[Array], Array]) -> Array:
+    """Mean difference in every resample (R, C) over the cases that both have: that of the means, if these are all."""
+    difference = drawn - other_drawn
+    apart = (np.isfinite(values) != np.isfinite(other)).any(axis=0)
+    if apart.any():
+        difference[:, apart] = draw((values - other)[:, apart])
+    return difference
+
+
+def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of the data set's statistics, a quarter of the resamples: each draws whole curves, for every entry."""
+    if not has_statistics(group):
+        return []
+    rows = []
+    found = {id(entry): dataset_statistics(group, entry, resamples, seed) for entry in group.entries}
+    for entry in group.entries:
+        other = reference_of(group, entry, reference)
+        for name, mine in found[id(entry)].items():
+            numbers = [mine.value, *np.concatenate(percentile_interval(mine.resampled[:, None]))]
+            theirs = found[id(other)].get(name) if other else None
+            if other and theirs and (mine.present != theirs.present).any():
+                both = mine.present & theirs.present
+                pair = [dataset_statistics(group, e, resamples, seed, both).get(name) for e in (entry, other)]
+            else:
+                pair = [mine, theirs]
+            if pair[0] and pair[1]:
+                gap = pair[0].resampled - pair[1].resampled
+                numbers += [pair[0].value - pair[1].value, *np.concatenate(percentile_interval(gap[:, None]))]
+            filled = np.array([*numbers, *[np.nan] * (6 - len(numbers))], dtype=np.float64)
+            steady = np.round(filled, 12) + 0.0
+            rows.append(row_of(entry, name, int(mine.present.sum()), other, [*steady, np.nan]))
+    return rows
 
 
 def class_mean_columns(group: Group) -> list[int]:
@@ -129,11 +184,11 @@ def class_mean_columns(group: Group) -> list[int]:
     ]
 
 
-def describe(values: Array, group: Group, strata: Any, chosen: dict[str, int]) -> Array:
-    """Mean and both ends of its interval of every column, shape (3, columns)."""
-    low, high = bootstrap_interval(values, group.images, strata=strata, **chosen)
+def describe(values: Array, resampled: Array, strata: Any, scaled_by: Array) -> Array:
+    """Mean and both ends of its interval of every column, shape (3, columns), steady to 12 digits of `scaled_by`."""
+    low, high = percentile_interval(resampled)
     # Sums that cancel leave 1e-17 of one or the other sign, which would not be the same on every machine.
-    scale = np.max(np.abs(values), axis=0, where=np.isfinite(values), initial=np.finfo(float).tiny)
+    scale = np.max(np.abs(scaled_by), axis=0, where=np.isfinite(scaled_by), initial=np.finfo(float).tiny)
     return np.round(np.stack([means(values, strata), low, high]) / scale, 12) * scale + 0.0
 
 
@@ -193,21 +248,17 @@ def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.
         Columns `BREAKDOWN_COLUMNS`; bins without a case are left out.
     """
     rows: list[dict[str, Any]] = []
-    masks = [(by, name, mask) for by, name, mask in bin_masks(group.cases) if mask.any()]
-    chosen = {"count": int(group.images.max()) + 1, "resamples": resamples, "seed": seed}
-    width = len(group.outputs)
-    for entry in group.entries:
-        spread = [np.where(mask[:, None], entry.values, np.nan) for _, _, mask in masks]
-        values = np.concatenate([*spread, np.empty((len(group.cases), 0))], axis=1)
-        found = describe(values, group, None, chosen)
-        numbers = np.isfinite(values).sum(axis=0)
+    count, width, values = int(group.images.max()) + 1, len(group.outputs), all_values(group)
+    for by, name, mask in bin_masks(group.cases):
+        if not mask.any():
+            continue
+        part = values[mask]
+        drawn = resampled_means(part, group.images[mask], count, None, resamples, seed)
+        found, numbers = describe(part, drawn, None, part), np.isfinite(part).sum(axis=0)
         for column in np.flatnonzero(numbers):
-            by, name, _ = masks[column // width]
-            row: dict[str, Any] = {
-                "layer": entry.layer,
-                "method": entry.method,
-                "metric": group.outputs[column % width],
-            }
+            entry = group.entries[column // width]
+            row: dict[str, Any] = {"layer": entry.layer, "method": entry.method}
+            row["metric"] = group.outputs[column % width]
             row |= {"by": by, "bin": name, "n": int(numbers[column])}
             rows.append(row | dict(zip(("mean", "ci_low", "ci_high"), found[:, column], strict=True)))
     table = pd.DataFrame(rows, columns=BREAKDOWN_COLUMNS)

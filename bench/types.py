@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,13 @@ class Layer:
 
     acts: Tensor
     grads: Tensor
+    _known: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
+        """Give ``function()``, computed at the first call with this key: what several methods need of the layer."""
+        if key not in self._known:
+            self._known[key] = function()
+        return self._known[key]
 
 
 @dataclass(frozen=True, eq=False)

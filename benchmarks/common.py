@@ -54,7 +54,7 @@ def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[f
 
 def row(work: str, against: str, ours: float, other: float, goal: str) -> str:
     """Write one row of the table; the ratio is our time to the other's, or the reverse where faster is the goal."""
-    ratio = f"{other / ours:.2f} times faster" if "faster" in goal else f"{ours / other:.2f}"
+    ratio = f"{ours / other:.2f}" if goal.startswith("at most") else f"{other / ours:.2f} times faster"
     found = f"| {work} | {against} | {ours * 1e3:.0f} | {other * 1e3:.0f} | {ratio} | {goal} |"
     print(found, flush=True)
     return found

@@ -10,7 +10,6 @@ from bench.config import options
 from bench.heatmaps import native_map
 from bench.layers import resolve_layers
 from bench.passes import offered
-from bench.plan import looks_at_layer
 from bench.scorer import Scorer
 from bench.types import Batch, Part, group_logit
 from benchmarks.common import alternate, lite0, load, pictures, row
@@ -49,14 +48,14 @@ def rows(repeats: int) -> list[str]:
     network = lite0()
     model, batch = network.module, pictures(network, 16)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
-    shared = [part for part in map(lambda n: load("method", n), options("method")) if looks_at_layer(part)]
-    shared = [part for part in shared if set(part.wants) <= {"acts", "grads", "ids", "targets", "head"}]
+    everything = [load("method", name) for name in options("method")]
+    shared = [part.name for part in everything if part.about["passes"] == "shared" and part.name != "cam"]
     found = []
     for names, layers, goal in (
         (GRADIENT, many, "at most 1.5"),
         (PAPER, default, "at most 1.3"),
         (PAPER, many, "at most 2.5"),
-        ([part.name for part in shared if part.name != "cam"], default, "at most 2.5"),
+        (shared, default, "at most 2.5"),
     ):
         methods = [load("method", name) for name in names]
         label = ", ".join(names) if len(names) < 6 else f"all {len(names)} shared-pass methods"

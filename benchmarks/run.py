@@ -16,10 +16,10 @@ import torch
 
 from bench.memory import keep_freed_memory
 from bench.provenance import versions
-from benchmarks import passes, scoring
+from benchmarks import passes, peers, scoring
 from benchmarks.common import HEAD
 
-PARTS: dict[str, Callable[[int], list[str]]] = {"passes": passes.rows, "scoring": scoring.rows}
+PARTS: dict[str, Callable[[int], list[str]]] = {"passes": passes.rows, "peers": peers.rows, "scoring": scoring.rows}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ The paper names no estimator; `entropy` offers five readings, each tied to a pub
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from methods.common import divide_or_zero, minmax, weighted_sum, widen, without_
 
 ESTIMATORS = ("histogram", "value", "magnitude", "softmax", "local")
 NORMALIZATIONS = (None, "sum", "range", "softmax")
+
+Once = Callable[[Hashable, Callable[[], Tensor]], Tensor]
 
 # Values per block: a block's temporaries stay in the processor's cache (measured: 3 ns a value, in one piece 13).
 _CPU_BLOCK, _DEVICE_BLOCK = 2**19, 2**26
@@ -33,6 +36,7 @@ def grad_entropy(
     signed: bool = False,
     invert: bool = False,
     normalize: str | None = None,
+    once: Once | None = None,
 ) -> Tensor:
     """Grad Entropy-CAM: channels weighted by the entropy of their gradient.
 
@@ -50,6 +54,8 @@ def grad_entropy(
         Multiply each weight by the sign of the channel's mean gradient.
     invert, normalize
         Passed to `reweight`, which says what they mean.
+    once : callable or None
+        ``once(key, function)`` gives ``function()``, for one layer computed once: variants share their entropies.
 
     Returns
     -------
@@ -63,7 +69,7 @@ def grad_entropy(
     """
     grads = widen(grads)
     options = {"estimator": estimator, "bins": bins, "radius": radius, "base": base}
-    weights = reweight(grads, invert=invert, normalize=normalize, **options)
+    weights = reweight(grads, invert=invert, normalize=normalize, find=partial(_shared, once, "grads"), **options)
     if signed:
         sign = grads.flatten(2).mean(2).sign()
         weights = weights * sign.view(*sign.shape, *[1] * (weights.ndim - 2))
@@ -79,6 +85,7 @@ def feature_entropy(
     base: float = 2.0,
     invert: bool = False,
     normalize: str | None = None,
+    once: Once | None = None,
 ) -> Tensor:
     """Feature Entropy-CAM: channels weighted by the entropy of their own activations; it does not know the class.
 
@@ -91,6 +98,8 @@ def feature_entropy(
         Passed to `entropy`, which says what they mean.
     invert, normalize
         Passed to `reweight`, which says what they mean.
+    once : callable or None
+        ``once(key, function)`` gives ``function()``, for one layer computed once: variants share their entropies.
 
     Returns
     -------
@@ -104,7 +113,8 @@ def feature_entropy(
     """
     acts = widen(acts)
     options = {"estimator": estimator, "bins": bins, "radius": radius, "base": base}
-    return weighted_sum(reweight(acts, invert=invert, normalize=normalize, **options), acts)
+    weights = reweight(acts, invert=invert, normalize=normalize, find=partial(_shared, once, "acts"), **options)
+    return weighted_sum(weights, acts)
 
 
 def consensus_cam(acts: Tensor, grads: Tensor) -> Tensor:
@@ -130,7 +140,14 @@ def consensus_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return agreed.clamp_(min=0) / math.log(max(evidence.shape[1], 2))
 
 
-def reweight(x: Tensor, *, invert: bool = False, normalize: str | None = None, **options: Any) -> Tensor:
+def reweight(
+    x: Tensor,
+    *,
+    invert: bool = False,
+    normalize: str | None = None,
+    find: Callable[..., Tensor] | None = None,
+    **options: Any,
+) -> Tensor:
     """Weights from entropies: as they are, or turned round, or put on a common scale.
 
     Parameters
@@ -143,6 +160,8 @@ def reweight(x: Tensor, *, invert: bool = False, normalize: str | None = None, *
         Over all weights of a case: ``sum`` divides by their sum, so that maps of images and layers are on one scale
         (ranks within a map stay); ``range`` stretches them to 0 .. 1, which takes away the level that all channels
         share; ``softmax``.
+    find : callable or None
+        Called as `entropy`, in its place.
     **options
         Of `entropy`.
 
@@ -158,7 +177,7 @@ def reweight(x: Tensor, *, invert: bool = False, normalize: str | None = None, *
     """
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"unknown normalize {normalize!r}; choose one of sum, range, softmax or null")
-    weights = entropy(x, **options)
+    weights = (find or entropy)(x, **options)
     if invert:
         largest = _largest(x.shape[2:], **options).to(weights)
         weights = without_rounding(largest - weights, largest)
@@ -170,6 +189,12 @@ def reweight(x: Tensor, *, invert: bool = False, normalize: str | None = None, *
     elif normalize == "softmax":
         flat = flat.softmax(1)
     return flat.view_as(weights)
+
+
+def _shared(once: Once | None, name: str, x: Tensor, **options: Any) -> Tensor:
+    """Entropies of a layer's tensor of that name, found once for all methods; `local`'s are too large to keep."""
+    find = partial(entropy, x, **options)
+    return find() if once is None or options["estimator"] == "local" else once((name, *sorted(options.items())), find)
 
 
 def _largest(
@@ -228,7 +253,9 @@ def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: f
     if not finite.all():
         rows = rows.where(finite[:, None], 0)  # a level of NaN is no level; marked again below
     block = _CPU_BLOCK if x.device.type == "cpu" else _DEVICE_BLOCK
-    blocks = rows.split(max(1, block // max(rows.shape[1], bins)))
+    # beside each row stand `histogram`'s counts, and for each distance between two neighbours `local`'s comparison
+    beside = len(estimators.offsets(x.ndim - 2, radius)) / 16 * rows.shape[1] if estimator == "local" else bins
+    blocks = rows.split(max(1, int(block / max(rows.shape[1], beside))))
     options: dict[str, dict[str, Any]] = {
         "histogram": {"bins": bins},
         "local": {"spatial": x.shape[2:], "bins": bins, "radius": radius},

@@ -6,13 +6,14 @@ Rows are finite float32 or float64, shape (R, Z); results are in nats.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from methods.common import without_rounding
 
 
 def levels(rows: Tensor, bins: int) -> Tensor:
@@ -96,38 +97,45 @@ def neighbours(spatial: Sequence[int], radius: int) -> Tensor:
 
 
 def local(rows: Tensor, spatial: torch.Size, bins: int, radius: int) -> Tensor:
-    """Entropy around each position: (1 / n) sum_i log(n / c_i), c_i of the n neighbours being equal to neighbour i."""
+    """Entropy around each position: log n - (1 / n) sum_v c_v log c_v over the levels v of the n neighbours.
+
+    Neighbour i is the r-th of its level in the order of the offsets, and c log c is the sum of r log r - (r - 1)
+    log(r - 1) over r = 1 .. c: so each pair of neighbours is compared once and adds one to one count.
+    """
     ball = offsets(len(spatial), radius)
-    # bytes where they suffice: comparing them is 8 times as fast as comparing wider numbers
-    level = levels(rows, bins).to(torch.uint8 if bins <= 256 else torch.int16).view(-1, *spatial)
-    kind = torch.uint8 if len(ball) <= 255 else torch.int16
-    # With `radius` empty positions after each line, a neighbour is a fixed step away in the flat array, across lines
-    # and maps, and every comparison below is one pass over contiguous memory.
-    gap = [0, radius] * len(spatial)
-    real = functional.pad(torch.ones_like(level, dtype=kind), gap)
-    level = functional.pad(level, gap)
-    steps = [sum(o * s for o, s in zip(offset, level.stride()[1:], strict=True)) for offset in ball]
-    margin, size = max(steps), level.numel()
-    views, reals = [
-        [functional.pad(x.flatten(), [margin] * 2)[margin + step :][:size] for step in steps] for x in (level, real)
-    ]
-    same = [torch.ones(size, dtype=kind, device=rows.device) for _ in ball]
-    for i, j in itertools.combinations(range(len(ball)), 2):
-        equal = (views[i] == views[j]).view(torch.uint8)
-        same[i] += equal
-        same[j] += equal
-    number = torch.zeros_like(same[0])
-    for valid in reals:
-        number += valid
-    empty, wide = len(ball) - number, number.to(rows.dtype)
-    surprise = torch.zeros(size, dtype=rows.dtype, device=rows.device)
-    factors = int(80 / math.log(len(ball)))  # so many ratios have a product under e^80, within float32: one log for all
-    for first in range(0, len(ball), factors):
-        product = torch.ones_like(surprise)
-        for count, view, valid in list(zip(same, views, reals, strict=True))[first : first + factors]:
-            count -= (view == 0).view(torch.uint8) * empty  # the empty positions hold level 0, too
-            count = count * valid + number * (1 - valid)  # n / c = 1 where neighbour i itself is empty
-            product *= wide / count
-        surprise += product.log_()
-    within = tuple(slice(length) for length in spatial)
-    return (surprise / number).view_as(level)[:, *within]
+    kind, most = (torch.uint8, 2**8) if len(ball) <= 255 else (torch.int16, 2**15)
+    # Positions outermost, rows innermost: every comparison below is one pass over long contiguous lines.
+    level = levels(rows, bins).to(torch.uint8 if bins <= 256 else torch.int16).T.contiguous().view(*spatial, -1)
+    equal: dict[tuple[int, ...], Tensor] = {}  # by the step from one neighbour to the other: are their levels equal
+    terms = torch.special.xlogy(steps := torch.arange(len(ball) + 1, dtype=torch.float64), steps)
+    gain = terms.diff().to(rows)
+    known = torch.zeros_like(level, dtype=rows.dtype)
+    index, values = torch.zeros_like(level, dtype=kind), gain[:1]  # gain of the first of a level: 0
+    for i, other in enumerate(ball):
+        earlier = torch.zeros_like(level, dtype=kind)
+        for one in ball[:i]:
+            step = tuple(b - a for a, b in zip(one, other, strict=True))
+            if step not in equal:
+                equal[step] = level[_inside(spatial, step)] == level[_inside(spatial, [-s for s in step])]
+            # `equal` begins where both ends of the step are inside, at max(0, -step)
+            place = [slice(max(0, -a, -b), min(n, n - a, n - b)) for n, a, b in zip(spatial, one, other, strict=True)]
+            if all(p.start < p.stop for p in place):
+                moved = (
+                    slice(p.start + a - max(0, -s), p.stop + a - max(0, -s))
+                    for p, a, s in zip(place, one, step, strict=True)
+                )
+                earlier[tuple(place)] += equal[step][tuple(moved)].view(torch.uint8)
+        # Several small counts make one index into a table of their sums: looking up costs more than counting.
+        if len(values) * (i + 1) >= most:
+            known += values.index_select(0, index.flatten().int()).view_as(known)
+            index, values = torch.zeros_like(index), gain[:1]
+        index = index.mul_(i + 1).add_(earlier)
+        values = (values[:, None] + gain[: i + 1]).flatten()
+    known += values.index_select(0, index.flatten().int()).view_as(known)
+    number = neighbours(spatial, radius).to(rows)[..., None]
+    return without_rounding(number.log() - known / number, number.log()).movedim(-1, 0)
+
+
+def _inside(spatial: Sequence[int], step: Sequence[int]) -> tuple[slice, ...]:
+    """Positions that are still inside after the step."""
+    return tuple(slice(max(0, -s), max(0, min(n, n - s))) for n, s in zip(spatial, step, strict=True))

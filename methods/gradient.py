@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from methods.common import divide_or_zero, first_component, minmax, orient, weighted_sum, widen
+from methods.common import casewise, divide_or_zero, first_component, minmax, orient, weighted_sum, widen
 
 
 def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
@@ -30,6 +27,7 @@ def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(grads.flatten(2).mean(2), acts)
 
 
+@casewise
 def hirescam(acts: Tensor, grads: Tensor) -> Tensor:
     """HiResCAM: gradient times activation at each position, summed over channels.
 
@@ -47,6 +45,7 @@ def hirescam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(widen(grads), widen(acts))
 
 
+@casewise
 def respond_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """Respond-CAM: channels weighted by the mean of their gradient where they are active.
 
@@ -84,6 +83,7 @@ def xgrad_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return respond_cam(acts, grads)
 
 
+@casewise
 def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
     """Grad-CAM++: positive gradients, each weighted so that every occurrence of the class counts.
 
@@ -103,13 +103,14 @@ def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
     """
     acts, grads = widen(acts), widen(grads)
     positive, total = grads.flatten(2).relu(), acts.flatten(2).sum(2, keepdim=True)
-    denominator = (positive * total).add_(2)
+    denominator = torch.addcmul(acts.new_tensor(2), positive, total)
     if (total < 0).any():  # else at least 2: three passes over the layer saved
         positive.masked_fill_(denominator == 0, 0)
         denominator.masked_fill_(denominator == 0, 1)
     return weighted_sum(positive.div_(denominator).sum(2), acts)
 
 
+@casewise
 def layer_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """LayerCAM: positive gradient times activation at each position.
 
@@ -126,6 +127,7 @@ def layer_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(widen(grads).relu(), widen(acts))
 
 
+@casewise
 def grad_cam_elementwise(acts: Tensor, grads: Tensor) -> Tensor:
     """Element-wise Grad-CAM: positive products of gradient and activation.
 
@@ -182,31 +184,20 @@ def seg_eigen_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return maps * torch.where(flip, -1, 1).view(-1, *[1] * (maps.ndim - 1))
 
 
-def refine_cam(layers: Sequence[tuple[Tensor, Tensor]], size: Sequence[int]) -> Tensor:
-    """RefineCAM: product over layers of Grad-CAM++ maps (Domeniconi et al., 2026, arXiv:2605.14641).
+def refine_cam(acts: Tensor, grads: Tensor) -> Tensor:
+    """RefineCAM: product over layers of Grad-CAM++ maps, each stretched to 0 .. 1; this is one layer's factor.
 
-    Each layer's map after ReLU, stretched to 0 .. 1 and linearly upsampled; a place must be shown by every layer.
+    n(M) = (M - min M) / (max M - min M) of M = relu(Grad-CAM++ map). The run upsamples its layers' factors linearly and
+    multiplies them, so that a place must be shown by every layer (Domeniconi et al., 2026, arXiv:2605.14641); each is
+    divided by its maximum on the way, which leaves the product as it is up to one positive factor a picture.
 
     Parameters
     ----------
-    layers : sequence of (acts, grads), shapes (N, K, *spatial)
-        Two layers or more, of any size.
-    size : sequence of int
-        Of the result.
+    acts, grads : Tensor, shape (N, K, *spatial)
 
     Returns
     -------
-    Tensor, shape (N, *size)
-        In [0, 1]; 0 everywhere where one layer's map is constant.
-
-    Raises
-    ------
-    ValueError
-        Fewer than two layers.
+    Tensor, shape (N, *spatial)
+        In [0, 1]; 0 everywhere where the layer's map is constant, which empties the product.
     """
-    if len(layers) < 2:
-        raise ValueError(f"needs two layers or more, got {len(layers)}")
-    mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
-    maps = [minmax(grad_cam_pp(acts, grads).relu()) for acts, grads in layers]
-    large = [functional.interpolate(m[:, None], tuple(size), mode=mode, align_corners=False)[:, 0] for m in maps]
-    return torch.stack(large).prod(0)
+    return minmax(grad_cam_pp(acts, grads).relu())

@@ -14,6 +14,9 @@ from skimage.metrics import structural_similarity
 
 # Side of structural similarity's window for a Gaussian of sigma 1.5.
 WINDOW = 11
+# Decimals of the map whose gradients are taken. Upsampled maps have rows that are equal but for the network's rounding,
+# whose sign alone would choose between the first and the last orientation.
+DECIMALS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,8 @@ def describe(heatmap: NDArray[Any]) -> Described:
     least = min(values.shape)
     cell = max(1, min(16, least // 3))
     block = min(3, least // cell)
-    gradients = hog(unit, orientations=9, pixels_per_cell=(cell, cell), cells_per_block=(block, block))
+    sides = {"pixels_per_cell": (cell, cell), "cells_per_block": (block, block)}
+    gradients = hog(np.round(unit, DECIMALS), orientations=9, **sides)
     return Described(unit, rankdata(unit), gradients, bool(span == 0))
 
 

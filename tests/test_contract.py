@@ -183,7 +183,7 @@ def test_documented_passes_are_those_it_takes(name: str, network: nn.Module, bat
     assert documented()[name][3] == said
     asks = set(method.wants) - {"targets"}
     assert said == ("shared" if looks_at_layer(method) else "none")
-    assert asks <= ({"acts", "grads", "head"} if said == "shared" else {"images", "ids"})
+    assert asks <= ({"acts", "grads", "head", "once"} if said == "shared" else {"images", "ids"})
 
 
 def measure(metric: Part, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:
@@ -217,7 +217,7 @@ def test_metric_contract(name: str, network: nn.Module, batch: Batch) -> None:
         alone = measure(metric, heatmaps[i : i + 1], network, one(batch, i))
         for key, value in alone[0].items():
             torch.testing.assert_close(
-                torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=1e-5, equal_nan=True
+                torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=1e-4, equal_nan=True
             )
 
 
@@ -253,7 +253,7 @@ def test_metric_costs_what_it_says(name: str, network: nn.Module, batch: Batch) 
     score, kept = Scorer(counting, batch.targets, 4), {}
     heatmaps = torch.rand(2, 32, 48, generator=torch.Generator().manual_seed(2))
     for number, job in enumerate(jobs, 1):
-        explain = Explain(Maps(counting, batch, captured, score), jobs, job, kept)
+        explain = Explain(Maps(counting, batch, captured, score), jobs, job, _kept=kept)
         metric_columns([metric], heatmaps, batch, score, explain)
         paid = counting.counts.images - 3 * 2  # without the shared pass
         assert paid == 2 * (cost.per_case + number * cost.per_map), number
@@ -306,8 +306,16 @@ def test_documented_direction_and_cost(name: str) -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_metric_on_maps_that_say_nothing(name: str, network: nn.Module, batch: Batch) -> None:
+    metric = part("metric", name)
     for heatmaps in (torch.zeros(2, 32, 48), torch.ones(2, 32, 48)):
-        assert measure(part("metric", name), heatmaps, network, batch)[0]
+        assert measure(metric, heatmaps, network, batch)[0]
+    # A map with a single NaN or infinity is judged as a zero one: no metric can be misled by what it does hold.
+    zero, broken = torch.zeros(2, 4, 6), torch.rand(2, 4, 6)
+    broken[0, 1, 2], broken[1, 3, 5] = torch.nan, torch.inf
+    rows = [measure(metric, upsample(native, (32, 48)), network, batch) for native in (zero, broken)]
+    for zeroed, found in zip(*rows, strict=True):
+        for key, value in zeroed.items():
+            torch.testing.assert_close(torch.tensor(found[key]), torch.tensor(value), equal_nan=True)
 
 
 def test_degenerate_reasons() -> None:

@@ -58,8 +58,7 @@ def _decode(path: str, _changed: int) -> Tensor:
         raise
     except _BadValues as error:
         raise ValueError(f"{path}: {error}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow raises SyntaxError for a broken PNG and ValueError or EOFError from some plug-ins.
+    except Exception as error:  # OSError mostly, but broken metadata can make Pillow's plug-ins fail in any way
         raise OSError(f"{path}: cannot be decoded as a picture ({error})") from error
     # Channels stay last in memory, as decoders write and torchvision's 8-bit resize reads them.
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -67,8 +66,9 @@ def _decode(path: str, _changed: int) -> Tensor:
 
 def _is_plain_jpeg(file: Image.Image) -> bool:
     """Whether a JPEG is grey or RGB and upright, so that its stored pixels are the picture."""
-    upright = file.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    return file.format == "JPEG" and file.mode in ("L", "RGB") and upright
+    if file.format != "JPEG" or file.mode not in ("L", "RGB"):
+        return False
+    return file.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
 class _BadValues(ValueError):

@@ -30,7 +30,7 @@ SOURCES = ("collage", "imagefolder", "imagenet", "coco", "voc")
 
 def mosaic(
     *,
-    source: Mapping[str, Any],
+    source: Mapping[str, Any] | None = None,
     mosaics: int = 48,
     grid: int = 2,
     targets: int = 1,
@@ -47,8 +47,9 @@ def mosaic(
 
     Parameters
     ----------
-    source : mapping
-        ``name`` of a data set function (`SOURCES`) and its parameters. The middle square of a picture is used.
+    source : mapping, optional
+        ``name`` of a data set function (`SOURCES`) and its parameters; the embedded scenes where there is none. The
+        middle square of a picture is used.
     mosaics : int
         Number of mosaics, one case each.
     grid : int
@@ -121,8 +122,10 @@ def mosaic(
     return Dataset(cases, wrong, notes + bad_note(wrong), data.outputs, data.most_bad)
 
 
-def _source(source: Mapping[str, Any], allow_bad_records: bool) -> Dataset:
-    parameters = dict(source)
+def _source(source: Mapping[str, Any] | None, allow_bad_records: bool) -> Dataset:
+    if source is not None and not isinstance(source, Mapping):
+        raise UserError(f"dataset.source={source} must be a mapping: 'dataset.source={{name: imagefolder, root: DIR}}'")
+    parameters = dict(source or {"name": "collage"})
     name = str(parameters.pop("name", ""))
     check_names("source.name", [name], SOURCES)
     function = getattr(import_module(f"bench.datasets.{name}"), name)

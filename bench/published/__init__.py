@@ -1,9 +1,9 @@
 """Numbers from papers and from their authors' code: shown beside measured ones, never mixed into them.
 
 Each csv file holds one table. Its columns: ``dataset`` and ``split`` (VOC's with its year, ``2007 test``), ``model``,
-``layer`` (several names of one tensor are parted by spaces), ``method``, ``metric`` as in summary.csv where the protocol
-is ours, ``value`` in our unit (a share where the paper prints per cent), ``source`` and ``conditions``. An empty
-``model`` or ``layer`` stands for any. Only numbers that somebody looked up in the source named stand here.
+``layer`` (several names of one tensor are parted by spaces), ``method``, ``metric`` as in summary.csv where the
+protocol is ours, ``value`` in our unit (a share where the paper prints per cent), ``source`` and ``conditions``. An
+empty ``model`` or ``layer`` stands for any. Only numbers that somebody looked up in the source named stand here.
 """
 
 from __future__ import annotations

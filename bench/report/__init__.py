@@ -12,7 +12,9 @@ from rich.console import Console
 
 from bench.grid import make_grid
 from bench.groups import group_runs, load_group
+from bench.pictures import read_shown
 from bench.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
+from bench.report.browse import CASES
 from bench.report.drawing import draw, draw_figure1, figure_links, folder_of, stale
 from bench.report.page import page_of, section_of
 from bench.report.paper import write_tables
@@ -94,17 +96,18 @@ def report(
         for name, table in mine.items():
             tables[name].append(table)
         grid = make_grid(group, mine["summary"])
+        shown = read_shown(group, CASES)
         folder = folder_of(root, group)
         if asked is None or any(run.path.resolve() in asked for run in members):
             print_group(group, grid, console, reference)
             if redraw or stale(folder, members):
-                draw(group, mine, folder, pdf=redraw)
+                draw(group, mine, shown, folder, pdf=redraw)
             printed_path(console, "figures", folder)
-            drawn = draw_figure1(group, images, folder) if images else None
+            drawn = draw_figure1(group, [str(name) for name in images], folder) if images else None
             first += [drawn] if drawn else []
         write_tables(group, grid, root)
         pages.append(markdown(group, grid, mine, figure_links(folder, root), reference))
-        sections.append(section_of(group, grid, mine, folder, reference, len(groups)))
+        sections.append(section_of(group, grid, mine, shown, folder, reference, len(groups)))
     if not pages:
         raise UserError(f"no readable cases under {root}; run python -m bench out={root} again")
     joined = {name: join(parts, COLUMNS[name]) for name, parts in tables.items()}
@@ -117,9 +120,8 @@ def report(
     for path in first:
         printed_path(console, "figure1", path)
     if images and not first:
-        raise UserError(
-            f"no picture of {', '.join(images)} was kept; run again with 'gallery.images=[{', '.join(images)}]'"
-        )
+        names = ",".join(map(str, images))
+        raise UserError(f"no picture of {names} was kept; run the benchmark again with 'gallery.images=[{names}]'")
     printed_path(console, "report ", root / "report.html")
     return joined["summary"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from bench.gallery import REASONS
 from bench.grid import Column
 from bench.groups import NO_LAYER, Entry, Group
-from bench.pictures import native_map, read_shown, upsample
+from bench.pictures import Shown, native_map, upsample
 
 COLOURS = ("viridis", "cividis", "turbo")
 CASES = 60  # in one gallery, at most
@@ -33,12 +33,14 @@ def encoded(values: np.ndarray) -> str:
     return base64.b64encode(values.astype(np.uint8).tobytes()).decode()
 
 
-def gallery_of(group: Group, columns: list[Column], budget: int) -> dict[str, Any]:
+def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int) -> dict[str, Any]:
     """Cases whose pictures were kept, with every entry's map and values, ready for JSON.
 
     Parameters
     ----------
     group : Group
+    shown : Shown
+        From `bench.pictures.read_shown`.
     columns : list of Column
         Whose values stand under the maps; those that are no values of cases are left out.
     budget : int
@@ -49,7 +51,6 @@ def gallery_of(group: Group, columns: list[Column], budget: int) -> dict[str, An
     dict
         ``entries``, ``columns``, ``layers``, ``cases``; ``total`` cases in the results, ``kept`` with picture.
     """
-    shown = read_shown(group, CASES)
     columns = [column for column in columns if column.metric in group.outputs]
     index = pd.Index(group.cases["case_id"])
     values = {c.metric: np.stack([group.values(e, c.metric) for e in group.entries], axis=1) for c in columns}
@@ -62,7 +63,7 @@ def gallery_of(group: Group, columns: list[Column], budget: int) -> dict[str, An
         if about is None:
             continue
         maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
-        case = {
+        case: dict[str, Any] = {
             "id": case_id,
             "image": str(group.cases["image_id"].iloc[at]),
             "class": str(about["class_name"] or ""),

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from bench.curve_plots import curves_figure
 from bench.gallery import figure1, gallery_figure
 from bench.groups import NO_LAYER, Group
-from bench.pictures import read_shown
+from bench.pictures import Shown, fewer, read_shown
 from bench.plots import STYLE, instances_figure, means_figure
 from bench.rank_plots import agreement_figure, ranks_figure
+from bench.sanity_plots import randomization_figure
 from bench.store import Run, safe_name, write_atomically, write_text
 from bench.tradeoff_plots import layers_figure, runtime_figure
 
@@ -40,6 +41,9 @@ class About:
 FIGURES = {
     "means": About("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
     "curves": About("Curves", "Mean curves with 95 % bands; rows are layers. Methods on one curve are named together."),
+    "randomization": About(
+        "Random weights", "Likeness to the map of the trained network as its layers, named below, are made random."
+    ),
     "coverage_by_instances": About(
         "Coverage by number of instances", "How much of the instances is shown the more of them there are."
     ),
@@ -69,18 +73,19 @@ def slug(group: Group) -> str:
 def stale(folder: Path, members: Collection[Run]) -> bool:
     """Whether figures were not finished, or are older than a chunk of theirs or than this program's version."""
     stamp = folder / DRAWN
-    if not stamp.is_file() or stamp.read_text() != version("cam-bench"):
+    if not stamp.is_file() or stamp.read_text() != version("cam-bench") or not any(folder.glob("*.svg")):
         return True
     chunks = [path.stat().st_mtime_ns for run in members for path in run.path.glob("chunk-*.parquet")]
     return max(chunks, default=0) > stamp.stat().st_mtime_ns
 
 
-def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bool = False) -> None:
+def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Path, *, pdf: bool = False) -> None:
     """Write the figures of one group into `folder`; figures that no longer apply are removed."""
     began = time.perf_counter()
     makers: dict[str, Callable[[], Figure | None]] = {
         "means": partial(means_figure, group, tables["summary"]),
         "curves": partial(curves_figure, group),
+        "randomization": partial(randomization_figure, group),
         "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
         "layers": partial(layers_figure, group, tables["summary"]),
         "agreement": partial(agreement_figure, group, tables["agreement"]),
@@ -89,7 +94,7 @@ def draw(group: Group, tables: dict[str, pd.DataFrame], folder: Path, *, pdf: bo
     }
     for name, make in makers.items():
         save(make(), folder / name, ("svg", "png", "pdf") if pdf else ("svg", "png"))
-    pictures = read_shown(group, GALLERY)
+    pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
@@ -117,14 +122,14 @@ def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
         return
     for suffix in formats:
         # A tenth larger, three times quicker; no dates, so that the same figure has the same bytes.
-        more: dict[str, Any] = {
+        options: dict[str, dict[str, Any]] = {
             "png": {"pil_kwargs": {"compress_level": 3}},
             "svg": {"metadata": {"Date": None}, "transparent": True},
             "pdf": {"metadata": {"CreationDate": None}},
-        }[suffix]
+        }
         target = path.with_name(f"{path.name}.{suffix}")
         with rc_context(STYLE):
-            write_atomically(target, lambda temporary: figure.savefig(temporary, format=suffix, **more))  # noqa: B023
+            write_atomically(target, lambda temporary: figure.savefig(temporary, format=suffix, **options[suffix]))  # noqa: B023
         figure.set_layout_engine("none")  # laid out once, for all formats
 
 

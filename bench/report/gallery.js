@@ -37,9 +37,10 @@
   const paint = (canvas, map, palette) => {
     const heat = upsample(bytes(map.data), map.shape, canvas.height, canvas.width);
     const pixels = new ImageData(canvas.width, canvas.height);
+    // What the map leaves cold stays more transparent, so that the picture can be seen.
     heat.forEach((value, i) => {
       const level = Math.round(value * 255);
-      pixels.data.set([palette[3 * level], palette[3 * level + 1], palette[3 * level + 2], 255], 4 * i);
+      pixels.data.set([palette[3 * level], palette[3 * level + 1], palette[3 * level + 2], 128 + level / 2], 4 * i);
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
   };
@@ -67,7 +68,7 @@
     let limit = PAGE;
     const fill = (name, pairs) => pairs.forEach(([value, text]) => control(name).append(element("option", { value }, text)));
     const unique = (values) => [...new Set(values)];
-    fill("class", unique(data.cases.map((one) => one.class)).sort().map((name) => [name === "" ? "\u0000" : name, name || "unnamed"]));
+    fill("class", unique(data.cases.map((one) => one.class)).sort().map((name) => [`=${name}`, name || "unnamed"]));
     fill("instances", unique(data.cases.map((one) => one.instances)).sort((a, b) => a - b).map((n) => [n, String(n)]));
     if (unique(data.cases.map((one) => one.instances)).some((n) => n > 1)) fill("instances", [["several", "2 or more"]]);
     fill("layer", data.layers.filter((name) => name !== "-").map((name) => [name, name]));
@@ -140,14 +141,16 @@
       const entries = entriesShown();
       for (const layer of unique(entries.map(([entry]) => entry.layer))) {
         const tiles = entries.filter(([entry]) => entry.layer === layer).map(([entry, i]) => tile(one, entry, i));
-        strips.append(element("h4", {}, layer === "-" ? "no layer" : layer), element("div", { class: "strip" }, ...tiles));
+        const strip = element("div", { class: "strip" }, ...tiles);
+        strip.style.setProperty("--n", String(tiles.length));
+        strips.append(element("h4", {}, layer === "-" ? "no layer" : layer), strip);
       }
       return element("article", { class: "case", "data-id": one.id, "data-class": one.class, "data-instances": one.instances }, truth, strips);
     };
 
     const show = () => {
       const name = control("class").value, number = control("instances").value, key = keys[control("order").value];
-      const found = data.cases.filter((one) => (!name || (one.class || "\u0000") === name)
+      const found = data.cases.filter((one) => (!name || `=${one.class}` === name)
         && (!number || (number === "several" ? one.instances > 1 : one.instances === Number(number))));
       found.sort((a, b) => key(a) - key(b) || a.id.localeCompare(b.id));
       list.replaceChildren(...found.slice(0, limit).map(card));

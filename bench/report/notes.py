@@ -38,10 +38,10 @@ def run_sentence(group: Group) -> str:
     controls = list(dict.fromkeys(entry.method for entry in group.entries if entry.category == "control"))
     what = [counted(len(names), "method")] if names else []
     what += [counted(len(controls), "control")] if controls else []
-    where = f" at {counted(len(group.layers), 'layer')} of" if group.layers else " on"
+    where = f" at {counted(len(group.layers), 'layer')}" if group.layers else ""
     metrics = [name.replace("_", " ") for name in group.metrics]
     listed = ", ".join(metrics[:-1]) + " and " + metrics[-1] if len(metrics) > 1 else "".join(metrics)
-    return f"{' and '.join(what)}{where} {group.model}, asked about {size_of(group)} of {group.dataset}: {listed}."
+    return f"{' and '.join(what)}{where} of {group.model} on {group.dataset} ({size_of(group)}), measured by {listed}."
 
 
 def counted(number: int, word: str) -> str:
@@ -104,7 +104,7 @@ def fewer_cases(group: Group) -> list[str]:
     lines = []
     for metric in group.metrics:
         columns = [column.metric for column in shown(group) if column.metric.partition(".")[0] == metric]
-        columns = [name.removesuffix("_class_mean") for name in columns]
+        columns = [name.removesuffix("_class_mean") for name in columns if name not in group.statistics]
         # The best entry counts: cases that one run has not reached yet are another note.
         numbers = [max(int(np.isfinite(group.values(e, name)).sum()) for e in group.entries) for name in columns]
         if numbers and min(numbers) < len(group.cases):

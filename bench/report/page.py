@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from bench.grid import Cell, Column, Grid, interval, number, p_text
 from bench.groups import NO_LAYER, Group
+from bench.pictures import Shown
 from bench.report.browse import colour_tables, gallery_of
 from bench.report.drawing import FIGURES, slug
 from bench.report.notes import notes, ranking_notes, run_sentence, share
@@ -45,7 +46,7 @@ def page_of(groups: list[dict[str, Any]]) -> str:
 
 
 def section_of(
-    group: Group, grid: Grid, tables: dict[str, Any], figures: Path, reference: str, count: int
+    group: Group, grid: Grid, tables: dict[str, Any], shown: Shown, figures: Path, reference: str, count: int
 ) -> dict[str, Any]:
     """All that the page says of one group, as plain values; `count` groups share the page's budget.
 
@@ -67,7 +68,7 @@ def section_of(
         "warnings": [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")],
         "rankings": ranking_notes(tables["ranks"], tables["agreement"]),
         "figures": figures_of(group, figures),
-        "gallery": gallery_of(group, grid.columns, BUDGET // count),
+        "gallery": gallery_of(group, shown, grid.columns, BUDGET // count),
         "made": made(group),
     }
 
@@ -138,9 +139,8 @@ def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
             round(100 * (value - low) / width, 1) if math.isfinite(value) else round(100 * (cell.mean - low) / width, 1)
         )
 
-    sign = "+" if cell.difference > 0 else ""
-    difference = f"{sign}{number(cell.difference)}" if math.isfinite(cell.difference) else ""
-    ends = interval(cell.difference_low, cell.difference_high)
+    difference = signed(cell.difference, 3)
+    ends = " to ".join(signed(end, 2) for end in (cell.difference_low, cell.difference_high) if math.isfinite(end))
     return {
         "value": cell.mean, "text": number(cell.mean), "interval": interval(cell.low, cell.high),
         "best": cell.best, "tied": cell.tied,
@@ -149,6 +149,14 @@ def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
         "p": p_text(cell.p) if math.isfinite(cell.p) else "",
         "reported": number(cell.reported), "source": cell.source,
     }  # fmt: skip
+
+
+def signed(value: float, places: int) -> str:
+    """Difference with its sign; what rounds to nothing has none."""
+    if not math.isfinite(value):
+        return ""
+    text = f"{value:+.{places}f}" if abs(value) < 1000 else f"{value:+.2e}"
+    return text if float(text) else text[1:]
 
 
 def figures_of(group: Group, folder: Path) -> list[dict[str, str]]:
@@ -168,11 +176,7 @@ def made(group: Group) -> dict[str, Any]:
     runs = [entry.run for entry in group.entries]
     facts = [run.provenance for run in runs]
     commands = dict.fromkeys(command(each["command"]) for each in facts if isinstance(each.get("command"), list))
-    machines = dict.fromkeys(
-        f"{each.get('device')}, {each.get('precision')}, {each.get('threads')} threads, batches of {each.get('batch')}"
-        f" cases and {each.get('score_batch')} perturbed images, commit {each.get('git_commit') or 'not known'}"
-        for each in facts if each.get("device")
-    )  # fmt: skip
+    machines = dict.fromkeys(machine(each) for each in facts if each.get("device"))
     versions = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in each["versions"].items())
         for each in facts if isinstance(each.get("versions"), dict)
@@ -192,6 +196,13 @@ def made(group: Group) -> dict[str, Any]:
         "config": yaml.safe_dump({"methods": methods, "protocol": settings}, sort_keys=False, allow_unicode=True),
         "left_out": [f"{name}: {reason}" for name, reason in sorted(map(tuple_of_text, skipped | bad))],
     }
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """Device, precision, batch sizes and commit of a run."""
+    known = {key: facts.get(key, "?") for key in ("device", "precision", "threads", "batch", "score_batch")}
+    text = "{device}, {precision}, {threads} CPU threads, batches of {batch} cases and {score_batch} perturbed images"
+    return f"{text.format(**known)}, commit {facts.get('git_commit') or 'not known'}"
 
 
 def tuple_of_text(pair: tuple[Any, Any]) -> tuple[str, str]:

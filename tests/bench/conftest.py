@@ -41,15 +41,18 @@ METHODS = (
 )
 
 
-def case_of(i: int, rng: np.random.Generator) -> dict[str, Any]:
+def case_of(
+    i: int, rng: np.random.Generator, classes: Sequence[str] = ("cat", "cup", "moped"), picture: str = "{:04d}"
+) -> dict[str, Any]:
     """Columns that describe the case; every third image carries two cases."""
     boxes = []
     for _ in range(i % 6 + 1 if i % 7 else 5):
         x, y = rng.uniform(0, 150, 2)
         boxes += [x, y, x + rng.uniform(20, 70), y + rng.uniform(20, 70)]
-    name = ("cat", "cup", "moped")[i % 3]
+    name = classes[i % len(classes)]
     return {
-        "case_id": f"{i:04d}/{name}", "image_id": f"{i - (i % 3 == 2):04d}", "class_name": name, "target": [i % 3],
+        "case_id": f"{picture.format(i)}/{name}", "image_id": picture.format(i - (i % 3 == 2)),
+        "class_name": name, "target": [i % 3],
         "n_instances": len(boxes) // 4, "box_area": float(rng.uniform(0.02, 0.6)),
         "probability": float(rng.uniform(0.05, 1)), "predicted": 1, "predicted_probability": 0.9,
         "boxes": boxes, "other_boxes": [5.0, 5.0, 40.0, 60.0] if i % 2 else [], "height": 224, "width": 224,
@@ -101,10 +104,14 @@ def make_results(
     model: str = "efficientnet_lite0",
     gallery: int = 4,
     seed: int = 0,
+    **names: Any,
 ) -> Path:
-    """A whole results root with pictures; grad_entropy vanishes at the last layer. Returns `root`."""
+    """A whole results root with pictures; grad_entropy vanishes at the last layer. Returns `root`.
+
+    `names` (``classes``, ``picture``) go to `case_of`.
+    """
     rng = np.random.default_rng(seed)
-    about = [case_of(i, rng) for i in range(cases)]
+    about = [case_of(i, rng, **names) for i in range(cases)]
     base = root / store.safe_name(dataset) / store.safe_name(model)
     for number, (method, layer) in enumerate(methods):
         rows = []

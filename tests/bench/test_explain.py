@@ -12,7 +12,6 @@ import yaml
 from torch import Tensor, nn
 
 from bench.capture import capture
-from bench.compute import channels_last
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.explain import Explain, Maps
 from bench.heatmaps import upsample
@@ -59,7 +58,7 @@ def jobs_of(*names: str) -> list[Job]:
 
 
 def maps_of(module: nn.Module, batch: Batch) -> Maps:
-    captured = capture(module, channels_last(batch.images), batch.targets, LAYERS)
+    captured = capture(module, batch.images.contiguous(memory_format=torch.channels_last), batch.targets, LAYERS)
     return Maps(module, batch, captured, Scorer(module, batch.targets, 4))
 
 
@@ -114,6 +113,23 @@ def test_all_jobs_share_one_pass_a_question() -> None:
     for job in jobs:  # every map has images of its own
         replace(explain, job=job)(images=images_of(3))
     assert len(passes) == 2 + len(jobs)
+
+
+def test_cases_of_one_image_share_its_forward_pass() -> None:
+    """Other classes and other networks: one image forward for two cases. Other images are each case's own."""
+    module, jobs = network(), jobs_of("grad_cam")
+    twice = images_of(1)[:1].repeat(2, 1, 1, 1)
+    batch = replace(batch_of(twice, TARGETS), image_ids=["image", "image"])
+    explain = Explain(maps_of(module, batch), jobs, jobs[0])
+    seen: list[int] = []
+    module.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    found = explain(targets=OTHERS)
+    anew = maps_of(module, batch_of(twice, OTHERS))
+    torch.testing.assert_close(found, upsample(anew.of(jobs[0]), (32, 48)), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(found[0], found[1])
+    explain(change=Doubled())
+    explain(images=images_of(3))
+    assert seen == [1, 2, 1, 2]  # the second is the reference's
 
 
 def test_nothing_is_left_behind_by_a_failure() -> None:

@@ -9,11 +9,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from bench.curve_plots import curves_figure, mean_curve
-from bench.gallery import gallery_figure, native_map, overlay, read_shown, upsample
+from bench.gallery import gallery_figure
 from bench.grid import wrapped
 from bench.groups import group_runs, load_group
+from bench.pictures import native_map, overlay, read_shown, upsample
 from bench.plots import instances_figure, means_figure, method_styles
-from bench.report import save
+from bench.report.drawing import save
 from bench.store import find_runs, read_rows
 from bench.tables import breakdown_group, summarize_group
 
@@ -146,11 +147,11 @@ def test_saved_figures_have_a_sensible_size(group, tmp_path):
         "gallery": gallery_figure(group, shown, "bn2.act"),
     }
     for name, figure in makers.items():
-        save(figure, tmp_path / f"{name}.png")
+        save(figure, tmp_path / name, ["png"])
         with Image.open(tmp_path / f"{name}.png") as image:
             width, height = image.size
             pixels = np.asarray(image.convert("L"))
-        assert 500 < width < 3000 and 350 < height < 3000
+        assert 1000 < width < 6000 and 700 < height < 6000
         assert pixels.std() > 5  # not an empty page
     assert len(list(tmp_path.glob("*"))) == len(makers)  # and no temporary file is left
 

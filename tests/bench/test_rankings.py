@@ -16,7 +16,7 @@ from bench.rankings import (
     agreement_table,
     cliques,
     complete_images,
-    mean_tau,
+    mean_taus,
     rank_methods,
     ranks_table,
 )
@@ -74,11 +74,18 @@ def test_tau_within_images_equals_a_loop(monkeypatch):
     rng = np.random.default_rng(3)
     first, second = rng.normal(size=(17, 6)), rng.integers(0, 4, (17, 6)).astype(float)
     second[4] = 1.0  # all ties: no order to agree with
-    expected = [stats.kendalltau(a, b).statistic for i, (a, b) in enumerate(zip(first, second, strict=True)) if i != 4]
-    assert mean_tau(first, second) == pytest.approx(np.mean(expected))
-    monkeypatch.setattr("bench.rankings._BLOCK", 5)
-    assert mean_tau(first, second) == pytest.approx(np.mean(expected))
-    assert np.isnan(mean_tau(np.ones((3, 4)), second[:3, :4]))
+    third = first + rng.normal(size=(17, 6))
+    third[7, 2] = np.nan  # a gap takes the row out of this array's pairs only
+    for block in (500, 5):
+        monkeypatch.setattr("bench.rankings._BLOCK", block)
+        found = mean_taus([first, second, third])
+        for (i, a), (j, b) in itertools.combinations(enumerate((first, second, third)), 2):
+            left_out = ({4} if 1 in (i, j) else set()) | ({7} if 2 in (i, j) else set())
+            rows = [n for n in range(17) if n not in left_out]
+            expected = np.mean([stats.kendalltau(a[n], b[n]).statistic for n in rows])
+            assert found[i, j] == pytest.approx(expected) == found[j, i]
+    assert np.isnan(mean_taus([np.ones((3, 4)), second[:3, :4]])[0, 1])
+    assert mean_taus([]).shape == (0, 0)
 
 
 def test_ranks_table(group):

@@ -41,7 +41,7 @@ def table_on(console, root):
     """Print the table of the only group to this console, without files and figures."""
     (members,) = group_runs(find_runs(root)).values()
     group = load_group(members)
-    print_group(group, summarize_group(group, resamples=20), console, "grad_cam")
+    print_group(group, make_grid(group, summarize_group(group, resamples=20)), console, "grad_cam")
 
 
 def contents(root):
@@ -54,8 +54,12 @@ def contents(root):
 def test_files_and_repetition(reported):
     root, _ = reported
     names = {path.name for path in (root / "figures/collage-efficientnet_lite0-abc123").iterdir()}
-    expected = {"means.png", "curves.png", "coverage_by_instances.png", "ranks.png", "agreement.png"}
-    assert names == expected | {"gallery-blocks.6.0.bn2.act.png", "gallery-bn2.act.png", "_drawn"}
+    drawn = ("means", "curves", "coverage_by_instances", "layers", "ranks", "agreement")  # no seconds, no runtime
+    expected = {f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg", "pdf")}
+    layers = ("blocks.6.0.bn2.act", "bn2.act")
+    galleries = {f"gallery-{layer}.{suffix}" for layer in layers for suffix in ("png", "pdf")}
+    assert names == expected | galleries | {"_drawn"}
+    assert {path.suffix for path in (root / "tables").iterdir()} == {".tex", ".md", ".csv"}
     first = contents(root)
     header = first[Path("summary.csv")].decode().splitlines()[0]
     assert header == (
@@ -182,7 +186,7 @@ def test_markdown(reported):
     for line in text.splitlines():
         if line.startswith("!["):
             assert (root / line.partition("](")[2].rstrip(")")).is_file()
-    assert text.count("![") == 7 and "14 steps (default 28)" in text
+    assert text.count("![") == 8 and "14 steps (default 28)" in text
     assert "do the methods differ at all (Friedman, on images): " in text
     assert "do the metrics agree (Kendall's tau): most " in text
 

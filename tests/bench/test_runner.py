@@ -9,8 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from bench.config import CONF, GIVEN_TO_METHOD, bind_all, build, plain
+from bench.prepare import check
 from bench.runner import Outcome, run
 from bench.store import find_runs, read_rows
+from bench.types import UserError
 
 
 class Counted:
@@ -62,3 +64,39 @@ def test_fused_maps_and_saved_maps(counted: Counted, tmp_path: Path) -> None:
     assert list(rows["grad_cam", "layer3"].map_shape[0]) == [14, 14]
     assert list(rows["grad_cam", "fuse_max"].map_shape[0]) == [224, 224]
     assert all(max(values) == 1 for values in rows["grad_cam", "layer4"]["map"])  # kept divided by its maximum
+
+
+def test_a_method_over_several_layers_has_one_map(counted: Counted, tmp_path: Path) -> None:
+    asked = ["method=[refine_cam,grad_cam]", "limit=2", f"out={tmp_path}", "save_maps=true"]
+    counted(*asked, "layer=[layer3,layer4]")
+    assert counted.backwards == 1
+    rows = {(r.config["method"], r.config["layer"]): r for r in find_runs(tmp_path)}
+    assert set(rows) == {("grad_cam", "layer3"), ("grad_cam", "layer4"), ("refine_cam", "fuse_product")}
+    assert rows["refine_cam", "fuse_product"].config["layers"] == ["layer3", "layer4"]
+    with pytest.raises(UserError, match="refine_cam needs two layers or more"):
+        counted(*asked, "layer=layer4")
+
+
+def test_named_pictures_are_kept_also_by_a_run_that_is_there_already(counted: Counted, tmp_path: Path) -> None:
+    asked = ["method=[grad_cam]", "limit=4", "chunk=2", f"out={tmp_path}", "layer=[layer4]", "gallery.cases=0"]
+    counted(*asked)
+    (one,) = find_runs(tmp_path)
+    before = read_rows(one)
+    name = before["case_id"][3]
+    # Two chunks: only that of the named case is computed again, and its numbers are the same.
+    assert counted(*asked, f"gallery.images=['{name}']").computed == 1
+    after = read_rows(one)
+    assert [values is not None for values in after["map"]] == [False, False, False, True]
+    assert after["probability"].tolist() == before["probability"].tolist()
+    assert len(list(tmp_path.rglob("*.png"))) == 1
+    assert counted(*asked, f"gallery.images=['{name}']").computed == 0
+    with pytest.raises(UserError, match="no case or image is called 'nobody'"):
+        counted(*asked, "gallery.images=[nobody]")
+
+
+def test_gallery_settings_are_checked() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = plain(compose("config"))
+    for wrong in (8, {"cases": -1, "images": []}, {"cases": 1, "images": "one"}):
+        with pytest.raises(UserError, match="gallery"):
+            check({**node, "gallery": wrong}, [object()])

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import bootstrap_interval, cluster_means, holm, means, resample_counts, wilcoxon
+from bench.significance import holm, wilcoxon
+from bench.statistics import (
+    bootstrap_interval,
+    cluster_means,
+    means,
+    percentile_interval,
+    resample_counts,
+    resampled_means,
+)
 
 
 def slow_interval(values, clusters, count, strata=None, resamples=200, seed=0, level=0.95):
@@ -102,6 +110,35 @@ def test_large_table_in_blocks():
     np.testing.assert_allclose((high - low).mean() / 2, half, rtol=0.06)
 
 
+def test_gaps_of_several_patterns_equal_one_column_at_a_time():
+    """Columns share the product of their numbers only where their gaps are the same."""
+    rng = np.random.default_rng(8)
+    values, clusters, strata = rng.normal(size=(60, 9)), rng.integers(0, 25, 60), rng.integers(0, 4, 60)
+    values[:20, 1] = values[:20, 5] = values[7, 3] = values[55:, 4] = np.nan
+    values[:, 6] = np.nan
+    values[3:, 7] = np.nan
+    for by in (None, strata):
+        whole = resampled_means(values, clusters, 25, by, 80)
+        alone = [resampled_means(values[:, i : i + 1], clusters, 25, by, 80) for i in range(9)]
+        np.testing.assert_allclose(whole, np.concatenate(alone, axis=1), rtol=1e-12)
+        assert np.isnan(whole[:, 6]).all() and np.isfinite(whole[:, 1]).all()
+
+
+def test_fewer_resamples_are_the_first_of_more_and_large_draws_are_the_same(monkeypatch):
+    more = np.concatenate(list(resample_counts(300, 60, 3)))
+    np.testing.assert_array_equal(np.concatenate(list(resample_counts(300, 20, 3))), more[:20])
+    assert more.dtype == np.uint8
+    monkeypatch.setattr("bench.statistics._KEPT", 10)
+    np.testing.assert_array_equal(np.concatenate(list(resample_counts(300, 60, 3))), more)
+    (one,) = resample_counts(1, 5, 0)  # one image, drawn once each time
+    assert one.tolist() == [[1]] * 5
+
+
+def test_percentiles_by_hand_and_with_resamples_that_drew_nothing():
+    low, high = percentile_interval(np.array([[1.0, np.nan], [3.0, np.nan], [2.0, 5.0]]))
+    np.testing.assert_allclose([low, high], [[1.05, 5.0], [2.95, 5.0]])
+
+
 def test_class_mean_weighs_classes_equally():
     values, strata = np.array([[1.0], [1.0], [1.0], [0.0], [np.nan]]), np.array([0, 0, 0, 1, 2])
     assert means(values, strata)[0] == 0.5  # the plain mean is 0.75; class 2 does not occur
@@ -148,6 +185,14 @@ def test_wilcoxon_equals_scipy(number):
     differences = np.random.default_rng(number).normal(0.2, 1, number)
     method = "exact" if number <= 50 else "asymptotic"
     assert wilcoxon(differences) == pytest.approx(stats.wilcoxon(differences, method=method).pvalue, rel=1e-9)
+
+
+def test_wilcoxon_with_ties_equals_scipy_on_many_images():
+    differences = np.random.default_rng(9).integers(-30, 33, 3000).astype(float)
+    kept = differences[differences != 0]
+    assert wilcoxon(differences) == pytest.approx(stats.wilcoxon(kept, method="asymptotic").pvalue, rel=1e-9)
+    assert wilcoxon(-differences) == pytest.approx(wilcoxon(differences), rel=1e-9)
+    assert wilcoxon(np.full(51, 0.1)) == pytest.approx(stats.wilcoxon(np.full(51, 0.1), method="asymptotic").pvalue)
 
 
 def test_wilcoxon_ignores_noise_and_gaps():

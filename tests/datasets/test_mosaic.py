@@ -89,6 +89,7 @@ def test_default_is_over_the_embedded_scenes() -> None:
     data = mosaic(source={"name": "collage", "scenes": 12}, mosaics=3)
     assert {case.class_name for case in data.cases} == {"cat", "cup", "space shuttle"}
     assert data.cases[0].load()[0].shape == (3, 224, 224) and data.outputs == 1000
+    assert {case.class_name for case in mosaic(mosaics=3).cases} == {"cat", "cup", "space shuttle"}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,7 @@ def test_default_is_over_the_embedded_scenes() -> None:
         ({"targets": 4}, "dataset.targets=4 must be a whole number from 1 to 3"),
         ({"min_probability": 0.5}, "needs a network"),
         ({"min_probability": 2}, "min_probability=2 must be a number from 0 to 1"),
+        ({"source": "imagefolder"}, "must be a mapping: 'dataset.source={name: imagefolder, root: DIR}'"),
         ({"source": {"name": "imagefolders"}}, "there is no 'imagefolders'; there are imagefolder"),
         ({"source": {"name": "imagefolder"}}, "dataset.source=imagefolder needs root"),
         ({"source": {"name": "collage", "scene": 3}}, "there is no 'scene'; there are scenes"),

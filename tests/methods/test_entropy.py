@@ -301,3 +301,24 @@ def test_channels_last_equals_contiguous(estimator, positions):
         x = torch.randn(n, 40, *positions, generator=torch.Generator().manual_seed(4)).relu()
         last = x.contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(entropy(last, estimator=estimator), entropy(x, estimator=estimator))
+
+
+def test_variants_share_their_entropies(tiny_layer):
+    """`once` saves work and changes nothing: seven methods, one computation for the gradients, one for activations."""
+    acts, grads, known = tiny_layer.acts, tiny_layer.grads, {}
+
+    def once(key, function):
+        if key not in known:
+            known[key] = function()
+        return known[key]
+
+    variants = [{}, {"invert": True}, {"normalize": "range"}]
+    for options in [*variants, {"signed": True}]:
+        torch.testing.assert_close(
+            grad_entropy(acts, grads, once=once, **options), grad_entropy(acts, grads, **options)
+        )
+    for options in variants:
+        torch.testing.assert_close(feature_entropy(acts, once=once, **options), feature_entropy(acts, **options))
+    assert len(known) == 2
+    grad_entropy(acts, grads, once=once, bins=16)
+    assert len(known) == 3

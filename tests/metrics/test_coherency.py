@@ -15,16 +15,19 @@ def explain(images):
 
 def slow(heatmap, image):
     mask = (heatmap - heatmap.min()) / (heatmap.max() - heatmap.min())
-    again = explain((image * mask)[None])[0]
+    again = explain((image * mask.float())[None])[0]
     return (scipy.stats.pearsonr(heatmap.flatten().numpy(), again.flatten().numpy()).statistic + 1) / 2
 
 
-def test_coherency_equals_the_formula(make_batch, cams):
-    batch = make_batch((9, 12), n=4)
-    heatmaps = torch.cat([explain(batch.images[:2]), cams(2, 9, 12)])
+@pytest.mark.parametrize("size", [(9, 12), (12, 5)])
+def test_coherency_equals_the_formula(make_batch, maps, size):
+    named = maps(*size)
+    batch = make_batch(size, n=len(named) + 2)
+    heatmaps = torch.cat([torch.stack(list(named.values())), explain(batch.images[-2:])])
     result = coherency.coherency(heatmaps, batch, explain=explain)["coherency"]
-    for i in range(4):
-        assert result[i].item() == pytest.approx(slow(heatmaps[i], batch.images[i]), abs=1e-5)
+    for i, name in enumerate([*named, "own", "own"]):
+        expected = 0 if name in ("zero", "constant") else slow(heatmaps[i].double(), batch.images[i])
+        assert result[i].item() == pytest.approx(expected, abs=1e-4), name
 
 
 def test_coherency_extremes(make_batch, cams):

@@ -31,9 +31,10 @@ def loop(heatmap, image, blank, probability, steps, deleting):
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 120])
 @pytest.mark.parametrize("size", [(9, 13), (1, 1)])
-def test_equals_a_loop_over_pixels(make_batch, make_scorer, network, cams, size, steps):
-    batch = make_batch(size, n=3)
-    heatmaps = cams(3, *size)
+def test_equals_a_loop_over_pixels(make_batch, make_scorer, network, maps, cams, size, steps):
+    heatmaps = torch.cat([torch.stack(list(maps(*size).values())), cams(3, *size)])
+    heatmaps = heatmaps[-3:] if steps == 120 else heatmaps
+    batch = make_batch(size, n=len(heatmaps))
     for metric, deleting, baseline in [
         (faithfulness.deletion, True, "zero"),
         (faithfulness.insertion, False, "blur"),
@@ -42,9 +43,9 @@ def test_equals_a_loop_over_pixels(make_batch, make_scorer, network, cams, size,
     ]:
         score = make_scorer(network, batch.targets)
         result = metric(heatmaps, batch, score=score, steps=steps, baseline=baseline)
-        assert result["curve"].shape == (3, steps + 1)
+        assert result["curve"].shape == (len(heatmaps), steps + 1)
         blank = baselines.baseline_images(batch, baseline)
-        for i in range(3):
+        for i in range(len(heatmaps)):
             curve, area = loop(
                 heatmaps[i],
                 batch.images[i],

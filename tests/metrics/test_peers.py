@@ -1,6 +1,6 @@
 """The same maps through other packages, where their protocol is the same; and where they are wrong, how.
 
-Needs the peers: pytorch-grad-cam 1.5.7 (grad-cam), torchcam 0.5.0, quantus 0.6.0.
+Needs the peers: pytorch-grad-cam 1.5.7 (grad-cam), torchcam 0.5.0, quantus 0.6.0, captum (of the test extra).
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import baselines, coherency, complexity, faithfulness, masking, pointing, relevance, road
+from metrics import (
+    baselines,
+    coherency,
+    complexity,
+    faithfulness,
+    masking,
+    pointing,
+    relevance,
+    road,
+    sanity,
+    sensitivity,
+)
 
 CLASSES = [0, 1, 2, 0]
 SIZE = (20, 20)
@@ -169,3 +180,85 @@ def test_quantus_sparseness_and_complexity(batch, heatmaps):
     assert np.allclose(complexity.sparseness(heatmaps, batch)["gini"], gini, atol=1e-4)
     entropy = quantus_metric("Complexity").evaluate_batch(x_batch=images, a_batch=heatmaps.numpy().copy())
     assert np.allclose(complexity.complexity(heatmaps, batch)["entropy"], entropy, atol=1e-4)
+
+
+def test_quantus_deletion_crashes_on_numpy_2(batch, heatmaps, network):
+    """Its PixelFlipping takes areas with np.trapz, which numpy 2.4 no longer has; ours are compared with torchcam's."""
+    utils = pytest.importorskip("quantus.helpers.utils")
+    if hasattr(np, "trapz"):
+        assert utils.calculate_auc(np.array([1.0, 0.0])) == 0.5
+        return
+    with pytest.raises(AttributeError, match="trapz"):
+        utils.calculate_auc(np.array([1.0, 0.0]))
+
+
+def test_quantus_random_logit(batch, heatmaps, network):
+    """Its random logit test with the same other class and structural similarity: gradient times input explained."""
+    pytest.importorskip("quantus")
+
+    def attribute(images, targets):
+        images = images.clone().requires_grad_()
+        score = sum(network(images)[i, int(c)] for i, c in enumerate(targets))
+        return (torch.autograd.grad(score, images)[0] * images).sum(1).detach()
+
+    class Explain:
+        logits = network(batch.images).detach()
+
+        def __call__(self, targets):
+            return attribute(batch.images, [c for (c,) in targets])
+
+    ours = attribute(batch.images, CLASSES)
+    result = sanity.class_sensitivity(ours, batch, explain=Explain(), other="random")["spearman"]
+    chosen = sanity.other_classes(Explain.logits, batch.targets, batch.ids, "random", 0)
+    from quantus.functions.similarity_func import correlation_spearman
+
+    other = attribute(batch.images, chosen)
+    for i in range(len(ours)):
+        theirs = correlation_spearman(ours[i].flatten().numpy(), other[i].flatten().numpy())
+        assert result[i].item() == pytest.approx(theirs, abs=1e-4)
+
+
+def softmax(network):
+    return lambda images: network(images).softmax(1)
+
+
+def test_captum_feature_ablation_is_the_first_step_of_deletion(batch, network, make_scorer):
+    """What captum says a quarter of the image is worth is what deletion loses when a map marks that quarter first."""
+    attr = pytest.importorskip("captum.attr")
+    quarters = (torch.arange(SIZE[0]) // 10)[:, None] * 2 + torch.arange(SIZE[1]) // 10
+    worth = attr.FeatureAblation(softmax(network)).attribute(
+        batch.images, baselines=0, target=CLASSES, feature_mask=quarters[None, None]
+    )
+    seen = []
+    for quarter in range(4):
+        marked = (quarters == quarter).float().expand(len(CLASSES), *SIZE)
+        result = faithfulness.deletion(marked, batch, score=make_scorer(network, batch.targets), steps=4)
+        lost = result["curve"][:, 0] - result["curve"][:, 1]
+        row, column = np.argwhere(quarters.numpy() == quarter)[0]
+        assert np.allclose(lost, worth[:, 0, row, column].detach(), atol=1e-4)
+        seen += lost.tolist()
+    assert max(np.abs(seen)) > 0.01
+
+
+def test_captum_infidelity_has_the_sums_and_drops_of_sensitivity_n(batch, heatmaps, network, make_scorer):
+    """captum's infidelity is the mean square of the difference between the two things that sensitivity-n correlates."""
+    metrics = pytest.importorskip("captum.metrics")
+    score = make_scorer(network, batch.targets)
+    result = sensitivity.sensitivity_n(heatmaps, batch, score=score, subsets=12, cell=5)["correlation"]
+    ((drawn, drops),) = (kept for key, kept in score.shared.items() if key[0] == "sensitivity_n")
+    cells = (torch.arange(SIZE[0]) // 5)[:, None] * 4 + torch.arange(SIZE[1]) // 5
+    sets = drawn[:, :, cells].float()
+    for i, heatmap in enumerate(heatmaps):
+        image, numbers = batch.images[i : i + 1], iter(range(12))
+
+        def perturb(inputs, i=i, numbers=numbers):
+            gone = torch.stack([sets[i, next(numbers)] for _ in inputs])[:, None].expand_as(inputs)
+            return gone, inputs * (1 - gone)
+
+        # A third in each channel, so that the sum over a set is the map's.
+        attributions = (heatmap / 3).expand_as(image)
+        found = metrics.infidelity(softmax(network), perturb, image, attributions, target=CLASSES[i],
+                                   n_perturb_samples=12, max_examples_per_batch=1)  # fmt: skip
+        sums = (sets[i] * heatmap).sum((1, 2))
+        assert found.item() == pytest.approx((sums - drops[i]).square().mean().item(), abs=1e-4, rel=1e-4)
+        assert result[i].item() == pytest.approx(np.corrcoef(sums, drops[i])[0, 1], abs=1e-4)

@@ -40,6 +40,29 @@ def test_hit_equals_brute_force():
     assert seen == {True, False}
 
 
+@pytest.mark.parametrize("size", [(9, 14), (13, 5), (1, 1)])
+def test_pointing_game_equals_brute_force(make_batch, maps, size):
+    """The first of the highest positions in row-major order, in original pixels, against every pixel of the mask."""
+    named = maps(*size)
+    height, width = size
+    scale = (0.5, 0.25, 0.0, 0.0)  # originals of twice the width and four times the height
+    mask = np.zeros((4 * height, 2 * width), bool)
+    mask[2 * height : 3 * height, width // 2 : width + 1] = True
+    box = [(width // 2) / 2, height / 2, (width + 1) / 2, 3 * height / 4]
+    batch = make_batch(size, [[box]] * len(named), to_input=scale)
+    seen = set()
+    for masks in (None, torch.from_numpy(mask)[None]):
+        batch.original_masks = [masks] * len(named)
+        result = pointing.pointing_game(torch.stack(list(named.values())), batch, tolerance=3)["hit"].tolist()
+        for value, (name, heatmap) in zip(result, named.items(), strict=True):
+            y, x = np.unravel_index(heatmap.double().numpy().argmax(), size)
+            point = (2 * (x + 0.5) - 0.5, 4 * (y + 0.5) - 0.5)
+            expected = bool(heatmap.min() != heatmap.max()) and brute_hit(point, mask, 3)
+            assert value == expected, name
+            seen.add(expected)
+    assert size == (1, 1) or seen == {True, False}
+
+
 def test_tolerance_is_strict_and_edges_are_exact():
     box = torch.tensor([[20.0, 40.0, 30.0, 50.0]])  # pixels 20..29 and 40..49
     assert not pointing.hit((5, 45), box, None) and pointing.hit((6, 45), box, None)

@@ -1,0 +1,156 @@
+"""Bad data in a run: what is left out is counted and listed, too much of it stops, and each fault is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from torch import nn
+
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
+from bench.models import Network
+from bench.runner import Outcome, run
+from bench.transforms import InputSpec
+from bench.types import UserError
+
+
+def network(classes: int = 1000) -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+        module = nn.Sequential(*layers).eval().requires_grad_(False)
+    return Network("toy", module, InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3), ["1"], "random", str(classes))
+
+
+def go(out: Path, *overrides: str, classes: int = 1000) -> Outcome:
+    asked = ["method=[grad_cam,center]", "metric=[box_coverage]", "gallery=0", "quiet=true", f"out={out}", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = compose("config", overrides=asked)
+    methods, metrics = bind_all(node.method, GIVEN_TO_METHOD), bind_all(node.metric, GIVEN_TO_METRIC)
+    return run(plain(node), network(classes), build("dataset", node.dataset), methods, metrics)
+
+
+def facts(outcome: Outcome) -> list[dict[str, Any]]:
+    return [json.loads((folder / "_provenance.json").read_text()) for folder in outcome.folders]
+
+
+def write(root: Path, pictures: int, box: tuple[int, int, int, int] = (5, 5, 20, 20)) -> list[Path]:
+    """COCO's layout: one cat on each picture of noise."""
+    (root / "toy").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    rng = np.random.default_rng(0)
+    files, images, objects = [], [], []
+    for i in range(1, pictures + 1):
+        files.append(root / "toy" / f"{i}.jpg")
+        Image.fromarray(rng.integers(0, 255, (40, 80, 3), dtype=np.uint8)).save(files[-1])
+        images.append({"id": i, "file_name": files[-1].name, "width": 80, "height": 40})
+        objects.append({"id": i, "image_id": i, "category_id": 17, "bbox": list(box), "iscrowd": 0})
+    content = {"images": images, "annotations": objects, "categories": [{"id": 17, "name": "cat"}]}
+    (root / "annotations" / "instances_toy.json").write_text(json.dumps(content))
+    return files
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def asked(root: Path, *more: str) -> list[str]:
+    return ["dataset=coco", f"dataset.root={root}", "dataset.split=toy", "chunk=10", *more]
+
+
+def test_half_pictures_are_counted_and_listed(tmp_path: Path) -> None:
+    files = write(tmp_path / "coco", 40)
+    tear(files[3])
+    tear(files[39])  # 2 of 40 are 5 %, not over
+    outcome = go(tmp_path / "out", *asked(tmp_path / "coco"))
+    assert outcome.complete and outcome.computed == 2 * 4
+    assert "left out, because the picture is bad: 2 cases (all in _provenance.json)" in outcome.notes
+    for found in facts(outcome):
+        assert [row["case_id"] for row in found["skipped"]] == ["000000000004/cat", "000000000040/cat"]
+        assert all("truncated" in row["reason"] and ".jpg" in row["reason"] for row in found["skipped"])
+    assert go(tmp_path / "out", *asked(tmp_path / "coco")).notes == outcome.notes  # also when nothing is computed
+
+
+def test_over_five_percent_half_pictures_stop_and_keep_what_is_finished(tmp_path: Path) -> None:
+    files = write(tmp_path / "coco", 40)
+    for i in (3, 15, 25):
+        tear(files[i])
+    for _ in range(2):  # the second time two are known from finished chunks
+        with pytest.raises(UserError, match=r"3 of 40 pictures are bad, last 000000000026/cat: .*allow_bad_records"):
+            go(tmp_path / "out", *asked(tmp_path / "coco"))
+        assert len(list((tmp_path / "out").rglob("chunk-*.parquet"))) == 2 * 2
+        for path in (tmp_path / "out").rglob("_provenance.json"):
+            assert len(json.loads(path.read_text())["skipped"]) == 2
+    outcome = go(tmp_path / "out", *asked(tmp_path / "coco", "dataset.allow_bad_records=true"))
+    assert outcome.complete and outcome.computed == 2 * 2
+    assert [len(found["skipped"]) for found in facts(outcome)] == [3, 3]
+
+
+def test_missing_and_empty_pictures_reach_the_provenance(tmp_path: Path) -> None:
+    files = write(tmp_path / "coco", 40)
+    files[0].unlink()
+    files[1].write_bytes(b"")
+    outcome = go(tmp_path / "out", *asked(tmp_path / "coco"))
+    for found in facts(outcome):
+        assert [row["reason"] for row in found["bad_records"]] == [
+            "the picture is not there",
+            "the picture is an empty file",
+        ]
+    assert any(note.startswith("bad records left out: 2, first image 1 (1.jpg)") for note in outcome.notes)
+
+
+def test_boxes_cut_away_are_counted_and_listed(tmp_path: Path) -> None:
+    write(tmp_path / "coco", 3, box=(0, 0, 22, 30))  # the middle square begins at x = 20: under a fifth is left
+    outcome = go(tmp_path / "out", *asked(tmp_path / "coco", "transform=center_crop"))
+    note = "left out, because under 20 % of them is in the input: 3 boxes of 3 cases (all in _provenance.json)"
+    assert note in outcome.notes
+    for found in facts(outcome):
+        assert found["dropped_boxes"] == [{"case_id": f"{i:012d}/cat", "boxes": 1} for i in (1, 2, 3)]
+    whole = go(tmp_path / "out", *asked(tmp_path / "coco"))  # stretch cuts nothing
+    assert not [note for note in whole.notes if "20 %" in note] and facts(whole)[0]["dropped_boxes"] == []
+
+
+def test_a_mosaic_of_half_pictures_stops(tmp_path: Path) -> None:
+    for name in ("ant", "bee", "cow", "dog"):
+        for i in range(2):
+            path = tmp_path / "source" / name / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (60 * i, 9, 9)).save(path)
+            tear(path)
+    source = f"dataset.source={{name: imagefolder, root: {tmp_path / 'source'}, class_map: sorted}}"
+    mosaics = ["dataset=mosaic", source, "dataset.mosaics=8"]
+    with pytest.raises(UserError, match="dataset=mosaic: 1 of 8 pictures are bad"):
+        go(tmp_path / "out", *mosaics, classes=4)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="1 of 8 pictures are bad, first dog/1.jpg: the picture is an empty file"):
+        go(tmp_path / "out", *mosaics, classes=4)
+
+
+@pytest.mark.parametrize(
+    ("more", "classes", "message"),
+    [
+        (["dataset.annotations=none.json"], 1000, "none.json does not exist; check dataset.annotations"),
+        (["dataset.class_map=MAP"], 1000, r"000000000001/cat asks for output 5000, .* outputs 0 to 999; .*class_map"),
+        (
+            [],
+            5,
+            "mapped to networks with 1000 outputs, but this one has 5; name a map of your own with dataset",
+        ),
+    ],
+)
+def test_faults_of_the_whole_are_one_line(tmp_path: Path, more: list[str], classes: int, message: str) -> None:
+    write(tmp_path / "coco", 1)
+    (tmp_path / "map.csv").write_text("index,category\n5000,cat\n")
+    more = [word.replace("MAP", str(tmp_path / "map.csv")) for word in more]
+    with pytest.raises(UserError, match=message) as error:
+        go(tmp_path / "out", *asked(tmp_path / "coco", *more), classes=classes)
+    assert "\n" not in str(error.value)
+    # what is explained is then no class of the data set's
+    if classes == 5:
+        assert go(tmp_path / "out", *asked(tmp_path / "coco", "target=predicted"), classes=5).complete
