@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from bench.groups import NO_LAYER, Entry, Group
-from bench.significance import cluster_means, holm, wilcoxon
+from bench.significance import holm, wilcoxon
+from bench.statistics import cluster_means
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 

@@ -8,7 +8,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from bench.curve_plots import curves_figure, mean_curve
+from bench.curve_plots import curves_figure, mean_bands
 from bench.gallery import gallery_figure
 from bench.grid import wrapped
 from bench.groups import group_runs, load_group
@@ -50,7 +50,7 @@ def test_means_figure_shows_every_value(group):
 
 def test_curves_are_the_means_of_the_rows(group):
     entry = group.entries[0]
-    mean, low, high = mean_curve(entry, group, "deletion.curve", 50)
+    mean, low, high = mean_bands(group, entry, ["deletion.curve"], 50)["deletion.curve"]
     expected = np.mean(np.stack(read_rows(entry.run)["deletion.curve"].to_list()), axis=0)
     np.testing.assert_allclose(mean, expected)
     assert (low[1:] < mean[1:]).all() and (mean[1:] < high[1:]).all()
