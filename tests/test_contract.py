@@ -262,11 +262,13 @@ def test_metric_contract(name: str, network: nn.Module, batch: Batch) -> None:
     assert set(about["higher_is_better"]) == scalars
     assert set(about["show"]) <= scalars
     assert set(about.get("class_mean", [])) <= scalars
+    # Rounding that flips a bin of HOG or a tie of ranks moves a similarity of random networks' maps a little more.
+    near = 1e-4 if "explain" in metric.wants else 1e-5
     for i in range(2):
         alone = measure(metric, heatmaps[i : i + 1], network, one(batch, i))
         for key, value in alone[0].items():
             torch.testing.assert_close(
-                torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=1e-4, equal_nan=True
+                torch.tensor(value), torch.tensor(rows[i][key]), rtol=1e-4, atol=near, equal_nan=True
             )
 
 
