@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-
 import torch
 from torch import Tensor
-
-CACHED = 2**18  # values of a tensor, of which some fit into a core's cache
 
 
 def widen(x: Tensor) -> Tensor:
     """Half precision as float32, anything wider as it is: sums over positions and channels need the digits."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def casewise(method: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Run a method on as many cases at a time as leave its temporaries in the processor's cache: half the time."""
-
-    @wraps(method)
-    def wrapped(acts: Tensor, grads: Tensor) -> Tensor:
-        size = max(1, CACHED // max(1, acts[:1].numel()))
-        if acts.device.type != "cpu" or len(acts) <= size:
-            return method(acts, grads)
-        return torch.cat([method(*part) for part in zip(acts.split(size), grads.split(size), strict=True)])
-
-    return wrapped
 
 
 def weighted_sum(weights: Tensor, acts: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.common import casewise, divide_or_zero, first_component, minmax, orient, weighted_sum, widen
+from methods.common import divide_or_zero, first_component, minmax, orient, weighted_sum, widen
 
 
 def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
@@ -27,7 +27,6 @@ def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(grads.flatten(2).mean(2), acts)
 
 
-@casewise
 def hirescam(acts: Tensor, grads: Tensor) -> Tensor:
     """HiResCAM: gradient times activation at each position, summed over channels.
 
@@ -45,7 +44,6 @@ def hirescam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(widen(grads), widen(acts))
 
 
-@casewise
 def respond_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """Respond-CAM: channels weighted by the mean of their gradient where they are active.
 
@@ -83,7 +81,6 @@ def xgrad_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return respond_cam(acts, grads)
 
 
-@casewise
 def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
     """Grad-CAM++: positive gradients, each weighted so that every occurrence of the class counts.
 
@@ -110,7 +107,6 @@ def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(positive.div_(denominator).sum(2), acts)
 
 
-@casewise
 def layer_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """LayerCAM: positive gradient times activation at each position.
 
@@ -127,7 +123,6 @@ def layer_cam(acts: Tensor, grads: Tensor) -> Tensor:
     return weighted_sum(widen(grads).relu(), widen(acts))
 
 
-@casewise
 def grad_cam_elementwise(acts: Tensor, grads: Tensor) -> Tensor:
     """Element-wise Grad-CAM: positive products of gradient and activation.
 
