@@ -326,3 +326,16 @@ echo "${COMPREPLY[@]}"
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split() == ["method=grad_cam_elementwise", "method=grad_cam_pp"], done.stderr
+
+
+def test_estimate_counts_the_passes_and_keeps_no_result(tmp_path: Path) -> None:
+    said = succeed(
+        "estimate=true", *TINY, "metric=[deletion,box_coverage]", "method=[grad_cam,random]", folder=tmp_path
+    )
+    lines = {line.rpartition("passes")[0].strip(): line.split()[-2:] for line in said.splitlines() if "passes" in line}
+    assert lines["shared forward"] == ["1", "6"] and lines["shared backward"] == ["1", "6"]
+    # 27 images between the ends of the curve for each of two maps, the clean and the perturbed one for both
+    assert lines["scored"] == [str(2 * 27 + 2), str(6 * (2 * 27 + 2))]
+    assert "disk" in said and "workers like this one: 1:" in said
+    assert not list((tmp_path / "results").rglob("*.parquet"))
+    assert not list((tmp_path / "results").rglob("_config.yaml"))

@@ -100,3 +100,38 @@ def test_gallery_settings_are_checked() -> None:
     for wrong in (8, {"cases": -1, "images": []}, {"cases": 1, "images": "one"}):
         with pytest.raises(UserError, match="gallery"):
             check({**node, "gallery": wrong}, [object()])
+
+
+def test_a_shared_pass_that_runs_out_of_memory_goes_on_in_halves(
+    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import compute
+
+    asked = ["method=[grad_cam,random]", "limit=7", "chunk=4", "batch=4", "score_batch=2", "gallery.cases=0"]
+    counted(*asked, f"out={tmp_path / 'whole'}")
+    sizes: list[int] = []
+    true = compute.compute_batch
+
+    def tight(setting: object, samples: list, *more: object) -> object:
+        sizes.append(len(samples))
+        if len(samples) > 2:
+            raise torch.OutOfMemoryError("a test's")
+        return true(setting, samples, *more)
+
+    monkeypatch.setattr(compute, "compute_batch", tight)
+    counted(*asked, f"out={tmp_path / 'torn'}")
+    assert sizes == [4, 2, 2, 2, 1]  # what memory did not hold once is not tried again
+    for whole, torn in zip(find_runs(tmp_path / "whole"), find_runs(tmp_path / "torn"), strict=True):
+        before, after = read_rows(whole), read_rows(torn)
+        assert before["case_id"].tolist() == after["case_id"].tolist()
+        assert before["probability"].tolist() == pytest.approx(after["probability"].tolist(), abs=1e-5)
+        assert (torn.provenance["batch"], torn.provenance["smallest"]) == (4, {"batch": 2, "score_batch": 2})
+
+
+def test_precision_stands_in_every_row_and_parts_results(counted: Counted, tmp_path: Path) -> None:
+    asked = ["method=grad_cam", "limit=2", "batch=2", "score_batch=2", f"out={tmp_path}", "gallery.cases=0"]
+    counted(*asked)
+    counted(*asked, "precision=bfloat16")
+    first, second = find_runs(tmp_path)
+    assert first.config["protocol"] != second.config["protocol"]
+    assert sorted(set(read_rows(first)["precision"]) | set(read_rows(second)["precision"])) == ["bfloat16", "float32"]
