@@ -25,12 +25,15 @@ def curve_columns(group: Group) -> list[str]:
 
 def mean_bands(group: Group, entry: Entry, names: list[str], resamples: int) -> dict[str, tuple[Array, Array, Array]]:
     """Mean over the cases of each curve of an entry, and both ends of its pointwise interval, each of shape (L,)."""
-    bands = {}
-    for name, curve in read_curves(group, entry, names).items():
-        present = np.logical_not(np.isnan(curve).all(axis=1))
-        average, resampled = mean_curves(curve, group, present, resamples, 0)
-        bands[name] = (average, *percentile_interval(resampled))
-    return bands
+    curves = read_curves(group, entry, names)
+    if not curves:
+        return {}
+    # One matrix product for all of them; a case without a curve is a gap in its columns.
+    average, resampled = mean_curves(np.concatenate(list(curves.values()), axis=1), group, slice(None), resamples, 0)
+    low, high = percentile_interval(resampled)
+    ends = np.cumsum([curve.shape[1] for curve in curves.values()])[:-1]
+    parts = zip(*(np.split(values, ends) for values in (average, low, high)), strict=True)
+    return dict(zip(curves, parts, strict=True))
 
 
 def curves_figure(group: Group, *, resamples: int = 200) -> Figure | None:

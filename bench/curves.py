@@ -61,7 +61,7 @@ def read_curves(group: Group, entry: Entry, names: Sequence[str]) -> dict[str, N
 
 
 def mean_curves(
-    curve: NDArray[np.float32], group: Group, present: NDArray[np.bool_], resamples: int, seed: int
+    curve: NDArray[np.float32], group: Group, present: NDArray[np.bool_] | slice, resamples: int, seed: int
 ) -> tuple[Array, Array]:
     """Mean (L,) of a curve over the cases present, and the same in every resample of the images (R, L)."""
     count = int(group.images.max()) + 1

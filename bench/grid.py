@@ -84,9 +84,10 @@ def shown(group: Group, extra: Collection[str] = ()) -> list[Column]:
     for metric, node in group.metrics.items():
         about = node.get("about", {})
         outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
-        known = [name for name in outputs if name.removesuffix("_class_mean") in group.outputs]
-        statistics = about.get("dataset_statistics") or {}
-        whole = [f"{metric}.{name}" for name in statistics if f"{metric}.{name}" in extra]
+        there = {*group.outputs, *group.statistics}
+        known = [name for name in outputs if name.removesuffix("_class_mean") in there]
+        statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
+        whole = [name for name in statistics if name in extra and name not in known]
         for output in [*known, *whole]:
             name = output.partition(".")[2]
             words = name.split("_") if len(known) + len(whole) > 1 else metric.split("_")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from bench.run_reading import Curves, held_curves, metric_columns, read_frame
+from bench.run_reading import Curves, held_curves, read_frame, read_values
 from bench.statistics import Array, Codes
 from bench.store import Run
 
@@ -186,28 +188,31 @@ def load_group(runs: Sequence[Run]) -> Group | None:
     known: set[str] = set()
     cases = pd.DataFrame(columns=[*CASE_COLUMNS, "chunk"])
     held = held_curves(runs, {f"{metric}.curve" for run in runs for metric in run.config["metrics"]})
-    for run in runs:
-        scalars, _ = metric_columns(run)
-        frame, curves = read_frame(run, ["case_id", "degenerate", *scalars], held)
-        if frame.empty:
-            log.warning("left out: %s holds no readable case", run.path)
-            continue
-        if not known.issuperset(frame["case_id"].tolist()):
-            # Nearly always the cases of all runs are the same, and only the first run's are read.
-            own, _ = read_frame(run, CASE_COLUMNS)
-            cases = pd.concat([cases, own] if len(cases) else [own])
-            cases = cases.drop_duplicates("case_id").sort_values("case_id", ignore_index=True)
-            known = set(cases["case_id"].tolist())
-        parts.append((run, frame, curves))
-        outputs |= set(scalars)
+    # Two at a time: while one waits for files, the other's become arrays.
+    with ThreadPoolExecutor(2) as pool:
+        for run, (frame, curves) in zip(runs, pool.map(partial(read_values, curves=held), runs), strict=True):
+            if frame.empty:
+                log.warning("left out: %s holds no readable case", run.path)
+                continue
+            if not known.issuperset(frame["case_id"].tolist()):
+                # Nearly always the cases of all runs are the same, and only the first run's are read.
+                own, _ = read_frame(run, CASE_COLUMNS)
+                cases = pd.concat([cases, own] if len(cases) else [own])
+                cases = cases.drop_duplicates("case_id").sort_values("case_id", ignore_index=True)
+                known = set(cases["case_id"].tolist())
+            parts.append((run, frame, curves))
+            outputs |= set(frame.columns) - {"case_id", "degenerate", "chunk"}
     if not parts:
         return None
     names = sorted(outputs)
     labels = method_labels([run for run, _, _ in parts])
     ordered, entries = cases["case_id"].tolist(), []
+    at, before = np.empty(0, dtype=np.intp), None
     for label, (run, frame, curves) in zip(labels, parts, strict=True):
-        row = {case_id: i for i, case_id in enumerate(frame["case_id"].tolist())}
-        at = np.array([row.get(case_id, -1) for case_id in ordered])
+        ids = frame["case_id"].tolist()
+        if ids != before:
+            row = {case_id: i for i, case_id in enumerate(ids)}
+            at, before = np.array([row.get(case_id, -1) for case_id in ordered]), ids
         values = placed(frame.reindex(columns=names).to_numpy(dtype=np.float64), at)
         reasons = frame["degenerate"].fillna("").value_counts()
         degenerate = {str(reason): int(number) for reason, number in sorted(reasons.items()) if reason}

@@ -53,9 +53,17 @@ def read_frame(run: Run, columns: Sequence[str], curves: Sequence[str] = ()) -> 
         return pd.DataFrame(columns=[*columns, "chunk"]), {}
     table = pa.concat_tables(tables, promote_options="default")
     frame = table.select([name for name in table.column_names if name not in curves]).to_pandas()
-    first = np.logical_not(frame.duplicated("case_id").to_numpy())
     found = {name: matrix(table.column(name).combine_chunks()) for name in curves if name in table.column_names}
-    return frame[first], {name: values[first] for name, values in found.items() if values.size}
+    found = {name: values for name, values in found.items() if values.size}
+    again = frame.duplicated("case_id").to_numpy()
+    if not again.any():
+        return frame, found
+    return frame[~again], {name: values[~again] for name, values in found.items()}
+
+
+def read_values(run: Run, curves: Sequence[str]) -> tuple[pd.DataFrame, Curves]:
+    """Case ids, degenerate reasons and all columns with one value per case; and curves, as `read_frame`."""
+    return read_frame(run, ["case_id", "degenerate", *metric_columns(run)[0]], curves)
 
 
 def matrix(column: pa.ListArray) -> NDArray[np.float32]:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import os
+<<<<<<< HEAD
 from collections.abc import Collection, Sequence
+=======
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+>>>>>>> tables
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +95,14 @@ def report(
         group = load_group(members)
         if group is None:
             continue
-        mine = {
-            "summary": summarize_group(group, reference=reference),
-            "breakdown": breakdown_group(group),
-            "ranks": ranks_table(group),
-            "agreement": agreement_table(group),
-        }
+        with ThreadPoolExecutor(2) as pool:  # numpy leaves the interpreter free most of the time
+            made = {
+                "summary": pool.submit(summarize_group, group, reference=reference),
+                "breakdown": pool.submit(breakdown_group, group),
+                "ranks": pool.submit(ranks_table, group),
+                "agreement": pool.submit(agreement_table, group),
+            }
+        mine = {name: table.result() for name, table in made.items()}
         for name, table in mine.items():
             tables[name].append(table)
         grid = make_grid(group, mine["summary"])

@@ -17,7 +17,8 @@ from bench.groups import group_runs, load_group
 from bench.pictures import read_shown
 from bench.report import report
 from bench.report.paper import escaped, latex, wide, write_tables
-from bench.statistics import cluster_means, holm
+from bench.significance import holm
+from bench.statistics import cluster_means
 from bench.store import find_runs
 from bench.tables import summarize_group
 from bench.types import UserError

@@ -147,7 +147,7 @@ def test_saved_figures_have_a_sensible_size(group, tmp_path):
         "gallery": gallery_figure(group, shown, "bn2.act"),
     }
     for name, figure in makers.items():
-        save(figure, tmp_path / f"{name}.png")
+        save(figure, tmp_path / name, ["png"])
         with Image.open(tmp_path / f"{name}.png") as image:
             width, height = image.size
             pixels = np.asarray(image.convert("L"))

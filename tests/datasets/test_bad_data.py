@@ -29,7 +29,14 @@ def network(classes: int = 1000) -> Network:
 
 
 def go(out: Path, *overrides: str, classes: int = 1000) -> Outcome:
-    asked = ["method=[grad_cam,center]", "metric=[box_coverage]", "gallery=0", "quiet=true", f"out={out}", *overrides]
+    asked = [
+        "method=[grad_cam,center]",
+        "metric=[box_coverage]",
+        "gallery.cases=0",
+        "quiet=true",
+        f"out={out}",
+        *overrides,
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         node = compose("config", overrides=asked)
     methods, metrics = bind_all(node.method, GIVEN_TO_METHOD), bind_all(node.metric, GIVEN_TO_METRIC)
