@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import os
-<<<<<<< HEAD
 from collections.abc import Collection, Sequence
-=======
-import time
-from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from importlib.metadata import version
->>>>>>> tables
 from pathlib import Path
 from typing import Any
 
