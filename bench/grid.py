@@ -95,8 +95,7 @@ def shown(group: Group, extra: Collection[str] = ()) -> list[Column]:
                 words = [*metric.split("_"), "AUC"]
             taken = {column.heading for column in columns}
             heading = tuple(words) if tuple(words) not in taken else (*metric.split("_"), *name.split("_"))
-            better = statistics[name].get("higher_is_better") if output in whole else group.higher_is_better(output)
-            columns.append(Column(output, heading, better))
+            columns.append(Column(output, heading, group.higher_is_better(output)))
     return columns
 
 
