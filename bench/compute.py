@@ -94,6 +94,7 @@ def compute_cases(
 ) -> Speed:
     """Compute one batch, or its halves one after the other where memory runs out; returns the speed that went well."""
     told: list[float] = []
+    spent = {folder: dict.fromkeys(parts, 0.0) for folder, parts in seconds.items()}
 
     def tell(cases: float) -> None:
         told.append(cases)
@@ -101,21 +102,26 @@ def compute_cases(
 
     found = None
     try:
-        found, score_batch = compute_batch(setting, samples, jobs, speed, seconds, tell)
+        found, score_batch = compute_batch(setting, samples, jobs, speed, spent, tell)
     except torch.OutOfMemoryError:
-        if len(samples) == 1:
+        if len(samples) == 1 and speed.score_batch == 1:
             raise
     if found is None:  # here and not in the handler, whose traceback keeps the batch's tensors
         progress(-sum(told))
         torch.cuda.empty_cache()
-        half = (len(samples) + 1) // 2
-        log.warning("out of memory: going on with %d cases in a shared pass", half)
-        speed = replace(speed, batch=half)
-        for part in (samples[:half], samples[half:]):
+        if len(samples) > 1:
+            half = (len(samples) + 1) // 2
+            speed, parts = replace(speed, batch=half), [samples[:half], samples[half:]]
+        else:  # a method's own passes, which go through the network in batches of the scorer's size
+            speed, parts = replace(speed, score_batch=(speed.score_batch + 1) // 2, compiled=False), [samples]
+        log.warning("out of memory: going on with %d cases, %d perturbed images", speed.batch, speed.score_batch)
+        for part in parts:
             speed = compute_cases(setting, part, jobs, speed, rows, seconds, progress)
         return speed
     for folder, new in found.items():
         rows[folder] += new
+        for name, value in spent[folder].items():
+            seconds[folder][name] += value
     return replace(speed, score_batch=score_batch)
 
 

@@ -64,12 +64,12 @@ def print_estimate(
         spent = time.perf_counter() - began
     if not number:
         raise UserError("none of the first pictures can be decoded; nothing to estimate from")
+    schema = schema_of(next(iter(rows.values())))
     with tempfile.TemporaryDirectory() as folder:
-        sizes = []
-        for i, found in enumerate(rows.values()):
-            path = Path(folder) / f"{i}.parquet"
-            store.write_chunk(path, found, schema_of(found), {})
-            sizes.append(path.stat().st_size)
+        # A file's own part is paid once a file, a further row's for every case.
+        single = disk(Path(folder), [found[:1] for found in rows.values()], schema)
+        further = (disk(Path(folder), list(rows.values()), schema) - single) / max(1, number - 1)
+    stored = single * len(plan.chunks) + further * (cases - len(plan.chunks))
     parts = {name: sum(one[name] for one in seconds.values()) / number for name in ("capture", "method", "metrics")}
     parts = {"loading": max(0.0, spent / number - sum(parts.values())), **parts}
 
@@ -88,16 +88,26 @@ def print_estimate(
     for name, value in {**parts, "all": sum(parts.values())}.items():
         table.add_row(f"{name} time", f"{value * 1e3:,.0f} ms", duration(value * cases))
     table.add_section()
-    table.add_row("disk", f"{sum(sizes) / number / 1e3:,.1f} kB", f"{sum(sizes) / number * cases / 1e6:,.1f} MB")
+    table.add_row("disk", f"{stored / cases / 1e3:,.1f} kB", f"{stored / 1e6:,.1f} MB")
     console.print(table)
-    each = spent / number * cases
+    whole = spent / number * cases
     useful = [workers for workers in WORKERS if workers <= max(1, len(plan.chunks))]
-    console.print("workers like this one: " + ", ".join(f"{n}: {duration(each / n)}" for n in useful))
+    console.print("workers like this one: " + ", ".join(f"{n}: {duration(whole / n)}" for n in useful))
     console.print(
         f"measured on {int(number)} cases, {device_name(plan.device)}, {speed.batch} cases and {speed.score_batch} "
         f"perturbed images a pass{', compiled' if speed.compiled else ''}, {config['precision']}; no result was kept"
     )
     return Outcome([], False, 0, [])
+
+
+def disk(folder: Path, tables: Sequence[list[dict[str, Any]]], schema: Any) -> int:
+    """Bytes of these rows, one file for each list."""
+    path = folder / "sample.parquet"
+    sizes = []
+    for found in tables:
+        store.write_chunk(path, found, schema, {})
+        sizes.append(path.stat().st_size)
+    return sum(sizes)
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from bench.plan import Job
 from bench.speed import Speed
-from bench.store import PROVENANCE, read_chunk, read_provenance, write_json
+from bench.store import PROVENANCE, read_chunk, read_provenance, write_first, write_json
 
 PACKAGES = (
     "cam-bench", "torch", "torchvision", "pillow", "timm", "numpy", "scipy", "scikit-image", "pandas", "pyarrow",
@@ -60,10 +60,9 @@ def start_provenance(
     speeds: dict[Path, Speed] = {}
     for job in jobs:
         known = kept_speed(read_provenance(job.folder))
-        speeds[job.folder] = known or choose()
         if known is None:
             facts = {
-                **vars(speeds[job.folder]),
+                **vars(choose()),
                 "device": device_name(device),
                 "precision": config["precision"],
                 "threads": torch.get_num_threads(),
@@ -71,7 +70,10 @@ def start_provenance(
                 "git_commit": git_commit(),
                 "command": sys.argv,
             }
-            write_json(job.folder / PROVENANCE, facts)
+            # Of processes that begin together the first one's word counts, and the others take it over.
+            facts = write_first(job.folder / PROVENANCE, facts, lambda kept: kept_speed(kept) is not None)
+            known = kept_speed(facts)
+        speeds[job.folder] = known or choose()
     return speeds
 
 

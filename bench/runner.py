@@ -57,14 +57,12 @@ def run(
     """
     plan = prepare_run(config, network, data, methods, metrics)
     jobs, chunks, named = plan.jobs, plan.chunks, [str(name) for name in config["gallery"]["images"]]
-    todo = {
-        (job.folder, index)
-        for job in jobs
-        for index, chunk in enumerate(chunks)
-        if not (present(job, index, chunk) and shows(job, plan.protocol, index, chunk, named))
-    }
     mine = [index for index in range(len(chunks)) if index % config["shards"] == config["shard"]]
-    work = [(index, [job for job in jobs if (job.folder, index) in todo]) for index in mine]
+
+    def there(job: Job, index: int) -> bool:
+        return present(job, index, chunks[index]) and shows(job, plan.protocol, index, chunks[index], named)
+
+    work = [(index, [job for job in jobs if not there(job, index)]) for index in mine]
     work = [(index, pending) for index, pending in work if pending]
     shown = gallery_cases(plan.cases, config["gallery"]["cases"], config["seed"], named)
     setting = setting_of(config, plan, shown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.models import Network
-from bench.store import hash_key
+from bench.store import hash_key, read_json, write_first
 from bench.types import UserError
 
 log = logging.getLogger(__name__)
@@ -102,22 +101,20 @@ def measured(network: Network, device: torch.device, precision: str) -> dict[str
     key = hash_key([network.name, size, name, precision, torch.__version__, torch.get_num_threads(), os.cpu_count()])
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = home / "cam-bench" / f"speed-{key}.json"
+    known = read_json(path)
+    if whole(known):
+        return known
+    found = measure(network, device, precision)
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        found = measure(network, device, precision)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(found))
-        os.link(temporary, path)
-    except FileExistsError:
-        return json.loads(path.read_text())
-    except OSError as error:
+        return write_first(path, found, whole)
+    except UserError as error:
         log.debug("the measured batch size is not kept: %s", error)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return found
+        return found
+
+
+def whole(found: dict[str, Any]) -> bool:
+    """Whether a kept answer holds what it should."""
+    return {"batch", "channels_last", "seconds_per_image"} <= set(found)
 
 
 def measure(network: Network, device: torch.device, precision: str) -> dict[str, Any]:

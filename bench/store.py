@@ -86,6 +86,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
+def write_first(path: Path, value: dict[str, Any], usable: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Write a dict as JSON unless another process was first, and give what stands there: the first one's word counts.
+
+    A file that cannot be read or is not `usable` is replaced.
+
+    Raises
+    ------
+    UserError
+        The folder cannot be made or written.
+    """
+    own = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.first")
+    write_json(own, value)
+    try:
+        os.link(own, path)
+    except OSError:  # it is there, or this file system has no hard links
+        known = read_json(path)
+        if usable(known):
+            return known
+        os.replace(own, path)
+    finally:
+        own.unlink(missing_ok=True)
+    return value
+
+
 def chunk_path(folder: Path, index: int) -> Path:
     """Path of the chunk with this index."""
     return folder / f"chunk-{index:05d}.parquet"
@@ -170,8 +194,13 @@ def find_runs(root: Path) -> list[Run]:
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Read what `_provenance.json` says, or an empty dict where it is missing or damaged."""
+    return read_json(folder / PROVENANCE)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a dict from a JSON file, empty where it is missing or damaged."""
     try:
-        value = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else {}
     except (OSError, ValueError):
         return {}

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from threading import Lock, Thread
 
@@ -14,6 +16,7 @@ from bench.types import UserError
 
 # Set for a worker: it leaves tables and figures to the process that started it.
 WORKER = "CAM_BENCH_WORKER"
+PATIENCE = 3.0  # seconds
 
 # Launcher of Hydra's: the module of its plugin, and the extra that brings it.
 LAUNCHERS = {
@@ -66,10 +69,12 @@ def share_work(overrides: Sequence[str], workers: int, shards: int, shard: int) 
     readers = []
     try:
         for i in range(workers):
-            own = ["workers=1", f"shards={shards * workers}", f"shard={shard + shards * i}", f"threads={threads}"]
+            # The command's own threads= comes behind ours and so counts.
+            given = [f"threads={threads}", *overrides]
+            own = ["workers=1", f"shards={shards * workers}", f"shard={shard + shards * i}"]
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "bench", *overrides, *own],
+                    [sys.executable, "-m", "bench", *given, *own],
                     env={**os.environ, WORKER: "1", "OMP_NUM_THREADS": str(threads)},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -83,6 +88,11 @@ def share_work(overrides: Sequence[str], workers: int, shards: int, shard: int) 
         for process in processes:
             process.wait()
     finally:
+        # A terminal's Ctrl-C has reached the workers, too: let them write down what they have.
+        deadline = time.monotonic() + PATIENCE
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from bench.config import CONF, GIVEN_TO_METHOD, bind_all, build, plain
 from bench.prepare import check
 from bench.runner import Outcome, run
+from bench.speed import Speed
 from bench.store import find_runs, read_rows
 from bench.types import UserError
 
@@ -126,6 +127,35 @@ def test_a_shared_pass_that_runs_out_of_memory_goes_on_in_halves(
         assert before["case_id"].tolist() == after["case_id"].tolist()
         assert before["probability"].tolist() == pytest.approx(after["probability"].tolist(), abs=1e-5)
         assert (torn.provenance["batch"], torn.provenance["smallest"]) == (4, {"batch": 2, "score_batch": 2})
+
+
+def test_one_case_that_runs_out_of_memory_shrinks_the_scorers_batch(
+    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import compute
+
+    true, asked = compute.compute_batch, []
+
+    def tight(setting: object, samples: list, jobs: object, speed: Speed, *more: object) -> object:
+        asked.append((len(samples), speed.score_batch))
+        if len(samples) > 1 or speed.score_batch > 2:
+            raise torch.OutOfMemoryError("a test's")
+        return true(setting, samples, jobs, speed, *more)
+
+    monkeypatch.setattr(compute, "compute_batch", tight)
+    counted("method=grad_cam", "limit=2", "batch=2", "score_batch=8", "gallery.cases=0", f"out={tmp_path}")
+    assert asked == [(2, 8), (1, 8), (1, 4), (1, 2), (1, 2)]
+    (one,) = find_runs(tmp_path)
+    assert len(read_rows(one)) == 2 and one.provenance["smallest"] == {"batch": 1, "score_batch": 2}
+
+
+def test_of_shards_that_begin_together_the_first_ones_speed_counts(counted: Counted, tmp_path: Path) -> None:
+    asked = ["method=grad_cam", "limit=2", "chunk=1", "shards=2", "gallery.cases=0", f"out={tmp_path}"]
+    counted(*asked, "shard=0", "batch=1", "score_batch=3")
+    counted(*asked, "shard=1", "batch=2", "score_batch=5")
+    (one,) = find_runs(tmp_path)
+    assert (one.provenance["batch"], one.provenance["score_batch"]) == (1, 3)
+    assert one.provenance["smallest"] == {"batch": 1, "score_batch": 3}
 
 
 def test_precision_stands_in_every_row_and_parts_results(counted: Counted, tmp_path: Path) -> None:

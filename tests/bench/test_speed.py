@@ -52,6 +52,15 @@ def test_what_is_measured_is_kept_and_the_first_answer_stays(
     assert [p.name for p in cache.iterdir()] == [path.name]  # no temporary file stays
 
 
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[1]"])
+def test_a_damaged_answer_is_measured_again_and_mended(network: Network, cache: Path, damage: str) -> None:
+    first = measured(network, CPU, "float32")
+    (path,) = cache.iterdir()
+    path.write_text(damage)
+    assert set(measured(network, CPU, "float32")) == set(first)
+    assert set(json.loads(path.read_text())) == set(first)
+
+
 def test_a_folder_that_cannot_be_written_is_no_obstacle(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert measured(network, CPU, "float32")["batch"] in speed.SIZES["cpu"]
