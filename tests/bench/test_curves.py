@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench import store
-from bench.curves import dataset_statistics, mean_curves, read_curves, resolve
+from bench.curves import dataset_statistics, mean_curves, read_curves
 from bench.grid import shown
 from bench.groups import conf_of, group_runs, load_group
+from bench.named import named_function
 from bench.report import report
 from bench.rows import schema_of
 from bench.statistics import resample_counts
@@ -204,7 +205,7 @@ def test_a_first_chunk_without_cases_hides_no_metric(results, monkeypatch, held)
 )
 def test_only_functions_of_the_program_are_called(target):
     with pytest.raises(UserError, match="dataset_statistics"):
-        resolve(target)
+        named_function(target, "dataset_statistics")
 
 
 def test_shown_where_the_config_names_it(root, one_run):

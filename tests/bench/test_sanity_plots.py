@@ -60,3 +60,18 @@ def test_config_names_the_stages_of_the_network():
     elsewhere = bind("sanity", node | {"about": {"curve_points": "os.system"}}, GIVEN_TO_METRIC)
     with pytest.raises(UserError, match="os.system is refused"):
         curve_points(elsewhere, network.module)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": 0}, "^sanity: needs stages of at least 1, not 0"),
+        ({"about": {"curve_points": "metrics.sanity.stage_name"}}, "metrics.sanity.stage_name, .* does not exist"),
+    ],
+)
+def test_mistakes_in_a_config_are_one_line(change, message):
+    network = torchvision_model(name="resnet18", weights="random", layers=["layer4"])
+    about = {"curve_points": "metrics.sanity.stage_names"}
+    node = {"_target_": "metrics.sanity.parameter_randomization", "about": about} | change
+    with pytest.raises(UserError, match=message):
+        curve_points(bind("sanity", node, GIVEN_TO_METRIC), network.module)
