@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bench import sanity_plots
 from bench.config import GIVEN_TO_METRIC, bind
 from bench.groups import group_runs, load_group
 from bench.models import torchvision_model
@@ -43,6 +44,23 @@ def test_curves_start_at_the_trained_network(one_run):
         assert len(ax.lines) == 2  # what looks at no layer stands beside the layer's
         for line in ax.lines:
             np.testing.assert_allclose(line.get_ydata(), [1, *curves[ax.get_title()].mean(0)], rtol=1e-6)
+
+
+def test_means_are_made_once_an_entry(one_run, monkeypatch):
+    """Not once a similarity, nor once a layer for what looks at none."""
+    asked = []
+    bands = sanity_plots.mean_bands
+    monkeypatch.setattr(
+        sanity_plots, "mean_bands", lambda group, entry, *more: asked.append(entry.label) or bands(group, entry, *more)
+    )
+    names = [f"cascading_randomization.{name}_curve" for name in ("hog", "ssim")]
+    rows = [{"case_id": str(i), "image_id": str(i)} | {name: [0.1 * i, 0.5] for name in names} for i in range(4)]
+    for method, layer in (("random", "-"), ("grad_cam", "layer3"), ("grad_cam", "layer4")):
+        root = one_run(method, layer, rows, metrics=METRICS)
+    (group,) = map(load_group, group_runs(find_runs(root)).values())
+    figure = randomization_figure(group, resamples=20)
+    assert [len(ax.lines) for ax in figure.axes] == [2] * 4
+    assert sorted(asked) == ["grad_cam@layer3", "grad_cam@layer4", "random"]
 
 
 def test_none_without_curves(one_run):
