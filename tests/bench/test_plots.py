@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,6 +49,22 @@ def test_maps_are_read_from_the_chunks_of_their_cases_alone(group, reads):
         assert list(shown.rows[entry.label]) == [case for case in rows.index if case in shown.images]
         for case, row in shown.rows[entry.label].items():
             np.testing.assert_array_equal(row["map"], rows.loc[case, "map"])
+
+
+def test_the_reading_benchmark_has_a_gallery(tmp_path, monkeypatch):
+    """Its pictures lie in chunks far apart, and every entry has a map of each."""
+    folder = Path(__file__).parents[2] / "benchmarks"
+    made = SimpleNamespace(**runpy.run_path(str(folder / "reading.py")))
+    monkeypatch.setitem(made.make.__globals__, "METHODS", ["grad_cam", "hirescam"])
+    monkeypatch.setitem(made.make.__globals__, "CHUNK", 4)
+    made.make(tmp_path, images=70)
+    (group,) = map(load_group, group_runs(find_runs(tmp_path)).values())
+    shown = read_shown(group, 60)
+    chunks = group.cases.set_index("case_id").loc[list(shown.images), "chunk"].tolist()
+    assert chunks == list(range(0, 16, 2)) and len(group.entries) == 8
+    assert all(native_map(row).shape == (7, 7) for rows in shown.rows.values() for row in rows.values())
+    assert {len(rows) for rows in shown.rows.values()} == {8}
+    assert all(not row["degenerate"] for rows in shown.rows.values() for row in rows.values())
 
 
 def test_means_figure_shows_every_value(group):
