@@ -11,6 +11,8 @@ import pandas as pd
 from bench.config import compose_config
 from bench.groups import group_runs, method_labels
 from bench.memory import keep_freed_memory
+from bench.rows import META
+from bench.run_reading import first_measured
 from bench.store import find_runs, read_rows
 from bench.tables import summarize
 from bench.types import UserError
@@ -71,7 +73,10 @@ def load_results(root: str | os.PathLike[str]) -> pd.DataFrame:
     frames = []
     for members in group_runs(find_runs(Path(root))).values():
         for label, one in zip(method_labels(members), members, strict=True):
-            rows = read_rows(one).drop(columns=list(MAP_COLUMNS), errors="ignore")
+            measured = [field.name for field in first_measured(one)[1]]
+            rows = read_rows(one, [*(name for name in META.names if name not in MAP_COLUMNS), *measured])
+            if rows.empty:
+                continue
             names = ("dataset", "model", "protocol")
             about = {name: str(one.config[name]) for name in names} | {"method": label, "layer": one.config["layer"]}
             for place, (name, value) in enumerate(about.items()):

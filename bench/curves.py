@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.groups import Entry, Group
+from bench.named import named_function
 from bench.run_reading import matrix, metric_columns
 from bench.statistics import Array, means, resampled_means
 from bench.store import read_tables
-from bench.types import UserError
 
-ALLOWED = ("metrics.", "bench.")
 # Columns of a curve that are widened to float64 at a time.
 _COLUMNS = 256
 
@@ -107,7 +104,7 @@ def dataset_statistics(
         present = np.logical_and.reduce([*finite, *([] if only is None else [only])])
         if not present.any():
             continue
-        function = resolve(str(group.statistics[name]["function"]))
+        function = named_function(str(group.statistics[name]["function"]), "dataset_statistics")
         parts = [mean_curves(curves[column], group, present, resamples, seed) for column in columns]
         value = float(function([average for average, _ in parts]))
         resampled = np.asarray(function([drawn for _, drawn in parts]), dtype=np.float64)
@@ -119,23 +116,3 @@ def has_statistics(group: Group) -> bool:
     """Whether any run of the group holds curves of which the data set's statistics are functions."""
     wanted = {f"{name.partition('.')[0]}.{of}" for name, node in group.statistics.items() for of in node["of"]}
     return bool(wanted) and any(wanted & set(metric_columns(entry.run)[1]) for entry in group.entries)
-
-
-def resolve(target: str) -> Callable[[Sequence[Array]], Any]:
-    """Find the function that a config names, in this program's own modules only.
-
-    Raises
-    ------
-    UserError
-        It lies elsewhere or does not exist: results from elsewhere must not run arbitrary code.
-    """
-    module, _, name = target.rpartition(".")
-    if not target.startswith(ALLOWED):
-        raise UserError(f"{target} is refused: dataset_statistics may only name functions in {', '.join(ALLOWED)}")
-    try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{target}, which dataset_statistics names, does not exist") from error
-    if not callable(function):
-        raise UserError(f"{target}, which dataset_statistics names, is no function")
-    return function

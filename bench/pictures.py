@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from matplotlib import colormaps
 from PIL import Image
 
+from bench import heatmaps
 from bench.groups import Group
-from bench.store import Run, image_name, read_chunk
+from bench.store import Run, image_name, read_tables
 
 MAP_COLUMNS = [
     "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
@@ -31,19 +33,9 @@ class Shown:
     kept: int
 
 
-def interpolation(size: int, target: int) -> np.ndarray:
-    """Weights (target, size) of linear interpolation with align_corners=False, as in the benchmark."""
-    place = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
-    low = np.minimum(place.astype(int), max(size - 2, 0))
-    weights = np.zeros((target, size))
-    weights[np.arange(target), low] = 1 - (place - low)
-    weights[np.arange(target), np.minimum(low + 1, size - 1)] += place - low
-    return weights
-
-
 def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Map (h, w) at another size, bilinear, align_corners=False."""
-    return interpolation(values.shape[0], height) @ values @ interpolation(values.shape[1], width).T
+    """Map (h, w) at another size, as the benchmark upsamples it."""
+    return heatmaps.upsample(torch.from_numpy(values)[None], (height, width))[0].numpy()
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -82,7 +74,9 @@ def read_shown(group: Group, limit: int, named: Collection[str] = ()) -> Shown:
         names = [case for case, _, _ in chosen if case in kept]
     pictures = {case: load(folder / f"{image_name(case)}.png") for case in names}
     images = {case: picture for case, picture in pictures.items() if picture is not None}
-    rows = {entry.label: read_maps(entry.run, list(images)) for entry in group.entries} if images else {}
+    # The cases of a protocol lie in the same chunks in every run.
+    chunks = set(group.cases.loc[group.cases["case_id"].isin(list(images)), "chunk"].tolist())
+    rows = {entry.label: read_maps(entry.run, list(images), chunks) for entry in group.entries} if images else {}
     return Shown(images, rows, len(chosen))
 
 
@@ -93,20 +87,11 @@ def fewer(shown: Shown, group: Group, limit: int) -> Shown:
     return replace(shown, images={case: picture for case, picture in shown.images.items() if case in kept})
 
 
-def read_maps(run: Run, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Rows of these cases, chunk by chunk: a run that kept every map may not fit into memory."""
+def read_maps(run: Run, ids: list[str], chunks: Collection[int]) -> dict[str, dict[str, Any]]:
+    """Rows of these cases, which lie in these chunks; others are dropped at once: a run may have kept every map."""
     wanted = pa.array(ids, pa.string())
-    found = []
-    for path in sorted(run.path.glob("chunk-*.parquet")):
-        try:
-            names, note = read_chunk(path, ["case_id"])
-            mine = note["key"] == run.config.get("key", note["key"])
-            if not mine or not pc.any(pc.is_in(names["case_id"], value_set=wanted)).as_py():
-                continue
-            table, _ = read_chunk(path, MAP_COLUMNS)
-        except (ValueError, OSError, KeyError):
-            continue  # `bench.groups.load_group` has said so
-        found.append(table.filter(pc.is_in(table["case_id"], value_set=wanted)))
+    tables = read_tables(run, MAP_COLUMNS, chunks)
+    found = [table.filter(pc.is_in(table["case_id"], value_set=wanted)) for _, table in tables]
     if not found:
         return {}
     frame = pa.concat_tables(found, promote_options="default").to_pandas()

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 from torch import nn
 
 from bench.models import Network
+from bench.named import named_function
 from bench.store import CONFIG, hash_key, safe_name, write_text
 from bench.types import Case, Part, UserError
 
@@ -195,17 +195,17 @@ def curve_points(metric: Part, module: nn.Module) -> dict[str, list[str]]:
     Raises
     ------
     UserError
-        ``about.curve_points`` names something outside ``metrics``.
+        ``about.curve_points`` names what may not be named, or a parameter makes no sense, as ``stages=0``.
     """
     target = str(metric.about.get("curve_points") or "")
     if not target:
         return {}
-    if not target.startswith("metrics."):
-        raise UserError(f"{metric.name}: curve_points={target} is refused: it may only name a function in metrics.")
-    home, _, name = target.rpartition(".")
-    function = getattr(import_module(home), name)
+    function = named_function(target, f"{metric.name}: curve_points")
     taken = inspect.signature(function).parameters
-    return {"curve_points": function(module, **{k: v for k, v in metric.parameters.items() if k in taken})}
+    try:
+        return {"curve_points": function(module, **{k: v for k, v in metric.parameters.items() if k in taken})}
+    except ValueError as error:
+        raise UserError(f"{metric.name}: {error}") from error
 
 
 def looks_at_layer(method: Part) -> bool:

@@ -18,28 +18,34 @@ HELD = 2**30
 
 
 def metric_columns(run: Run) -> tuple[list[str], list[str]]:
-    """Names of the scalar columns and of the curve columns of a run, from its first readable chunk."""
+    """Names of the scalar columns and of the curve columns of a run, from the first chunk that has any."""
+    _, fields = first_measured(run)
+    curves = [field.name for field in fields if pa.types.is_list(field.type)]
+    return [field.name for field in fields if field.name not in curves], curves
+
+
+def first_measured(run: Run) -> tuple[int, list[pa.Field]]:
+    """Index and metrics' columns of the first readable chunk with a case: one whose pictures are all bad has none."""
     for path in sorted(run.path.glob("chunk-*.parquet")):
         try:
             schema = pq.read_schema(path)
         except (OSError, pa.ArrowException):
             continue
         fields = [field for field in schema if field.name.partition(".")[0] in run.config["metrics"]]
-        curves = [field.name for field in fields if pa.types.is_list(field.type)]
-        return [field.name for field in fields if field.name not in curves], curves
-    return [], []
+        if fields:
+            return int(path.stem.rpartition("-")[2]), fields
+    return -1, []
 
 
 def held_curves(runs: Sequence[Run], drawn: Iterable[str]) -> list[str]:
     """Names of those of the curves `drawn` that the first run has, if those of all runs fit into `HELD` bytes."""
     for run in runs[:1]:
-        names = sorted(set(metric_columns(run)[1]) & set(drawn))
-        for path in sorted(run.path.glob("chunk-*.parquet"))[:1]:
-            index = int(path.stem.rpartition("-")[2])
-            for _, table in read_tables(run, names, [index]):
-                values = sum(len(table.column(name).combine_chunks().flatten()) for name in names)
-                cases = sum(int(other.config.get("cases", 0)) for other in runs)
-                return names if 4 * values / max(len(table), 1) * cases <= HELD else []
+        index, fields = first_measured(run)
+        names = sorted({field.name for field in fields if pa.types.is_list(field.type)} & set(drawn))
+        for _, table in read_tables(run, names, [index]):
+            values = sum(len(table.column(name).combine_chunks().flatten()) for name in names)
+            cases = sum(int(other.config.get("cases", 0)) for other in runs)
+            return names if 4 * values / max(len(table), 1) * cases <= HELD else []
     return []
 
 

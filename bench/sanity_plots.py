@@ -33,19 +33,20 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
         return None
     wide = max(len(outputs) for outputs in curves.values())
     styles = method_styles(group)
+    names = [f"{metric}.{output}" for metric, outputs in curves.items() for output in outputs]
+    bands = {entry.label: mean_bands(group, entry, names, resamples) for entry in group.entries}
     with rc_context(STYLE):
         figure = Figure(figsize=(2.5 + 2.9 * wide, 2.9 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), wide, squeeze=False, sharey=True)
         for line, (metric, layer) in zip(grid, rows, strict=True):
             for ax, output in zip(line, curves[metric], strict=False):
                 for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER)]):
-                    name = f"{metric}.{output}"
-                    curve = mean_bands(group, entry, [name], resamples).get(name)
+                    curve = bands[entry.label].get(f"{metric}.{output}")
                     if curve is not None and np.isfinite(curve[0]).any():
                         from_trained = tuple(np.concatenate([[1.0], values]) for values in curve)
                         draw_curve(ax, from_trained, styles[entry.method], entry.category == "control")
-                names = ["trained", *points[metric]]
-                ax.set_xticks(np.linspace(0, 1, len(names)), names, rotation=90, fontsize=6)
+                stages = ["trained", *points[metric]]
+                ax.set_xticks(np.linspace(0, 1, len(stages)), stages, rotation=90, fontsize=6)
                 ax.set_xlim(0, 1)
                 ax.set_title(output.removesuffix(END))
             line[0].set_ylabel("\n".join([metric.replace("_", " "), *([layer] if layer != NO_LAYER else [])]))

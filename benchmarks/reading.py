@@ -2,7 +2,8 @@
 
 50,000 images x 12 methods x 4 layers are 48 run folders of 782 chunk files each, with the columns of the default
 metrics. The values are made up (a level per method, a difficulty per image, noise), the files are as the runner writes
-them. Making them takes some minutes and 1.6 GB of disk; ``--folder`` keeps them for the next time.
+them; a few cases have pictures and maps, for the gallery. Making them takes some minutes and 1.6 GB of disk;
+``--folder`` keeps them for the next time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench import store
 from bench.groups import conf_of
@@ -32,6 +34,7 @@ METHODS = [
 LAYERS = ["layer1.2.relu", "layer2.3.relu", "layer3.5.relu", "layer4.2.relu"]
 METRICS = ["deletion", "insertion", "pointing_game", "energy_pointing_game", "box_coverage"]
 CURVES = {"deletion.curve": 29, "insertion.curve": 29, "box_coverage.coverage_curve": 20}
+PICTURES, MAP = 8, 7  # cases of the gallery, each in a chunk of its own; side of their maps
 SECONDS, BYTES = 60, 4 * 2**30  # what the report may take
 
 Values = NDArray[np.float32]
@@ -50,7 +53,7 @@ def lists(values: NDArray[np.generic]) -> pa.ListArray:
 
 
 def case_columns(start: int, rows: int, rng: np.random.Generator) -> dict[str, pa.Array]:
-    """Columns that are the same for all methods and layers; no map is kept."""
+    """Columns that are the same for all methods and layers; those of maps are empty."""
     number = np.arange(start, start + rows)
     classes = [f"n{i * 7919 % CLASSES:08d}" for i in number]
     given = {
@@ -94,6 +97,28 @@ def metric_columns(
     return columns
 
 
+def gallery_numbers(images: int) -> list[int]:
+    """Which cases have a picture and maps: the first of each of a few chunks far apart."""
+    return list(range(0, images, CHUNK * max(images // CHUNK // PICTURES, 1)))[:PICTURES]
+
+
+def map_columns(rows: int, rng: np.random.Generator) -> dict[str, pa.Array]:
+    """Columns of a chunk whose first case has its map kept."""
+    heat = rng.random(MAP * MAP).astype(np.float16)
+    kept = {"map": heat, "map_shape": [MAP, MAP], "map_scale": 1.0}
+    return {name: pa.array([value, *[None] * (rows - 1)], META.field(name).type) for name, value in kept.items()}
+
+
+def write_pictures(folder: Path, images: int) -> None:
+    """Pictures of the gallery's cases, soft patches of colour."""
+    for number in gallery_numbers(images):
+        rng = np.random.default_rng(number)
+        (case_id,) = case_columns(number, 1, rng)["case_id"].to_pylist()
+        picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((224, 224))
+        path = folder / f"{store.image_name(case_id)}.png"
+        store.write_atomically(path, lambda to, picture=picture: picture.save(to, "png"))
+
+
 def make(root: Path, images: int = IMAGES) -> None:
     """Write the results folder; what is there already is kept."""
     base = root / "imagenet" / "resnet50"
@@ -109,6 +134,8 @@ def make(root: Path, images: int = IMAGES) -> None:
                 "seed": 0, "metrics": measured, "method_parameters": {"relu": True},
             }  # fmt: skip
             store.write_text(folder / store.CONFIG, yaml.safe_dump(config, sort_keys=False))
+    write_pictures(base / "_images-made", images)
+    shown = gallery_numbers(images)
     for index, start in enumerate(range(0, images, CHUNK)):
         if all(store.chunk_path(folder, index).is_file() for folder in folders):
             continue
@@ -118,7 +145,9 @@ def make(root: Path, images: int = IMAGES) -> None:
         difficulty = rng.standard_normal(rows, dtype=np.float32)
         large = about["box_area"].to_numpy() > 0.85
         for folder, level in folders.items():
-            table = pa.table(about | metric_columns(level, difficulty, large, rng))
+            values = metric_columns(level, difficulty, large, rng)
+            maps = map_columns(rows, rng) if start in shown else {}
+            table = pa.table(about | maps | values)
             store.write_table(store.chunk_path(folder, index), table, {"key": folder.name[-10:], "skipped": []})
 
 

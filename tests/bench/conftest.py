@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -149,6 +150,25 @@ def results(tmp_path: Path) -> Callable[..., Path]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One results folder for all tests that only read it."""
     return make_results(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
+    """Chunk files that are read in this test, each with the names of its columns that are."""
+    found: list[tuple[Path, list[str]]] = []
+
+    class Noted(pq.ParquetFile):
+        def __init__(self, path: Path, **options: Any) -> None:
+            super().__init__(path, **options)
+            self.path = path
+
+        def read(self, **options: Any) -> pa.Table:
+            table = super().read(**options)
+            found.append((self.path, table.column_names))
+            return table
+
+    monkeypatch.setattr(store.pq, "ParquetFile", Noted)
+    return found
 
 
 @pytest.fixture

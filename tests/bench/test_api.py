@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from bench.config import compose_config, written
 from bench.datasets.collage import collage
 from bench.models import torchvision_model
 from bench.picture import explain_image, score_map
+from bench.store import read_chunk
 from bench.types import UserError
 
 STEPS = ("metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=0")
@@ -47,6 +49,22 @@ def test_load_results_has_a_row_a_case_method_and_layer(results: tuple[pd.DataFr
     means = cases.groupby("method")["box_coverage.coverage"].mean()
     table = results[0].query("metric == 'box_coverage.coverage'").set_index("method")["mean"]
     pd.testing.assert_series_equal(means, table.sort_index(), check_names=False)
+
+
+def test_load_results_reads_no_map(finished: Path, reads: list[tuple[Path, list[str]]]) -> None:
+    cases = bench.load_results(finished)
+    assert len(reads) == 20 and not any({"map", "map_shape", "map_scale"} & set(names) for _, names in reads)
+    whole, _ = read_chunk(reads[0][0])
+    left = [name for name in whole.column_names if not name.startswith("map")]
+    assert set(cases.columns[5:]) == set(left)
+    assert [name for name in cases.columns if "." in name] == [name for name in left if "." in name]
+
+
+def test_a_run_without_a_case_adds_no_row(one_run: Callable[..., Path]) -> None:
+    one_run("grad_cam", "bn2.act", [{"case_id": "a", "deletion.auc": 0.5}])
+    root = one_run("hirescam", "bn2.act", [])
+    cases = bench.load_results(root)
+    assert cases["method"].tolist() == ["grad_cam"] and cases["deletion.auc"].tolist() == [0.5]
 
 
 def test_one_picture_is_explained_and_scored_as_in_a_run(results: tuple[pd.DataFrame, Path]) -> None:

@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench import store
-from bench.curves import dataset_statistics, mean_curves, read_curves, resolve
+from bench.curves import dataset_statistics, mean_curves, read_curves
 from bench.grid import shown
 from bench.groups import conf_of, group_runs, load_group
+from bench.named import named_function
 from bench.report import report
+from bench.rows import schema_of
 from bench.statistics import resample_counts
 from bench.store import find_runs
 from bench.tables import summarize, to_csv
@@ -178,12 +180,32 @@ def test_missing_and_odd_curves_are_gaps(one_run, monkeypatch, held):
     np.testing.assert_allclose(curve[3], [0.3, 0.5, 0.2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("held", [0, 2**30])
+def test_a_first_chunk_without_cases_hides_no_metric(results, monkeypatch, held):
+    """All its pictures were bad: it has the columns that describe a case, and none of a metric."""
+    monkeypatch.setattr("bench.run_reading.HELD", held)
+    root = results(cases=20, methods=(("grad_cam", "bn2.act"), ("random", "-")))
+    runs = find_runs(root)
+    (whole,) = map(load_group, group_runs(runs).values())
+    for run in runs:
+        for index in (1, 0):
+            store.chunk_path(run.path, index).rename(store.chunk_path(run.path, index + 1))
+        store.write_chunk(store.chunk_path(run.path, 0), [], schema_of([]), {"key": None, "skipped": []})
+    (group,) = map(load_group, group_runs(runs).values())
+    assert group.outputs == whole.outputs and len(group.outputs) == 6
+    for entry, before in zip(group.entries, whole.entries, strict=True):
+        np.testing.assert_array_equal(entry.values, before.values)
+        assert set(entry.curves) == set(before.curves) and bool(entry.curves) == bool(held)
+        curves, earlier = (read_curves(g, e, ["insertion.curve"]) for g, e in ((group, entry), (whole, before)))
+        np.testing.assert_array_equal(curves["insertion.curve"], earlier["insertion.curve"])
+
+
 @pytest.mark.parametrize(
     "target", ["os.system", "metrics.localization.no_such", "metricsx.f", "metrics.no_such.f", "bench.store.os"]
 )
 def test_only_functions_of_the_program_are_called(target):
     with pytest.raises(UserError, match="dataset_statistics"):
-        resolve(target)
+        named_function(target, "dataset_statistics")
 
 
 def test_shown_where_the_config_names_it(root, one_run):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from bench import store
 from bench.curve_plots import curves_figure, mean_bands
 from bench.gallery import gallery_figure
 from bench.grid import wrapped
@@ -26,12 +30,41 @@ def group(finished):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 7), (2, 5), (1, 3)])
-def test_upsample_is_the_benchmarks(size):
+def test_upsample_is_linear_between_the_centres_of_cells(size):
     values = np.random.default_rng(0).random(size)
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(values)[None, None], size=(21, 16), mode="bilinear", align_corners=False
-    )[0, 0]
-    np.testing.assert_allclose(upsample(values, 21, 16), expected.numpy(), atol=1e-12)
+    places = [(np.arange(n) + 0.5) * cells / n - 0.5 for n, cells in zip((21, 16), size, strict=True)]
+    lines = np.array([np.interp(places[1], np.arange(size[1]), line) for line in values])
+    expected = np.array([np.interp(places[0], np.arange(size[0]), line) for line in lines.T]).T
+    np.testing.assert_allclose(upsample(values, 21, 16), expected, atol=1e-12)
+
+
+def test_maps_are_read_from_the_chunks_of_their_cases_alone(group, reads):
+    """Four cases with pictures in the first of two chunks; each row is the case's own."""
+    shown = read_shown(group, 6)
+    assert len(shown.images) == 4
+    firsts = [store.chunk_path(entry.run.path, 0) for entry in group.entries]
+    assert [path for path, _ in reads] == firsts and store.chunk_path(group.entries[0].run.path, 1).is_file()
+    for entry in group.entries:
+        rows = read_rows(entry.run).set_index("case_id")
+        assert list(shown.rows[entry.label]) == [case for case in rows.index if case in shown.images]
+        for case, row in shown.rows[entry.label].items():
+            np.testing.assert_array_equal(row["map"], rows.loc[case, "map"])
+
+
+def test_the_reading_benchmark_has_a_gallery(tmp_path, monkeypatch):
+    """Its pictures lie in chunks far apart, and every entry has a map of each."""
+    folder = Path(__file__).parents[2] / "benchmarks"
+    made = SimpleNamespace(**runpy.run_path(str(folder / "reading.py")))
+    monkeypatch.setitem(made.make.__globals__, "METHODS", ["grad_cam", "hirescam"])
+    monkeypatch.setitem(made.make.__globals__, "CHUNK", 4)
+    made.make(tmp_path, images=70)
+    (group,) = map(load_group, group_runs(find_runs(tmp_path)).values())
+    shown = read_shown(group, 60)
+    chunks = group.cases.set_index("case_id").loc[list(shown.images), "chunk"].tolist()
+    assert chunks == list(range(0, 16, 2)) and len(group.entries) == 8
+    assert all(native_map(row).shape == (7, 7) for rows in shown.rows.values() for row in rows.values())
+    assert {len(rows) for rows in shown.rows.values()} == {8}
+    assert all(not row["degenerate"] for rows in shown.rows.values() for row in rows.values())
 
 
 def test_means_figure_shows_every_value(group):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bench import sanity_plots
 from bench.config import GIVEN_TO_METRIC, bind
 from bench.groups import group_runs, load_group
 from bench.models import torchvision_model
@@ -45,6 +46,23 @@ def test_curves_start_at_the_trained_network(one_run):
             np.testing.assert_allclose(line.get_ydata(), [1, *curves[ax.get_title()].mean(0)], rtol=1e-6)
 
 
+def test_means_are_made_once_an_entry(one_run, monkeypatch):
+    """Not once a similarity, nor once a layer for what looks at none."""
+    asked = []
+    bands = sanity_plots.mean_bands
+    monkeypatch.setattr(
+        sanity_plots, "mean_bands", lambda group, entry, *more: asked.append(entry.label) or bands(group, entry, *more)
+    )
+    names = [f"cascading_randomization.{name}_curve" for name in ("hog", "ssim")]
+    rows = [{"case_id": str(i), "image_id": str(i)} | {name: [0.1 * i, 0.5] for name in names} for i in range(4)]
+    for method, layer in (("random", "-"), ("grad_cam", "layer3"), ("grad_cam", "layer4")):
+        root = one_run(method, layer, rows, metrics=METRICS)
+    (group,) = map(load_group, group_runs(find_runs(root)).values())
+    figure = randomization_figure(group, resamples=20)
+    assert [len(ax.lines) for ax in figure.axes] == [2] * 4
+    assert sorted(asked) == ["grad_cam@layer3", "grad_cam@layer4", "random"]
+
+
 def test_none_without_curves(one_run):
     assert randomization_figure(group_of(one_run, lambda _: {"sparseness.gini": 0.5}), resamples=20) is None
 
@@ -60,3 +78,18 @@ def test_config_names_the_stages_of_the_network():
     elsewhere = bind("sanity", node | {"about": {"curve_points": "os.system"}}, GIVEN_TO_METRIC)
     with pytest.raises(UserError, match="os.system is refused"):
         curve_points(elsewhere, network.module)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": 0}, "^sanity: needs stages of at least 1, not 0"),
+        ({"about": {"curve_points": "metrics.sanity.stage_name"}}, "metrics.sanity.stage_name, .* does not exist"),
+    ],
+)
+def test_mistakes_in_a_config_are_one_line(change, message):
+    network = torchvision_model(name="resnet18", weights="random", layers=["layer4"])
+    about = {"curve_points": "metrics.sanity.stage_names"}
+    node = {"_target_": "metrics.sanity.parameter_randomization", "about": about} | change
+    with pytest.raises(UserError, match=message):
+        curve_points(bind("sanity", node, GIVEN_TO_METRIC), network.module)
