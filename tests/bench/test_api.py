@@ -11,7 +11,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import bench
-from bench.config import compose_config, written
+from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config, written
 from bench.datasets.collage import collage
 from bench.models import torchvision_model
 from bench.picture import explain_image, score_map
@@ -145,6 +145,21 @@ def test_more_mistakes(tmp_path: Path) -> None:
 )
 def test_python_values_reach_the_config_as_they_are(value: object) -> None:
     assert compose_config([f"+mine={written(value)}"]).mine == value
+
+
+def test_settings_of_what_was_not_chosen_are_passed_over_and_nothing_else() -> None:
+    chosen = compose_config(["experiment=demo"], {"metric": ["pointing_game", "insertion"]}).metric
+    assert set(chosen) == {"deletion", "insertion", "pointing_game"}  # the demo has settings for deletion
+    assert {part.name for part in bind_all(chosen, GIVEN_TO_METRIC)} == {"insertion", "pointing_game"}
+    for target in (None, "???", "os.system"):
+        with pytest.raises(UserError, match="is refused"):
+            bind_all({"deletion": {"_target_": target, "steps": 3}}, GIVEN_TO_METRIC)
+    with pytest.raises(UserError, match="unknown metric 'delation'; did you mean deletion"):
+        bind_all({"delation": {"steps": 3}}, GIVEN_TO_METRIC)
+    with pytest.raises(UserError, match="unknown method 'deletion'"):
+        bind_all({"deletion": {"steps": 3}}, GIVEN_TO_METHOD)
+    with pytest.raises(UserError, match="not a config node"):
+        bind_all({"deletion": 3}, GIVEN_TO_METRIC)
 
 
 def test_a_hydra_program_may_call_it() -> None:
