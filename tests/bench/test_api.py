@@ -104,6 +104,10 @@ def test_a_function_is_a_method_and_the_picture_may_be_grey_or_a_file(tmp_path: 
         ({"model": "vgg61"}, "vgg16"),
         ({"layer": "layer*"}, "layers; a picture is explained at one"),
         ({"target": 1000}, "outputs 0 to 999"),
+        ({"target": -1}, "output -1, but the network has outputs 0 to 999"),
+        ({"target": [3, -5000]}, "output -5000"),
+        ({"target": "tabby"}, "target=tabby is no output index"),
+        ({"target": 1.5}, "target=1.5 is no output index"),
         ({"image": np.zeros((5, 5, 3))}, "img_as_ubyte"),
         ({"image": np.zeros((3, 5, 5), np.uint8)}, "uint8 array"),
         ({"image": "missing.png"}, "missing.png cannot be read"),
@@ -122,6 +126,17 @@ def test_more_mistakes(tmp_path: Path) -> None:
         bench.run(limits=3)
     with pytest.raises(UserError, match="two dimensions"):
         score_map(np.zeros(3), np.zeros((9, 9, 3), np.uint8))
+    network = torchvision_model(name="resnet18", weights="random")
+    # four boxes of three numbers are as many numbers as three boxes
+    for boxes in ([(1, 2, 3)], [(1, 2, 3)] * 4, (1, 2, 3, 4), [(1, 2, 3, 4), (1, 2)], [("a", 2, 3, 4)]):
+        with pytest.raises(UserError, match="boxes are rows of four numbers"):
+            score_map(np.zeros((9, 9)), np.zeros((9, 9, 3), np.uint8), ["box_coverage"], model=network, boxes=boxes)
+    for asked in ({"workers": 2}, {"estimate": True}):
+        with pytest.raises(UserError, match="python -m bench … (workers=N|estimate=true)"):
+            bench.run(limit=1, out=tmp_path, **asked)
+    with pytest.raises(UserError, match="workers=0 must be"):
+        bench.run(workers=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(AttributeError, match="nothing"):
         bench.nothing  # noqa: B018
 

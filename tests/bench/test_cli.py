@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench import __main__ as command_line
 from bench.config import options
-from bench.listing import LISTS, entries
+from bench.listing import LISTS, entries, function
 from bench.terminal import FLAGS, VALUED, answer
 
 ROOT = Path(__file__).parents[2]
@@ -272,6 +272,11 @@ def test_list_says_the_first_line_of_the_function_and_what_is_not_its_default() 
     assert entries("model")["vgg16"].endswith("(features.29)")
 
 
+@pytest.mark.parametrize("target", ["methods.gradient.nothing", "methods.nothing.at_all", "nothing.at.all"])
+def test_list_survives_a_function_that_is_not_there(target: str) -> None:
+    assert function(target) == ("", {})
+
+
 def test_lists_are_coloured_on_a_terminal_only_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     said = {}
@@ -310,6 +315,12 @@ program.main()
 def test_quiet(tmp_path: Path) -> None:
     done = bench("method=center", "quiet=true", *TINY, folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    picture = tmp_path / "pictures" / "a.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(picture)
+    asked = ["method=center", "dataset=folder", "dataset.root=pictures", "out=noted", *TINY]
+    assert "no boxes" in succeed(*asked, folder=tmp_path)  # a note
+    assert succeed(*asked, "quiet=true", folder=tmp_path) == ""
     assert (tmp_path / "results" / "summary.csv").is_file()
 
 
