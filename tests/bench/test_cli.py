@@ -250,7 +250,16 @@ def test_help_lists_everything_and_waits_for_no_torch(tmp_path: Path) -> None:
         for group in ("method", "metric", "model", "dataset", "experiment"):
             for name in options(group):
                 assert re.search(rf"^  {name}\s+\S", said, re.M), name
-        for word in ("exit status", "130", "NO_COLOR", "verbose=true", "bench.report"):
+        settings = (
+            "verbose=true",
+            "workers=N",
+            "estimate=true",
+            "precision=",
+            "compile=",
+            "batch=auto",
+            "gallery.cases",
+        )
+        for word in ("exit status", "130", "a worker", "NO_COLOR", "bench.report", *settings):
             assert word in done.stdout
         assert "Hydra" not in done.stdout.replace("Hydra's own options", "")
         assert not re.search(r"\x1b\[[0-9;]*3\dm", done.stdout), "a colour in spite of NO_COLOR"
