@@ -70,7 +70,7 @@ def benchmark(node: DictConfig) -> Outcome:
     outcome = run(settings, network, data, methods, metrics)
     if WORKER in os.environ:
         return outcome
-    for note in outcome.notes:
+    for note in outcome.notes if not settings["quiet"] else []:
         print(note, file=sys.stderr)
     if not outcome.computed and not settings["quiet"] and settings["workers"] == 1:
         print("everything asked for was there already; nothing was computed", file=sys.stderr)

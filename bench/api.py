@@ -21,7 +21,9 @@ MAP_COLUMNS = ("map", "map_shape", "map_scale")
 
 
 def run(*overrides: str, **settings: Any) -> pd.DataFrame:
-    """Run a benchmark, or complete it, as ``python -m bench`` does; quietly.
+    """Run a benchmark, or complete it, as ``python -m bench`` does; quietly, in this process.
+
+    What the command line does besides, ``workers=N`` and ``estimate=true``, it does not.
 
     Parameters
     ----------
@@ -39,12 +41,18 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     Raises
     ------
     bench.types.UserError
-        A name or setting that does not exist or makes no sense.
+        A name or setting that does not exist or makes no sense, several workers, or an estimate.
     """
     from bench.__main__ import benchmark
 
     keep_freed_memory()
     node = compose_config(["quiet=true", *overrides], settings)
+    if type(node.workers) is int and node.workers > 1:
+        raise UserError("bench.run is one process; for several use the command line: python -m bench … workers=N")
+    if node.estimate is True:
+        raise UserError(
+            "bench.run gives results; for an estimate use the command line: python -m bench … estimate=true"
+        )
     wanted = {folder.resolve() for folder in benchmark(node).folders}
     found = [one for one in find_runs(Path(node.out)) if one.path.resolve() in wanted]
     return summarize(found, reference=node.reference)

@@ -203,8 +203,21 @@ def named_errors(name: str, function: Callable[..., Any], /, *values: Any, **arg
 
 
 def bind_all(node: DictConfig | dict[str, Any], given: Sequence[str]) -> list[Part]:
-    """Bind every member of a multi-select group."""
-    return [bind(str(name), member, given) for name, member in node.items()]
+    """Bind every member of a multi-select group.
+
+    Raises
+    ------
+    UserError
+        As `bind`, or settings of something that does not exist.
+    """
+    group, parts = "method" if given is GIVEN_TO_METHOD else "metric", []
+    for name, member in node.items():
+        settings = plain(member)
+        if isinstance(settings, dict) and "_target_" not in settings:
+            check_name(group, name)  # settings that an experiment has for what was not chosen
+        else:
+            parts.append(bind(str(name), member, given))
+    return parts
 
 
 def build(group: str, node: DictConfig | dict[str, Any], **more: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.plan import FUSED, Job
-from bench.types import Part
+from bench.types import Part, UserError
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -38,15 +39,16 @@ def metric_cost(metric: Part) -> Cost:
 
     Raises
     ------
-    ValueError
-        An entry is not a number or an expression of numbers, parameters, ``len(parameter)`` and ``+ - * //``.
+    UserError
+        A parameter is of another kind than the expression needs, as ``steps=abc``, or an entry is not a number or an
+        expression of numbers, parameters, ``len(parameter)`` and ``+ - * //``.
     """
     entries = (metric.about.get(name, 0) for name in ("passes", "passes_per_case", "explanations"))
-    return Cost(*(evaluate(str(entry), metric.parameters) for entry in entries))
+    return Cost(*(evaluate(metric.name, str(entry), metric.parameters) for entry in entries))
 
 
-def evaluate(expression: str, values: Mapping[str, Any]) -> int:
-    """Value of an expression in whole numbers, see `metric_cost`."""
+def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
+    """Value of an expression in whole numbers, see `metric_cost`; `name` is whose passes these are."""
 
     def of(node: ast.expr) -> Any:
         match node:
@@ -55,15 +57,23 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> int:
             case ast.Name() if node.id in values:
                 return values[node.id]
             case ast.Call(func=ast.Name(id="len"), args=[only], keywords=[]):
-                return len(of(only))
+                found = of(only)
+                if not isinstance(found, list | tuple):
+                    raise TypeError(f"{found} is no list")
+                return len(found)
             case ast.BinOp() if type(node.op) in OPERATORS:
                 return OPERATORS[type(node.op)](of(node.left), of(node.right))
-        raise ValueError(f"{expression!r} is not arithmetic over {', '.join(values)}")
+        raise UserError(f"{name}: about.passes: {expression!r} is not arithmetic over {', '.join(values)}")
 
     try:
-        return int(of(ast.parse(expression, mode="eval").body))
-    except (SyntaxError, TypeError) as error:
-        raise ValueError(f"{expression!r} cannot be evaluated: {error}") from error
+        value = of(ast.parse(expression, mode="eval").body)
+        if not isinstance(value, int):
+            raise TypeError(f"{value} is no whole number")
+        return value
+    except (SyntaxError, TypeError, ZeroDivisionError) as error:
+        used = [f"{key}={value}" for key, value in values.items() if re.search(rf"\b{key}\b", expression)]
+        asked = f" with {', '.join(used)}" if used else ""
+        raise UserError(f"{name}: its passes, {expression!r}, cannot be counted{asked}: {error}") from error
 
 
 def own_passes(method: Part, channels: int) -> tuple[int, int]:
@@ -78,12 +88,18 @@ def own_passes(method: Part, channels: int) -> tuple[int, int]:
     method : Part
     channels : int
         Of the layer; 0 for a method that looks at none.
+
+    Raises
+    ------
+    UserError
+        As `metric_cost`.
     """
     passes = method.about.get("passes", "shared")
     if passes in ("shared", "none"):
         return 0, 0
     names = {**method.parameters, "channels": channels}
-    return evaluate(str(passes["forward"]), names), evaluate(str(passes["backward"]), names)
+    forward, backward = (evaluate(method.name, str(passes[key]), names) for key in ("forward", "backward"))
+    return forward, backward
 
 
 @dataclass(frozen=True)

@@ -48,13 +48,21 @@ def describe(path: Path) -> str:
 
 @cache
 def function(target: str) -> tuple[str, dict[str, Any]]:
-    """First line of a function's docstring, without its full stop, and the defaults that are literals."""
+    """First line of a function's docstring, without its full stop, and the defaults that are literals.
+
+    Nothing of a function that does not exist: a list shows the others, and a run that names it says what is wrong.
+    """
     module, _, name = target.rpartition(".")
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
     if spec is None or spec.origin is None:
         return "", {}
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    node = next(one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name)
+    node = next((one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name), None)
+    if node is None:
+        return "", {}
     words = (ast.get_docstring(node) or "").splitlines() or [""]
     named = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     defaults = {arg.arg: value.value for arg, value in named if isinstance(value, ast.Constant)}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import index
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def explain_image(
     Raises
     ------
     bench.types.UserError
-        A name that does not exist, or a picture that cannot be used.
+        A name or output that does not exist, or a picture that cannot be used.
     """
     network, part = find_network(model), find_method(method)
     batch, logits = one_case(image, network, target)
@@ -145,7 +146,8 @@ def score_map(
     Raises
     ------
     bench.types.UserError
-        A name that does not exist, a picture or map that cannot be used, or a metric that needs more than a map.
+        A name or output that does not exist, a picture, map or boxes that cannot be used, or a metric that needs
+        more than a map.
     """
     native = torch.as_tensor(np.asarray(heatmap, dtype=np.float32))
     if native.ndim != 2 or not native.numel():
@@ -197,17 +199,36 @@ def one_case(
     image: Picture, network: Network, target: int | Sequence[int] | None, boxes: Sequence[Sequence[float]] = ()
 ) -> tuple[Batch, Tensor]:
     """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
-    group = () if target is None else (target,) if isinstance(target, int | np.integer) else tuple(target)
+    asked, outlines = read_target(target), read_boxes(boxes)
     pixels = read_pixels(image)
-    outlines = torch.tensor(np.asarray(boxes, dtype=np.float32)).reshape(-1, 4)
     difficult = torch.zeros(len(outlines), dtype=torch.bool)
-    asked = tuple(int(index) for index in group)
     case = Case("picture", "picture", "", asked, lambda: (pixels, None), outlines, outlines[:0], difficult)
     batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
     images = batch.images.contiguous(memory_format=torch.channels_last)
     captured = capture(network.module, images, None, [], gradients=False)
     check_targets([case], captured.logits.shape[1])
     return replace(batch, images=images, targets=[asked or captured.targets[0]]), captured.logits
+
+
+def read_target(target: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Output indices as a group, none where no target is given."""
+    if target is None:
+        return ()
+    try:
+        return tuple(map(index, target)) if np.iterable(target) else (index(target),)
+    except TypeError as error:
+        raise UserError(f"target={target} is no output index and no sequence of them") from error
+
+
+def read_boxes(boxes: Sequence[Sequence[float]]) -> Tensor:
+    """Boxes as float32 (M, 4)."""
+    try:
+        outlines = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError):  # rows of different lengths, or no numbers
+        outlines = np.zeros(1, np.float32)
+    if outlines.size and (outlines.ndim != 2 or outlines.shape[1] != 4):
+        raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {boxes}")
+    return torch.from_numpy(outlines.reshape(-1, 4).copy())
 
 
 def read_pixels(image: Picture) -> Tensor:

@@ -76,11 +76,12 @@ def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None)
             "name a map of your own with dataset.class_map=FILE, another model, or target=predicted"
         )
     for case in cases:
-        if case.target and max(case.target) >= classes:
-            raise UserError(
-                f"case {case.id} asks for output {max(case.target)}, but the network has outputs 0 to {classes - 1}; "
-                "change target=, dataset.class_map= or the model"
-            )
+        for index in case.target:
+            if not 0 <= index < classes:
+                raise UserError(
+                    f"case {case.id} asks for output {index}, but the network has outputs 0 to {classes - 1}; "
+                    "change target=, dataset.class_map= or the model"
+                )
 
 
 def gallery_cases(cases: Sequence[Case], number: int, seed: int, named: Sequence[str] = ()) -> set[str]:

@@ -34,8 +34,11 @@ settings (all of them, with the defaults: python -m bench --cfg job):
   layer=NAME, '[a,b]', a glob, auto, all        where methods look; default: the network's own layers
   method.NAME.PARAMETER=VALUE, metric.NAME.PARAMETER=VALUE, dataset.root=DIR, model.weights=FILE|random
   target=label|predicted|INDEX                  the class asked about
-  out=DIR limit=N seed=N save_maps=true         results folder, a seeded subset of N cases, keep every map
-  device=auto|cpu|cuda batch=N workers=N        pace; numbers do not depend on these
+  out=DIR limit=N seed=N                        results folder, a seeded subset of N cases
+  gallery.cases=N save_maps=true                keep pictures and maps of N cases to look at; keep every map
+  device=auto|cpu|cuda batch=auto|N compile=auto|true|false     pace; numbers do not depend on these
+  workers=N                                     N processes on this machine share the work
+  precision=float32|tf32|bfloat16               of forward passes; numbers depend on it
   shards=N shard=I                              share the work with other machines
   estimate=true                                 say what the whole run would cost on this machine, run nothing else
   reference=METHOD                              what the others are compared with
@@ -51,7 +54,8 @@ options: -m sweep; --cfg job print the config that would run; --version; --hydra
 completion of names (bash): eval "$(cam-bench -sc install=bash)"
 environment: NO_COLOR=1 switches colours off
 exit status: 0 done; 2 something asked for is wrong, one line says what; 130 stopped with Ctrl-C, the same command
-goes on from there; 1 a fault of this program: please report it with the traceback
+goes on from there; 1 a worker of workers=N died, one line says which, and the same command goes on; or a fault of this
+program: please report it with the traceback
 """
 
 

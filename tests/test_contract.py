@@ -313,15 +313,17 @@ def test_metric_costs_what_it_says(name: str, network: nn.Module, batch: Batch) 
 
 def test_cost_expressions() -> None:
     values = {"steps": 7, "shares": [1, 2, 3]}
-    assert [evaluate(text, values) for text in ("3", "steps - 1", "2 * len(shares)", "(steps + 1) // 3")] == [
-        3,
-        6,
-        6,
-        2,
-    ]
-    for bad in ("stops", "steps.real", "steps(", "__import__('os')", "1.5", "len(steps)", "'a'"):
-        with pytest.raises(ValueError, match="cannot be evaluated|is not arithmetic"):
-            evaluate(bad, values)
+    right = {"3": 3, "steps - 1": 6, "2 * len(shares)": 6, "(steps + 1) // 3": 2}
+    assert {text: evaluate("x", text, values) for text in right} == right
+    for bad in ("stops", "steps.real", "steps(", "__import__('os')", "1.5", "len(steps)", "'a'", "steps // 0"):
+        with pytest.raises(UserError, match="x: .*(cannot be counted|is not arithmetic)"):
+            evaluate("x", bad, values)
+    for steps in ("abc", None, 2.5, [3]):
+        with pytest.raises(UserError, match=re.escape(f"'steps - 1', cannot be counted with steps={steps}: ")):
+            evaluate("x", "steps - 1", {"kernel": 3, "steps": steps})
+    for shares in (0.5, None, "abc"):
+        with pytest.raises(UserError, match=f"with shares={shares}: "):
+            evaluate("x", "2 * len(shares)", {"shares": shares})
     deletion = load("metric", "deletion")["deletion"] | {"steps": 224}
     assert metric_cost(bind("deletion", deletion, GIVEN_TO_METRIC)) == Cost(223, 2, 0)
 

@@ -12,7 +12,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import bench
-from bench.config import compose_config, written
+from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config, written
 from bench.datasets.collage import collage
 from bench.models import torchvision_model
 from bench.picture import explain_image, score_map
@@ -122,6 +122,10 @@ def test_a_function_is_a_method_and_the_picture_may_be_grey_or_a_file(tmp_path: 
         ({"model": "vgg61"}, "vgg16"),
         ({"layer": "layer*"}, "layers; a picture is explained at one"),
         ({"target": 1000}, "outputs 0 to 999"),
+        ({"target": -1}, "output -1, but the network has outputs 0 to 999"),
+        ({"target": [3, -5000]}, "output -5000"),
+        ({"target": "tabby"}, "target=tabby is no output index"),
+        ({"target": 1.5}, "target=1.5 is no output index"),
         ({"image": np.zeros((5, 5, 3))}, "img_as_ubyte"),
         ({"image": np.zeros((3, 5, 5), np.uint8)}, "uint8 array"),
         ({"image": "missing.png"}, "missing.png cannot be read"),
@@ -140,6 +144,17 @@ def test_more_mistakes(tmp_path: Path) -> None:
         bench.run(limits=3)
     with pytest.raises(UserError, match="two dimensions"):
         score_map(np.zeros(3), np.zeros((9, 9, 3), np.uint8))
+    network = torchvision_model(name="resnet18", weights="random")
+    # four boxes of three numbers are as many numbers as three boxes
+    for boxes in ([(1, 2, 3)], [(1, 2, 3)] * 4, (1, 2, 3, 4), [(1, 2, 3, 4), (1, 2)], [("a", 2, 3, 4)]):
+        with pytest.raises(UserError, match="boxes are rows of four numbers"):
+            score_map(np.zeros((9, 9)), np.zeros((9, 9, 3), np.uint8), ["box_coverage"], model=network, boxes=boxes)
+    for asked in ({"workers": 2}, {"estimate": True}):
+        with pytest.raises(UserError, match="python -m bench … (workers=N|estimate=true)"):
+            bench.run(limit=1, out=tmp_path, **asked)
+    with pytest.raises(UserError, match="workers=0 must be"):
+        bench.run(workers=0, out=tmp_path)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(AttributeError, match="nothing"):
         bench.nothing  # noqa: B018
 
@@ -163,6 +178,21 @@ def test_more_mistakes(tmp_path: Path) -> None:
 )
 def test_python_values_reach_the_config_as_they_are(value: object) -> None:
     assert compose_config([f"+mine={written(value)}"]).mine == value
+
+
+def test_settings_of_what_was_not_chosen_are_passed_over_and_nothing_else() -> None:
+    chosen = compose_config(["experiment=demo"], {"metric": ["pointing_game", "insertion"]}).metric
+    assert set(chosen) == {"deletion", "insertion", "pointing_game"}  # the demo has settings for deletion
+    assert {part.name for part in bind_all(chosen, GIVEN_TO_METRIC)} == {"insertion", "pointing_game"}
+    for target in (None, "???", "os.system"):
+        with pytest.raises(UserError, match="is refused"):
+            bind_all({"deletion": {"_target_": target, "steps": 3}}, GIVEN_TO_METRIC)
+    with pytest.raises(UserError, match="unknown metric 'delation'; did you mean deletion"):
+        bind_all({"delation": {"steps": 3}}, GIVEN_TO_METRIC)
+    with pytest.raises(UserError, match="unknown method 'deletion'"):
+        bind_all({"deletion": {"steps": 3}}, GIVEN_TO_METHOD)
+    with pytest.raises(UserError, match="not a config node"):
+        bind_all({"deletion": 3}, GIVEN_TO_METRIC)
 
 
 def test_a_hydra_program_may_call_it() -> None:

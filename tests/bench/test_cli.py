@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench import __main__ as command_line
 from bench.config import options
-from bench.listing import LISTS, entries
+from bench.listing import LISTS, entries, function
 from bench.terminal import FLAGS, VALUED, answer
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +138,9 @@ def test_interrupt_keeps_chunks_and_says_how_to_go_on(tmp_path: Path) -> None:
         (["method.grad_entropy.bin=3"], "did you mean bins"),
         (["+method.grad_cam.bins=3"], "no parameter 'bins'"),
         (["metric.deletion.steps=0", "limit=1"], "steps must be at least 1"),
+        (["metric.deletion.steps=abc", "limit=1"], "deletion: its passes, 'steps - 1', cannot be"),
+        (["metric=[road]", "metric.road.shares=.5", "limit=1"], "with shares=0.5"),
+        (["experiment=demo", "metric=[pointing_game]", "+metric.delation.steps=3"], "did you mean deletion"),
         (["layer=bn2.atc"], "nearest: bn2.act"),
         (["limit=0"], "limit=0"),
         (["seed=x"], "seed=x"),
@@ -247,7 +250,16 @@ def test_help_lists_everything_and_waits_for_no_torch(tmp_path: Path) -> None:
         for group in ("method", "metric", "model", "dataset", "experiment"):
             for name in options(group):
                 assert re.search(rf"^  {name}\s+\S", said, re.M), name
-        for word in ("exit status", "130", "NO_COLOR", "verbose=true", "bench.report"):
+        settings = (
+            "verbose=true",
+            "workers=N",
+            "estimate=true",
+            "precision=",
+            "compile=",
+            "batch=auto",
+            "gallery.cases",
+        )
+        for word in ("exit status", "130", "a worker", "NO_COLOR", "bench.report", *settings):
             assert word in done.stdout
         assert "Hydra" not in done.stdout.replace("Hydra's own options", "")
         assert not re.search(r"\x1b\[[0-9;]*3\dm", done.stdout), "a colour in spite of NO_COLOR"
@@ -267,6 +279,11 @@ def test_list_says_the_first_line_of_the_function_and_what_is_not_its_default() 
     assert found["grad_cam"] == "Grad-CAM: channels weighted by the mean of their gradient"
     assert found["grad_entropy_value"] == f"{found['grad_entropy']} (estimator=value)"
     assert entries("model")["vgg16"].endswith("(features.29)")
+
+
+@pytest.mark.parametrize("target", ["methods.gradient.nothing", "methods.nothing.at_all", "nothing.at.all"])
+def test_list_survives_a_function_that_is_not_there(target: str) -> None:
+    assert function(target) == ("", {})
 
 
 def test_lists_are_coloured_on_a_terminal_only_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +324,12 @@ program.main()
 def test_quiet(tmp_path: Path) -> None:
     done = bench("method=center", "quiet=true", *TINY, folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    picture = tmp_path / "pictures" / "a.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(picture)
+    asked = ["method=center", "dataset=folder", "dataset.root=pictures", "out=noted", *TINY]
+    assert "no boxes" in succeed(*asked, folder=tmp_path)  # a note
+    assert succeed(*asked, "quiet=true", folder=tmp_path) == ""
     assert (tmp_path / "results" / "summary.csv").is_file()
 
 
