@@ -153,7 +153,9 @@ def check_bench(words: list[str]) -> None:
         assert yaml.safe_load(done.stdout)
         return
     assert not [word for word in words if word.startswith("-") and word != "-m"], "an option that is not checked"
-    single = [re.sub(r"(=[^\[{,]*),.*", r"\1", word) for word in words if not re.match(r"-m$|hydra/launcher=", word)]
+    own = [word for word in words if not re.match(r"-m$|hydra/launcher=|hydra\.launcher\.", word)]
+    # Of a sweep the first job.
+    single = [re.sub(r"=range\(\d+\)$", "=0", re.sub(r"(=[^\[{,]*),.*", r"\1", word)) for word in own]
     node = compose_config(single)
     assert bind_all(node.method, GIVEN_TO_METHOD)
     bind_all(node.metric, GIVEN_TO_METRIC)
