@@ -122,11 +122,6 @@ class Passes:
     own_backward: int
     scored: int
 
-    @property
-    def total(self) -> int:
-        """All passes, a backward pass counted as one."""
-        return sum(vars(self).values())
-
 
 def passes_of(jobs: Sequence[Job], metrics: Sequence[Part], channels: Mapping[str, int]) -> Passes:
     """Count the passes of one case; a map fused over layers is made of maps that are there.

@@ -88,28 +88,6 @@ def _cluster_sums(values: NDArray[Any], clusters: Codes) -> _Sums:
     return _Sums(used, sums, numbers, pattern)
 
 
-def bootstrap_interval(
-    values: NDArray[Any],
-    clusters: Codes,
-    *,
-    count: int | None = None,
-    strata: Codes | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[Array, Array]:
-    """Percentile bootstrap interval of column means, resampling whole clusters.
-
-    Parameters are those of `resampled_means`; `level` is the coverage of the interval.
-
-    Returns
-    -------
-    low, high : ndarray, shape (C,)
-        NaN where fewer than two clusters hold a value: one image says nothing about the spread.
-    """
-    return percentile_interval(resampled_means(values, clusters, count, strata, resamples, seed), level)
-
-
 def percentile_interval(resampled: Array, level: float = 0.95) -> tuple[Array, Array]:
     """Both ends, each (C,), of the percentile interval of a statistic in resamples (R, C); NaN where all are NaN."""
     quantiles = [(1 - level) / 2, (1 + level) / 2]

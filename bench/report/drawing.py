@@ -129,7 +129,7 @@ def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
         }
         target = path.with_name(f"{path.name}.{suffix}")
         with rc_context(STYLE):
-            write_atomically(target, lambda temporary: figure.savefig(temporary, format=suffix, **options[suffix]))  # noqa: B023
+            write_atomically(target, partial(figure.savefig, format=suffix, **options[suffix]))
         figure.set_layout_engine("none")  # laid out once, for all formats
 
 
