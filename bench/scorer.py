@@ -31,7 +31,7 @@ class Scorer:
     batch_size : int
         Images per forward pass. Halved, and kept so, when the device's memory does not hold them.
     pad : bool
-        Fill the last batch up, because another size would be compiled anew.
+        Fill the last batch up and keep to one memory format, because another would be compiled anew.
     bfloat16 : bool
         Run the network's matrix products and convolutions in bfloat16.
     """
@@ -79,6 +79,8 @@ class Scorer:
         missing = self.batch_size - len(images) if self.pad else 0
         if missing:
             images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+        if self.pad:
+            images = images.contiguous()
         reduced = torch.autocast(images.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
         with torch.no_grad(), reduced:
             logits = self.model(images)

@@ -77,7 +77,8 @@ def once(who: str, size: int) -> Callable[[], None]:
     heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0))
     if who == "ours":
         keep_freed_memory()
-        return lambda: ours(model, batch, heatmaps, size)
+        collated = replace(batch, images=batch.images.contiguous())
+        return lambda: ours(model, collated, heatmaps, size)
     if who == "rise":
         contiguous = replace(batch, images=batch.images.contiguous())
         return lambda: rise(model, contiguous, heatmaps, torch.zeros_like(contiguous.images))
@@ -101,6 +102,7 @@ def rows(repeats: int) -> list[str]:
     speed = Speed(16, found["batch"], found["channels_last"], True)
     model, size = network.module, speed.score_batch
     batch, pool = pictures(network, 4), pictures(network, 16).images
+    batch = replace(batch, images=batch.images.contiguous())  # as the runner collates them
     heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0))
     # Points between the ends of two curves, the clean and two fully perturbed images.
     number = len(batch.ids) * (2 * (STEPS - 1) + 3)

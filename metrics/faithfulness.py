@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metrics.baselines import shared_baseline
-from metrics.geometry import ranks
+from metrics.geometry import order, ranks
 
 # Elements of the images composed at once. On the CPU the allocator gives larger blocks back to the system each
 # time, and their page faults cost more than composing; on a device large pieces fill the scorer's batches.
@@ -148,14 +148,15 @@ def _perturb(
     gone = score.once(("baseline score", *blank), lambda: score_all(baseline, score))
     before, after = (images, baseline) if deleting else (baseline, images)
     first, last = (clean, gone) if deleting else (gone, clean)
-    middle = _score_steps(ranks(heatmaps).view(heatmaps.shape), before, after, counts[1:-1], score, clean)
+    positions = order(heatmaps)
+    middle = _score_steps(ranks(positions).view(heatmaps.shape), before, after, counts[1:-1], score, clean)
     curve = torch.cat([first[:, None], middle, last[:, None]], dim=1)
 
     change = curve.diff(dim=1) * (-1 if deleting else 1)
     if opened:
         span = (clean - gone)[:, None]
         curve = ((curve - gone[:, None]) / span).masked_fill(span < SMALLEST_OPENING, torch.nan)
-    return {"auc": area(curve, counts), "curve": curve, "correlation": _agreement(heatmaps, change, counts)}
+    return {"auc": area(curve, counts), "curve": curve, "correlation": _agreement(heatmaps, positions, change, counts)}
 
 
 def _score_steps(rank: Tensor, before: Tensor, after: Tensor, counts: list[int], score: Any, like: Tensor) -> Tensor:
@@ -178,13 +179,13 @@ def _score_steps(rank: Tensor, before: Tensor, after: Tensor, counts: list[int],
     return scores.view(len(rank), steps)
 
 
-def _agreement(heatmaps: Tensor, change: Tensor, counts: list[int]) -> Tensor:
+def _agreement(heatmaps: Tensor, positions: Tensor, change: Tensor, counts: list[int]) -> Tensor:
     """Correlation of each step's change of the probability with the mean of the map over the step's positions."""
     flat = heatmaps.flatten(1).float()
     constant = flat.amax(1) == flat.amin(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     sizes = [after - before for before, after in zip(counts[:-1], counts[1:], strict=True)]
-    means = [part.mean(1) for part in flat.sort(dim=1, descending=True).values.split(sizes, dim=1)]
+    means = [part.mean(1) for part in flat.gather(1, positions).split(sizes, dim=1)]
     used = [i for i, size in enumerate(sizes) if size]  # more steps than positions: some perturb nothing
     agreement = correlate(torch.stack(means, dim=1)[:, used].to(change), change[:, used])
     return agreement.masked_fill(constant, torch.nan)

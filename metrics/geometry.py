@@ -26,9 +26,8 @@ def order(heatmaps: Tensor) -> Tensor:
     return torch.sort(heatmaps.flatten(1), dim=1, descending=True, stable=True).indices
 
 
-def ranks(heatmaps: Tensor) -> Tensor:
-    """Rank of each position, 0 for the highest: the inverse of `order`; shape (N, H * W), long."""
-    positions = order(heatmaps)
+def ranks(positions: Tensor) -> Tensor:
+    """Rank of each position, 0 for the highest: the inverse of `order`, whose result (N, H * W) it takes."""
     places = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
     return torch.empty_like(positions).scatter_(1, positions, places)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metrics.baselines import shared_baseline
 from metrics.faithfulness import pieces
-from metrics.geometry import ranks
+from metrics.geometry import order, ranks
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -68,7 +68,7 @@ def road(
     """
     if not shares or not all(0 <= share < 1 for share in shares):
         raise ValueError(f"shares must be from 0 to below 1, not {list(shares)}")
-    images, rank = batch.images, ranks(heatmaps).view(heatmaps.shape)
+    images, rank = batch.images, ranks(order(heatmaps)).view(heatmaps.shape)
     grain = shared_baseline(batch, score, "noise", seed=seed)
     positions = rank[0].numel()
     counts = torch.tensor([int(share * positions + 1e-9) for share in shares], device=rank.device)

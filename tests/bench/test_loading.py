@@ -98,6 +98,29 @@ def test_a_thread_is_a_few_pictures_ahead_and_stops_with_its_reader(
     assert threading.active_count() < before
 
 
+def test_the_thread_has_no_helpers_of_its_own_and_the_network_keeps_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    threads = set()
+
+    def noted(*given: object) -> object:
+        threads.add(torch.get_num_threads())
+        return prepare(*given)
+
+    monkeypatch.setattr(loading, "prepare", noted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        stream = samples([case_of("a", "a", tmp_path / "a.png")], SPEC, "pad", 0, torch.device("cpu"))
+        next(stream)
+        assert (threads, torch.get_num_threads()) == ({1}, 2)
+        stream.close()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_over_five_percent_bad_pictures_stop() -> None:
     bad = [Bad(f"{n}/cat", str(n), "torn") for n in range(6)]
     twice = Bad("0/dog", "0", "torn")  # two cases of one picture are one bad picture

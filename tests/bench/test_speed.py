@@ -13,6 +13,7 @@ from torch import nn
 from bench import speed
 from bench.models import Network
 from bench.provenance import kept_speed
+from bench.scorer import Scorer
 from bench.speed import Speed, choose_speed, forwards, measured, set_precision
 from bench.transforms import InputSpec
 from bench.types import UserError
@@ -111,7 +112,37 @@ def test_compiled_gives_the_same_logits(network: Network) -> None:
         pytest.skip("no compiler here")
     images = torch.randn(4, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(forward(images), network.module(images), rtol=1e-4, atol=1e-5)
+        found = forward(images)
+        torch.testing.assert_close(found, network.module(images), rtol=1e-4, atol=1e-5)
+        # The weights were constants to the compiler, which only then folds batch norms and lays the weights out.
+        network.module[0].weight.zero_()
+        assert forward(images).equal(found) and not network.module(images).allclose(found)
+
+
+def test_compiled_images_keep_one_size_and_format(network: Network) -> None:
+    seen = []
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        seen.append((images.shape, images.is_contiguous()))
+        return network.module(images)
+
+    score = Scorer(forward, [(0,)], 4, pad=True)
+    images = torch.randn(6, 3, 16, 16)
+    cases = torch.zeros(6, dtype=torch.long)
+    found = score(images.contiguous(memory_format=torch.channels_last), cases)
+    assert set(seen) == {((4, 3, 16, 16), True)}
+    torch.testing.assert_close(found, Scorer(network.module, [(0,)], 4)(images, cases))
+
+
+def test_of_sizes_equally_fast_the_smallest_is_taken(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(_: object, images: torch.Tensor, __: str) -> float:
+        each = {4: 1.04, 8: 1.2, 16: 1.0, 32: 1.0}[len(images)]
+        return len(images) * (each if images.is_contiguous(memory_format=torch.channels_last) else 2.0) * 1e-5
+
+    monkeypatch.setattr(speed, "timed", timed)
+    monkeypatch.setattr(speed, "SECONDS", 0.2)
+    found = speed.measure(network, CPU, "float32")
+    assert (found["batch"], found["channels_last"]) == (4, True)
 
 
 def test_provenance_gives_back_what_it_was_given() -> None:

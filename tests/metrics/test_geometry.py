@@ -15,7 +15,7 @@ def test_order_is_by_value_then_row_major(maps, size):
         values = heatmap.flatten().tolist()
         expected = sorted(range(len(values)), key=lambda p, v=values: (-v[p], p))
         assert geometry.order(heatmap[None])[0].tolist() == expected, name
-        rank = geometry.ranks(heatmap[None])[0].tolist()
+        rank = geometry.ranks(geometry.order(heatmap[None]))[0].tolist()
         assert [expected.index(p) for p in range(len(values))] == rank, name
         assert geometry.maximum(heatmap) == divmod(expected[0], size[1]), name
 
