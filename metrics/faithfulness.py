@@ -10,9 +10,8 @@ from torch import Tensor
 from metrics.baselines import shared_baseline
 from metrics.geometry import order, ranks
 
-# Elements of the images composed at once. On the CPU the allocator gives larger blocks back to the system each
-# time, and their page faults cost more than composing; on a device large pieces fill the scorer's batches.
-PIECE = {"cpu": 2**22, "device": 2**26}
+# Elements of the images composed at once: on the CPU they should still be in its cache when the network reads them.
+PIECE = {"cpu": 2**21, "device": 2**26}
 
 # Smallest probability that the whole image must add for a curve to be opened: below it the quotient is noise.
 SMALLEST_OPENING = 0.05
@@ -40,7 +39,7 @@ def deletion(
     heatmaps : Tensor, shape (N, H, W)
     batch : Batch
     score : callable
-        ``score(images, cases) -> probabilities``, with ``score.once``.
+        ``score(images, cases) -> probabilities``, with ``score.once`` and ``score.batch_size``.
     steps : int
         Intervals of the curve; costs ``steps - 1`` forward passes a map, and two a case for all maps together.
     baseline : {"zero", "blur", "black", "mean", "noise"}
@@ -121,10 +120,13 @@ def clean_score(batch: Any, score: Any) -> Tensor:
     return score.once("clean score", lambda: score_all(batch.images, score))
 
 
-def pieces(images: Tensor) -> int:
-    """How many images of this size to compose at once, a power of two."""
+def pieces(images: Tensor, score: Any, times: int = 1) -> int:
+    """How many images of this size to compose at once: whole batches of the scorer, so that none is half empty.
+
+    `times` is the memory that composing one takes, in images.
+    """
     elements = PIECE["cpu" if images.device.type == "cpu" else "device"]
-    return 2 ** max(0, (elements // images[0].numel()).bit_length() - 1)
+    return score.batch_size * max(1, elements // images[0].numel() // times // score.batch_size)
 
 
 def correlate(a: Tensor, b: Tensor) -> Tensor:
@@ -165,7 +167,7 @@ def _score_steps(rank: Tensor, before: Tensor, after: Tensor, counts: list[int],
     limits = torch.tensor(counts, device=rank.device, dtype=torch.int32)[:, None, None, None]
     rank = rank.int()
     total = len(rank) * steps
-    piece = pieces(before)
+    piece = pieces(before, score)
     composed = torch.empty_like(before[:1].expand(min(piece, total), *before.shape[1:]))
     scores = like.new_zeros(total)
     # Cases follow each other without a gap, so that the scorer's batches are full up to the last.

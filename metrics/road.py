@@ -78,7 +78,7 @@ def road(
     )
     jobs = torch.stack([cases.flatten(), ways.flatten(), steps.flatten()], dim=1).to(rank.device)
     scores = []
-    for part in jobs.split(max(1, pieces(images) // 4)):  # solving needs some four times the images' memory
+    for part in jobs.split(pieces(images, score, times=4)):  # solving needs some four times the images' memory
         case, way, count = part[:, 0], part[:, 1, None, None], counts[part[:, 2], None, None]
         missing = torch.where(way == 0, rank[case] < count, rank[case] >= positions - count)
         filled = impute(images[case], missing) + noise * grain[case] * missing[:, None]

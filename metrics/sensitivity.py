@@ -98,6 +98,7 @@ def _drops(drawn: Tensor, numbers: Tensor, batch: Any, score: Any, blank: Tensor
     cases = torch.arange(n, device=drawn.device).repeat_interleave(subsets)
     sets = drawn.flatten(0, 1)
     scores = []
-    for case, chosen in zip(cases.split(pieces(images)), sets.split(pieces(images)), strict=True):
+    piece = pieces(images, score)
+    for case, chosen in zip(cases.split(piece), sets.split(piece), strict=True):
         scores.append(score(torch.where(chosen[:, numbers][:, None], blank[case], images[case]), case))
     return clean_score(batch, score)[:, None] - torch.cat(scores).view(n, subsets)

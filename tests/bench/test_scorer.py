@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.scorer import Scorer
-from metrics.faithfulness import deletion
+from metrics import faithfulness
+from metrics.faithfulness import deletion, insertion
+from metrics.road import road
+from metrics.sensitivity import sensitivity_n
 
 
 class Watched(nn.Module):
@@ -71,14 +76,20 @@ def test_bfloat16_is_near_and_not_equal() -> None:
     assert not torch.equal(found, expected(module))
 
 
-def test_deletion_fills_its_batches_across_cases() -> None:
+@pytest.mark.parametrize("metric", [deletion, insertion, road, sensitivity_n])
+@pytest.mark.parametrize("size", [3, 4, 40])  # neither a power of two nor small beside what is composed at once
+def test_batches_are_full_across_cases_and_pieces(
+    metric: Callable[..., object], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Batch:
         images = IMAGES[:3]
         ids = ["a", "b", "c"]
         black = torch.zeros(3)
 
+    monkeypatch.setitem(faithfulness.PIECE, "cpu", 40 * IMAGES[0].numel() + 1)
     module = Watched()
-    score = Scorer(module, TARGETS, 4)
-    deletion(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(2)), Batch(), score=score, steps=9)
-    # clean and fully perturbed, then 3 cases x 8 steps without a gap
-    assert module.sizes == [3, 3] + [4] * 6
+    metric(
+        torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(2)), Batch(), score=Scorer(module, TARGETS, size)
+    )
+    sizes = [found for found in module.sizes if found != 3 or size == 3]  # without the clean and fully perturbed images
+    assert sizes and set(sizes[:-1]) <= {size} and sizes[-1] <= size

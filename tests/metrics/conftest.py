@@ -49,6 +49,8 @@ def make_batch():
 class Scorer:
     """Probability of each case's class, the slow way: one image at a time; counts the images it was given."""
 
+    batch_size = 4
+
     def __init__(self, network, targets):
         self.network, self.targets, self.images, self.shared = network, targets, 0, {}
 

@@ -118,7 +118,7 @@ def test_composition_and_pieces_do_not_matter(make_batch, make_scorer, network, 
     whole = road.road(heatmaps, batch, score=make_scorer(network, batch.targets), shares=(0.4, 0.8))
     alone = make_batch((9, 6), n=3)
     alone.images, alone.ids, alone.targets = batch.images[1:2], batch.ids[1:2], batch.targets[1:2]
-    monkeypatch.setattr(road, "pieces", lambda images: 1)
+    monkeypatch.setattr(road, "pieces", lambda *_, times: 1)
     single = road.road(heatmaps[1:2], alone, score=make_scorer(network, alone.targets), shares=(0.4, 0.8))
     for key, values in whole.items():
         assert torch.allclose(values[1], single[key][0], atol=1e-5), key

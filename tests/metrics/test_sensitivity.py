@@ -11,6 +11,8 @@ from metrics import sensitivity
 class Linear:
     """Score = sum of weights times pixels; remembers which positions were replaced by zeros."""
 
+    batch_size = 4
+
     def __init__(self, weights):
         self.weights, self.shared, self.seen = weights, {}, []
 
