@@ -24,10 +24,12 @@ from bench.loading import samples
 from bench.memory import keep_freed_memory
 from bench.models import efficientnet_lite0
 from bench.plan import plan_jobs
+from bench.speed import Speed
 from bench.types import Case, Part
 
 DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data")) / "coco"
 CPU = torch.device("cpu")
+SPEED = Speed(16, 16, True, False)
 
 
 def part(group: str, name: str, given: tuple[str, ...]) -> Part:
@@ -47,7 +49,9 @@ def compute(setting: Setting, jobs: list[Any], stream: Iterable[Any], cases: lis
     began = time.perf_counter()
     running: Iterator[Any] = iter(stream)
     for index, start in enumerate(range(0, len(cases), 64)):
-        compute_chunk(setting, running, len(cases[start : start + 64]), index, jobs, (16, 16), lambda _: None)
+        compute_chunk(
+            setting, running, len(cases[start : start + 64]), index, jobs, Speed(16, 16, True, False), lambda _: None
+        )
     return time.perf_counter() - began
 
 
@@ -59,10 +63,16 @@ def rows(repeats: int) -> list[str]:
     network.module.to(memory_format=torch.channels_last)
     metrics = [part("metric", "energy_pointing_game", GIVEN_TO_METRIC)]
     method = part("method", "grad_cam", GIVEN_TO_METHOD)
-    config = {"dataset": {"name": "coco"}, "limit": None, "seed": 0, "chunk": 64, "target": "label", "fuse": None}
+    config = {
+        "dataset": {"name": "coco"}, "limit": None, "seed": 0, "chunk": 64, "target": "label", "fuse": None,
+        "precision": "float32",
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         jobs, _ = plan_jobs({**config, "out": folder}, network, cases, [method], metrics, network.layers, "stretch")
-        setting = Setting(network, network.layers, metrics, "stretch", CPU, set(), Path(folder), False)
+        setting = Setting(
+            network, network.layers, metrics, "stretch", CPU, "float32", lambda _: network.module, set(), Path(folder),
+            False,
+        )  # fmt: skip
         loaded = list(samples(cases, network.spec, "stretch", None, CPU))
         times: tuple[list[float], list[float]] = ([], [])
         for repeat in range(repeats + 1):
