@@ -49,9 +49,7 @@ def compute(setting: Setting, jobs: list[Any], stream: Iterable[Any], cases: lis
     began = time.perf_counter()
     running: Iterator[Any] = iter(stream)
     for index, start in enumerate(range(0, len(cases), 64)):
-        compute_chunk(
-            setting, running, len(cases[start : start + 64]), index, jobs, Speed(16, 16, True, False), lambda _: None
-        )
+        compute_chunk(setting, running, len(cases[start : start + 64]), index, jobs, SPEED, lambda _: None)
     return time.perf_counter() - began
 
 

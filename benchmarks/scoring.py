@@ -75,12 +75,11 @@ def once(who: str, size: int) -> Callable[[], None]:
         network.module.to(memory_format=torch.contiguous_format)
     model, batch = network.module, pictures(network, 4)
     heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0))
+    contiguous = replace(batch, images=batch.images.contiguous())  # as the runner collates them
     if who == "ours":
         keep_freed_memory()
-        collated = replace(batch, images=batch.images.contiguous())
-        return lambda: ours(model, collated, heatmaps, size)
+        return lambda: ours(model, contiguous, heatmaps, size)
     if who == "rise":
-        contiguous = replace(batch, images=batch.images.contiguous())
         return lambda: rise(model, contiguous, heatmaps, torch.zeros_like(contiguous.images))
     return lambda: torchcam(model, batch, heatmaps, 32 if who == "torchcam_default" else size)
 
