@@ -11,13 +11,12 @@ import pandas as pd
 from bench.config import compose_config
 from bench.groups import group_runs, method_labels
 from bench.memory import keep_freed_memory
+from bench.merged import MAP_COLUMNS
 from bench.rows import META
-from bench.run_reading import first_measured
-from bench.store import find_runs, read_rows
+from bench.run_reading import first_measured, read_rows
+from bench.store import find_runs
 from bench.tables import summarize
 from bench.types import UserError
-
-MAP_COLUMNS = ("map", "map_shape", "map_scale")
 
 
 def run(*overrides: str, **settings: Any) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 
 from bench.curves import mean_curves, read_curves
 from bench.groups import NO_LAYER, Entry, Group
-from bench.plots import STYLE, method_styles
+from bench.plots import method_styles
 from bench.run_reading import metric_columns
+from bench.saving import STYLE
 from bench.statistics import Array, percentile_interval
 
 

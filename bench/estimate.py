@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,7 @@ from bench import store
 from bench.compute import compute_cases
 from bench.cost import passes_of
 from bench.loading import Bad, samples
+from bench.merged import MAP_COLUMNS
 from bench.models import Network
 from bench.plan import NO_LAYER
 from bench.prepare import prepare_run
@@ -65,11 +67,10 @@ def print_estimate(
     if not number:
         raise UserError("none of the first pictures can be decoded; nothing to estimate from")
     schema = schema_of(next(iter(rows.values())))
-    with tempfile.TemporaryDirectory() as folder:
-        # A file's own part is paid once a file, a further row's for every case.
-        single = disk(Path(folder), [found[:1] for found in rows.values()], schema)
-        further = (disk(Path(folder), list(rows.values()), schema) - single) / max(1, number - 1)
-    stored = single * len(plan.chunks) + further * (cases - len(plan.chunks))
+    stored = disk(list(rows.values()), schema, cases, len(plan.chunks))
+    if len(plan.chunks) > 1:
+        merged = pa.schema([field for field in schema if field.name not in MAP_COLUMNS])
+        stored += disk(list(rows.values()), merged, cases, 1)
     parts = {name: sum(one[name] for one in seconds.values()) / number for name in ("capture", "method", "metrics")}
     parts = {"loading": max(0.0, spent / number - sum(parts.values())), **parts}
 
@@ -100,14 +101,19 @@ def print_estimate(
     return Outcome([], False, 0, [])
 
 
-def disk(folder: Path, tables: Sequence[list[dict[str, Any]]], schema: Any) -> int:
-    """Bytes of these rows, one file for each list."""
-    path = folder / "sample.parquet"
-    sizes = []
-    for found in tables:
-        store.write_chunk(path, found, schema, {})
-        sizes.append(path.stat().st_size)
-    return sum(sizes)
+def disk(tables: Sequence[list[dict[str, Any]]], schema: pa.Schema, cases: int, files: int) -> float:
+    """Bytes of so many cases in so many files for each list of rows, which are samples of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sample.parquet"
+
+        def size(rows: list[dict[str, Any]]) -> int:
+            store.write_chunk(path, rows, schema, {})
+            return path.stat().st_size
+
+        # A file's own part is paid once a file, a further row's for every case.
+        single = sum(size(rows[:1]) for rows in tables)
+        further = sum((size(rows) - size(rows[:1])) / max(1, len(rows) - 1) for rows in tables)
+    return single * files + further * (cases - files)
 
 
 def duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 from bench.grid import wrapped
 from bench.groups import NO_LAYER, Entry, Group
 from bench.pictures import Shown, native_map, overlay, upsample
-from bench.plots import STYLE
+from bench.saving import STYLE
 
 TILE, GAP = 168, 6
 STEP, INCH = TILE + GAP, 1.25 / TILE

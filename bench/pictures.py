@@ -18,7 +18,7 @@ from bench import heatmaps
 from bench.groups import Group
 from bench.store import Run, image_name, read_tables
 
-MAP_COLUMNS = [
+SHOWN_COLUMNS = [
     "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
     "map", "map_shape", "map_scale",
 ]  # fmt: skip
@@ -90,7 +90,7 @@ def fewer(shown: Shown, group: Group, limit: int) -> Shown:
 def read_maps(run: Run, ids: list[str], chunks: Collection[int]) -> dict[str, dict[str, Any]]:
     """Rows of these cases, which lie in these chunks; others are dropped at once: a run may have kept every map."""
     wanted = pa.array(ids, pa.string())
-    tables = read_tables(run, MAP_COLUMNS, chunks)
+    tables = read_tables(run, SHOWN_COLUMNS, chunks)
     found = [table.filter(pc.is_in(table["case_id"], value_set=wanted)) for _, table in tables]
     if not found:
         return {}

@@ -7,20 +7,18 @@ markers and dashes say the same once more. Controls are always grey.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rc_context, rc_params_from_file
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.grid import Column, shown
 from bench.groups import NO_LAYER, Group
+from bench.saving import STYLE
 
-# Any: matplotlib types the keys of its settings one by one.
-STYLE: Any = rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CONTROL = "#8c8c8c"
 GREYS = ("#6e6e6e", "#8c8c8c", "#a0a0a0", "#b4b4b4", "#7d7d7d")

@@ -12,8 +12,11 @@ from matplotlib.figure import Figure
 
 from bench.grid import p_text, shown
 from bench.groups import Group
-from bench.plots import STYLE, layer_handles, layer_styles, title_of
+from bench.plots import layer_handles, layer_styles, title_of
 from bench.rankings import cliques, ranked_entries
+from bench.saving import STYLE
+
+LANE = 0.035  # distance of the bars, as a share of the ranks
 
 
 def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
@@ -44,6 +47,7 @@ def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+        k, lanes = len(group.entries), 0
         for ax, column in zip(axes, columns, strict=False):
             part = table[table["metric"] == column.metric].iloc[0]
             entries, average, critical = ranked_entries(group, table, column.metric)
@@ -56,9 +60,13 @@ def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
             ax.set_yticks(range(len(names)), names, fontsize=7)
             ax.set_ylim(len(names) - 0.4, -0.6)
             test = f"{p_text(part['p'])}, n = {int(part['n'])}, CD = {critical:.1f}"
-            ax.set_title(f"{title_of(column)}\n{test}", fontsize=8)
-            draw_cliques(ax, average, critical, len(names))
+            ax.set_title(f"{title_of(column)}\n{test}", fontsize=8, y=1)
+            # matplotlib need not measure all names to find where a title (above) and a label (none) do not touch them.
+            ax.yaxis.set_label_coords(0, 0)
+            lanes = max(lanes, draw_cliques(ax, average, critical, len(names)))
             ax.grid(axis="y", visible=False)
+        axes[0].set_xlim(0.6, k + 0.8 + LANE * k * (lanes + 1))  # all panels share it
+        axes[0].set_xticks([1, *range(5, k + 1, 5)] if k <= 20 else [1, *range(10, k + 1, 10)])
         for ax in axes[len(columns) :]:
             ax.set_axis_off()
         figure.supxlabel(
@@ -70,15 +78,15 @@ def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def draw_cliques(ax: Axes, average: np.ndarray, critical: float, k: int) -> None:
-    """Bars right of the points for the methods that are not told apart, and the critical difference as a scale."""
-    runs = cliques(average, critical)
-    step = 0.035 * k
-    for i, (first, last) in enumerate(runs):
-        x = k + 0.4 + step * (i + 1)
+def draw_cliques(ax: Axes, average: np.ndarray, critical: float, k: int) -> int:
+    """Bars right of the points for the methods that are not told apart, in as few lanes as hold them; how many."""
+    ends: list[int] = []  # of the lowest bar in each lane
+    for first, last in cliques(average, critical):
+        lane = next((i for i, end in enumerate(ends) if end < first), len(ends))
+        ends[lane : lane + 1] = [last]
+        x = k + 0.4 + LANE * k * (lane + 1)
         ax.plot([x, x], [first - 0.25, last + 0.25], color="#222222", lw=1.8, solid_capstyle="butt")
-    ax.set_xlim(0.6, k + 0.8 + step * (len(runs) + 1))
-    ax.set_xticks([tick for tick in (1, 5, 10, 15, 20, 30, 40) if tick <= k])
+    return len(ends)
 
 
 def agreement_figure(group: Group, table: pd.DataFrame) -> Figure | None:

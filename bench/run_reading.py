@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bench.merged import read_merged
 from bench.store import Run, read_tables
 
 Curves = dict[str, NDArray[np.float32]]
@@ -49,15 +50,26 @@ def held_curves(runs: Sequence[Run], drawn: Iterable[str]) -> list[str]:
     return []
 
 
+def read_table(run: Run, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """Columns of a run with ``chunk``, the index of the file, one row a case; None where no chunk can be read."""
+    merged = None if columns is None else read_merged(run, columns)
+    if merged is not None:
+        return merged
+    tables = [table.append_column("chunk", pa.repeat(index, len(table))) for index, table in read_tables(run, columns)]
+    return pa.concat_tables(tables, promote_options="default") if tables else None
+
+
+def read_rows(run: Run, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Columns of a run, by default all, in the order of its cases."""
+    table = read_table(run, columns)
+    return pd.DataFrame(columns=list(columns or [])) if table is None else table.drop_columns("chunk").to_pandas()
+
+
 def read_frame(run: Run, columns: Sequence[str], curves: Sequence[str] = ()) -> tuple[pd.DataFrame, Curves]:
     """Columns of a run with ``chunk``, the index of the file, one row a case; and curves (rows, L) beside them."""
-    tables = [
-        table.append_column("chunk", pa.repeat(index, len(table)))
-        for index, table in read_tables(run, [*columns, *curves])
-    ]
-    if not tables:
+    table = read_table(run, [*columns, *curves])
+    if table is None:
         return pd.DataFrame(columns=[*columns, "chunk"]), {}
-    table = pa.concat_tables(tables, promote_options="default")
     frame = table.select([name for name in table.column_names if name not in curves]).to_pandas()
     found = {name: matrix(table.column(name).combine_chunks()) for name in curves if name in table.column_names}
     found = {name: values for name, values in found.items() if values.size}

@@ -13,6 +13,7 @@ from bench import store
 from bench.compute import Setting, compute_chunk
 from bench.cost import passes_of
 from bench.loading import refuse_many_bad, samples
+from bench.merged import merge
 from bench.models import Network
 from bench.plan import Job, gallery_cases, write_configs
 from bench.prepare import Prepared, prepare_run
@@ -107,6 +108,8 @@ def run(
     # Other shards may have finished theirs in the meantime.
     others = [(job, index) for job in jobs for index in range(len(chunks)) if index not in mine]
     complete = all(present(job, index, chunks[index]) for job, index in others)
+    for job in jobs if complete else []:
+        merge(store.Run(job.folder, job.config, {}))
     return Outcome(
         [job.folder for job in jobs], complete, sum(len(p) for _, p in work), [*plan.notes, *left_out(jobs[0])]
     )

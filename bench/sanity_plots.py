@@ -9,8 +9,9 @@ from matplotlib.lines import Line2D
 
 from bench.curve_plots import draw_curve, mean_bands
 from bench.groups import NO_LAYER, Group
-from bench.plots import STYLE, method_styles
+from bench.plots import method_styles
 from bench.run_reading import metric_columns
+from bench.saving import STYLE
 
 END = "_curve"
 

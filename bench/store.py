@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -123,23 +122,27 @@ def write_chunk(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, n
 
 
 def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
-    """Write a chunk's rows and note, atomically.
+    """Write a chunk's rows and note, atomically."""
+    table = table.replace_schema_metadata({"bench": json.dumps(note, default=str)})
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary, **parquet_options(table.schema)))
+
+
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """How parquet files are written.
 
     A dictionary and statistics for columns of distinct numbers make files a third larger, and with them or with single
     numbers compressed, reading takes twice the time.
     """
-    table = table.replace_schema_metadata({"bench": json.dumps(note, default=str)})
-    lists = {field.name for field in table.schema if pa.types.is_list(field.type)}
-    options: dict[str, Any] = {
+    lists = {field.name for field in schema if pa.types.is_list(field.type)}
+    return {
         "compression": {
             f"{name}.list.element" if name in lists else name: "zstd" if name in lists else "none"
-            for name in table.schema.names
+            for name in schema.names
         },
         "use_dictionary": ["class_name", "degenerate"],
         "write_statistics": False,
         "write_page_checksum": True,
     }
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, **options))
 
 
 def read_chunk(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
@@ -244,11 +247,3 @@ def _read_own(run: Run, path: Path, columns: Sequence[str] | None) -> pa.Table |
         return table
     except (ValueError, OSError, KeyError) as error:
         return error
-
-
-def read_rows(run: Run, columns: Sequence[str] | None = None, chunks: Collection[int] | None = None) -> pd.DataFrame:
-    """Rows of a run in the order of its cases; arguments as in `read_tables`."""
-    tables = [table for _, table in read_tables(run, columns, chunks)]
-    if not tables:
-        return pd.DataFrame(columns=list(columns or []))
-    return pa.concat_tables(tables, promote_options="default").to_pandas()

@@ -122,6 +122,9 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
     rows += statistic_rows(group, reference, resamples // 4, seed)
     table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
     table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
+    known = {(entry.layer, entry.method): reported(entry.run.config) for entry in group.entries}
+    beside = [known[row.layer, row.method].get(row.metric, (np.nan, "")) for row in table.itertuples()]
+    table["reported"], table["reported_source"] = [value for value, _ in beside], [source for _, source in beside]
     for _, part in table.groupby("metric"):
         table.loc[part.index, "p"] = holm(part["p"].to_numpy(dtype=np.float64))
     return join([table], SUMMARY_COLUMNS)
@@ -132,8 +135,7 @@ def row_of(entry: Entry, metric: str, n: int, other: Entry | None, numbers: Sequ
     keys = ("mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p")
     row: dict[str, Any] = {"layer": entry.layer, "method": entry.method, "metric": metric, "n": n}
     row |= {"degenerate": entry.degenerate_share, "reference": other.method if other else ""}
-    published = reported(entry.run.config).get(metric, (np.nan, ""))
-    return row | dict(zip(keys, numbers, strict=True)) | {"reported": published[0], "reported_source": published[1]}
+    return row | dict(zip(keys, numbers, strict=True))
 
 
 def all_values(group: Group) -> Array:

@@ -10,11 +10,12 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from bench.grid import Column, shown
 from bench.groups import NO_LAYER, Entry, Group
-from bench.plots import STYLE, method_styles, title_of
+from bench.plots import method_styles, title_of
+from bench.saving import STYLE
 
 LAYER_LABEL = 24  # characters of a layer's name under an axis
 
@@ -130,7 +131,7 @@ def runtime_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
                 ax.set_xscale("log")
                 ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
                 ax.xaxis.set_minor_locator(NullLocator())
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
             ax.grid(axis="x", visible=False)
         figure.supxlabel("milliseconds a map (its share of the shared pass, and the method)", fontsize=8)
         used = dict.fromkeys(entry.method for entry in group.entries)

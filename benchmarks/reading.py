@@ -24,6 +24,7 @@ from PIL import Image
 
 from bench import store
 from bench.groups import conf_of
+from bench.merged import merge
 from bench.rows import META
 
 IMAGES, CHUNK, CLASSES = 50_000, 64, 1000
@@ -149,6 +150,8 @@ def make(root: Path, images: int = IMAGES) -> None:
             maps = map_columns(rows, rng) if start in shown else {}
             table = pa.table(about | maps | values)
             store.write_table(store.chunk_path(folder, index), table, {"key": folder.name[-10:], "skipped": []})
+    for run in store.find_runs(root):
+        merge(run)
 
 
 def measure(root: Path) -> tuple[float, int]:

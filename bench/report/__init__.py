@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from bench.grid import make_grid
 from bench.groups import group_runs, load_group
@@ -84,33 +85,35 @@ def report(
     sections: list[dict[str, Any]] = []
     first: list[Path] = []
     groups = group_runs(runs)
-    for members in groups.values():
-        group = load_group(members)
-        if group is None:
-            continue
-        with ThreadPoolExecutor(2) as pool:  # numpy leaves the interpreter free most of the time
-            made = {
-                "summary": pool.submit(summarize_group, group, reference=reference),
-                "breakdown": pool.submit(breakdown_group, group),
-                "ranks": pool.submit(ranks_table, group),
-                "agreement": pool.submit(agreement_table, group),
-            }
-        mine = {name: table.result() for name, table in made.items()}
-        for name, table in mine.items():
-            tables[name].append(table)
-        grid = make_grid(group, mine["summary"])
-        shown = read_shown(group, CASES)
-        folder = folder_of(root, group)
-        if asked is None or any(run.path.resolve() in asked for run in members):
-            print_group(group, grid, console, reference)
-            if redraw or stale(folder, members):
-                draw(group, mine, shown, folder, pdf=redraw)
-            printed_path(console, "figures", folder)
-            drawn = draw_figure1(group, [str(name) for name in images], folder) if images else None
-            first += [drawn] if drawn else []
-        write_tables(group, grid, root)
-        pages.append(markdown(group, grid, mine, figure_links(folder, root), reference))
-        sections.append(section_of(group, grid, mine, shown, folder, reference, len(groups)))
+    # Tables are made two at a time and figures saved beside that: threads of BLAS would only wait for each other.
+    with threadpool_limits(1, user_api="blas"):
+        for members in groups.values():
+            group = load_group(members)
+            if group is None:
+                continue
+            with ThreadPoolExecutor(2) as pool:  # numpy leaves the interpreter free most of the time
+                made = {
+                    "summary": pool.submit(summarize_group, group, reference=reference),
+                    "breakdown": pool.submit(breakdown_group, group),
+                    "ranks": pool.submit(ranks_table, group),
+                    "agreement": pool.submit(agreement_table, group),
+                }
+            mine = {name: table.result() for name, table in made.items()}
+            for name, table in mine.items():
+                tables[name].append(table)
+            grid = make_grid(group, mine["summary"])
+            shown = read_shown(group, CASES)
+            folder = folder_of(root, group)
+            if asked is None or any(run.path.resolve() in asked for run in members):
+                print_group(group, grid, console, reference)
+                if redraw or stale(folder, members):
+                    draw(group, mine, shown, folder, pdf=redraw)
+                printed_path(console, "figures", folder)
+                drawn = draw_figure1(group, [str(name) for name in images], folder) if images else None
+                first += [drawn] if drawn else []
+            write_tables(group, grid, root)
+            pages.append(markdown(group, grid, mine, figure_links(folder, root), reference))
+            sections.append(section_of(group, grid, mine, shown, folder, reference, len(groups)))
     if not pages:
         raise UserError(f"no readable cases under {root}; run python -m bench out={root} again")
     joined = {name: join(parts, COLUMNS[name]) for name, parts in tables.items()}

@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from bench.curve_plots import curves_figure
 from bench.gallery import figure1, gallery_figure
 from bench.groups import NO_LAYER, Group
 from bench.pictures import Shown, fewer, read_shown
-from bench.plots import STYLE, instances_figure, means_figure
+from bench.plots import instances_figure, means_figure
 from bench.rank_plots import agreement_figure, ranks_figure
 from bench.sanity_plots import randomization_figure
-from bench.store import Run, safe_name, write_atomically, write_text
+from bench.saving import save, saving
+from bench.store import Run, safe_name, write_text
 from bench.tradeoff_plots import layers_figure, runtime_figure
 
 log = logging.getLogger(__name__)
@@ -82,24 +81,26 @@ def stale(folder: Path, members: Collection[Run]) -> bool:
 def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Path, *, pdf: bool = False) -> None:
     """Write the figures of one group into `folder`; figures that no longer apply are removed."""
     began = time.perf_counter()
-    makers: dict[str, Callable[[], Figure | None]] = {
-        "means": partial(means_figure, group, tables["summary"]),
-        "curves": partial(curves_figure, group),
-        "randomization": partial(randomization_figure, group),
-        "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
-        "layers": partial(layers_figure, group, tables["summary"]),
-        "agreement": partial(agreement_figure, group, tables["agreement"]),
-        "ranks": partial(ranks_figure, group, tables["ranks"]),
-        "runtime": partial(runtime_figure, group, tables["summary"]),
-    }
-    for name, make in makers.items():
-        save(make(), folder / name, ("svg", "png", "pdf") if pdf else ("svg", "png"))
     pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
-    for name, layer in layers.items():
-        save(gallery_figure(group, pictures, layer), folder / name, ("png", "pdf") if pdf else ("png",))
+    # First what is made quickly and saved slowly: it is saved while the curves are made.
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "means": partial(means_figure, group, tables["summary"]),
+        "ranks": partial(ranks_figure, group, tables["ranks"]),
+        "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
+        "layers": partial(layers_figure, group, tables["summary"]),
+        "agreement": partial(agreement_figure, group, tables["agreement"]),
+        "runtime": partial(runtime_figure, group, tables["summary"]),
+        **{name: partial(gallery_figure, group, pictures, layer) for name, layer in layers.items()},
+        "randomization": partial(randomization_figure, group),
+        "curves": partial(curves_figure, group),
+    }
+    with saving() as later:
+        for name, make in makers.items():
+            formats = ("svg", "png", "pdf") if name in FIGURES else ("png", "pdf")
+            later(make(), folder / name, [suffix for suffix in formats if pdf or suffix != "pdf"])
     write_text(folder / DRAWN, version("cam-bench"))
     log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
 
@@ -111,26 +112,6 @@ def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> Path | No
         return None
     save(figure, folder / "figure1", ("pdf", "png"))
     return folder / "figure1.pdf"
-
-
-def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
-    """Write a figure as `path` with each format's suffix, atomically; files of other formats are older and go."""
-    for suffix in ("svg", "png", "pdf"):
-        if figure is None or suffix not in formats:
-            path.with_name(f"{path.name}.{suffix}").unlink(missing_ok=True)
-    if figure is None:
-        return
-    for suffix in formats:
-        # A tenth larger, three times quicker; no dates, so that the same figure has the same bytes.
-        options: dict[str, dict[str, Any]] = {
-            "png": {"pil_kwargs": {"compress_level": 3}},
-            "svg": {"metadata": {"Date": None}, "transparent": True},
-            "pdf": {"metadata": {"CreationDate": None}},
-        }
-        target = path.with_name(f"{path.name}.{suffix}")
-        with rc_context(STYLE):
-            write_atomically(target, partial(figure.savefig, format=suffix, **options[suffix]))
-        figure.set_layout_engine("none")  # laid out once, for all formats
 
 
 def figure_links(folder: Path, root: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from bench.groups import conf_of, group_runs, load_group
 from bench.named import named_function
 from bench.report import report
 from bench.rows import schema_of
+from bench.run_reading import read_rows
 from bench.statistics import resample_counts
 from bench.store import find_runs
 from bench.tables import summarize, to_csv
@@ -157,7 +158,7 @@ def test_curves_are_read_in_the_order_of_the_cases(finished, monkeypatch, held):
     (members,) = group_runs(find_runs(finished)).values()
     group = load_group(members)
     entry = group.entries[2]
-    rows = store.read_rows(entry.run).set_index("case_id").loc[group.cases["case_id"]]
+    rows = read_rows(entry.run).set_index("case_id").loc[group.cases["case_id"]]
     assert bool(entry.curves) == bool(held)
     curves = read_curves(group, entry, ["deletion.curve", "absent"])
     assert list(curves) == ["deletion.curve"]

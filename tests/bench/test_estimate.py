@@ -15,12 +15,13 @@ def test_disk_of_a_few_rows_leads_to_that_of_many(tmp_path: Path) -> None:
         return [{"case_id": f"{i:06d}/cat", "deletion.auc": (i * 0.7548776662) % 1} for i in range(number)]
 
     schema = schema_of(rows(1))
-    single, few, many = (disk(tmp_path, [rows(n)], schema) for n in (1, 4, 400))
-    assert store.read_chunk(tmp_path / "sample.parquet")[0].num_rows == 400
-    predicted = single + (few - single) / 3 * 399
-    assert abs(predicted / many - 1) < 0.5
-    assert few / 4 * 400 > 2 * many  # what one would say without the difference
-    assert disk(tmp_path, [rows(4)] * 3, schema) == 3 * few
+    for files, each in ((1, 400), (4, 100)):
+        for i in range(files):
+            store.write_chunk(tmp_path / f"{i}.parquet", rows(each), schema, {})
+        true = sum((tmp_path / f"{i}.parquet").stat().st_size for i in range(files))
+        assert abs(disk([rows(4)], schema, 400, files) / true - 1) < 0.5
+        assert disk([rows(4)] * 3, schema, 400, files) == 3 * disk([rows(4)], schema, 400, files)
+    assert disk([rows(4)], schema, 4, 1) * 100 > 2 * true  # what one would say without the difference
 
 
 def test_durations_read_well() -> None:

@@ -18,8 +18,9 @@ from bench.grid import wrapped
 from bench.groups import group_runs, load_group
 from bench.pictures import native_map, overlay, read_shown, upsample
 from bench.plots import instances_figure, means_figure, method_styles
-from bench.report.drawing import save
-from bench.store import find_runs, read_rows
+from bench.run_reading import read_rows
+from bench.saving import save
+from bench.store import find_runs
 from bench.tables import breakdown_group, summarize_group
 
 

@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from bench.groups import group_runs, load_group
-from bench.rank_plots import agreement_figure, ranks_figure
+from bench.rank_plots import agreement_figure, draw_cliques, ranks_figure
 from bench.rankings import (
     AGREEMENT_COLUMNS,
     RANK_COLUMNS,
@@ -135,6 +136,18 @@ def test_figures(group):
     row = agreement.set_index(["metric", "other_metric"]).loc[tuple(place)]
     assert matrix[1, 0] == pytest.approx(row["tau"]) and matrix[0, 1] == pytest.approx(row["tau_within"])
     assert matrix.mask.diagonal().all()
+
+
+def test_bars_of_a_lane_do_not_touch_and_all_are_in_the_picture():
+    average = np.array([1.0, 1.5, 2.1, 2.6, 3.1, 5, 5.2, 7, 7.3, 7.6])
+    ax = Figure().subplots()
+    lanes = draw_cliques(ax, average, 1.2, len(average))
+    bars = [(line.get_xdata()[0], *line.get_ydata().round()) for line in ax.lines]
+    assert sorted(bar[1:] for bar in bars) == cliques(average, 1.2)
+    assert lanes == len({x for x, *_ in bars}) == 3
+    for x in {x for x, *_ in bars}:
+        spans = sorted(line.get_ydata().tolist() for line in ax.lines if line.get_xdata()[0] == x)
+        assert all(last < first for (_, last), (first, _) in itertools.pairwise(spans))
 
 
 def test_too_little_to_rank(one_run):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
 from bench.config import CONF, GIVEN_TO_METHOD, bind_all, build, plain
+from bench.merged import MERGED, read_merged
 from bench.prepare import check
+from bench.run_reading import read_rows
 from bench.runner import Outcome, run
 from bench.speed import Speed
-from bench.store import find_runs, read_rows
+from bench.store import find_runs
 from bench.types import UserError
 
 
@@ -93,6 +96,21 @@ def test_named_pictures_are_kept_also_by_a_run_that_is_there_already(counted: Co
     assert counted(*asked, f"gallery.images=['{name}']").computed == 0
     with pytest.raises(UserError, match="no case or image is called 'nobody'"):
         counted(*asked, "gallery.images=[nobody]")
+
+
+def test_the_last_shard_merges_what_all_have_made(counted: Counted, tmp_path: Path) -> None:
+    asked = ["method=[grad_cam,center]", "limit=5", "chunk=2", "shards=2", f"out={tmp_path}", "layer=[layer4]"]
+    counted(*asked, "shard=0")
+    assert not list(tmp_path.rglob(MERGED))
+    counted(*asked, "shard=1")
+    runs = find_runs(tmp_path)
+    assert len(runs) == len(list(tmp_path.rglob(MERGED))) == 2
+    for one in runs:
+        columns = ["case_id", "probability", "boxes", "degenerate"]
+        merged = read_merged(one, columns)
+        assert merged is not None and merged["chunk"].to_pylist() == [0, 0, 1, 1, 2]
+        expected = read_rows(one)[columns]  # all columns: from the chunks
+        pd.testing.assert_frame_equal(merged.drop_columns("chunk").to_pandas(), expected)
 
 
 def test_gallery_settings_are_checked() -> None:

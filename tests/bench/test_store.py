@@ -8,6 +8,7 @@ import pytest
 
 from bench import store
 from bench.rows import META, schema_of
+from bench.run_reading import read_rows
 from bench.types import UserError
 
 
@@ -74,9 +75,9 @@ def test_runs_with_a_damaged_config_are_left_out(chunk: Path, caplog: pytest.Log
     runs = store.find_runs(folder.parent)
     assert [run.path for run in runs] == [folder]
     assert caplog.text.count("left out") == 2
-    assert list(store.read_rows(runs[0], ["case_id", "m.value"])["m.value"]) == [1.0, 2.0]
+    assert list(read_rows(runs[0], ["case_id", "m.value"])["m.value"]) == [1.0, 2.0]
     chunk.write_bytes(b"junk")
-    assert store.read_rows(runs[0], ["case_id"]).empty
+    assert read_rows(runs[0], ["case_id"]).empty
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from bench.groups import category_of, group_runs, load_group, method_labels, natural
-from bench.store import Run, find_runs, read_rows
+from bench.run_reading import read_rows
+from bench.store import Run, find_runs
 from bench.tables import breakdown, summarize, to_csv
 
 COLUMNS = [
