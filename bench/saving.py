@@ -59,7 +59,8 @@ def saving() -> Iterator[Save]:
         A file cannot be written.
     """
     command = [sys.executable, "-m", "bench.saving"]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # A terminal's Ctrl-C is for this process, which then ends the other.
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     pipe = child.stdin
     assert pipe
 
@@ -97,9 +98,7 @@ def main() -> None:
         while given := queue.get():
             save(*given)
     except UserError as error:
-        sys.stdout.write(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+        sys.stdout.buffer.write(str(error).encode(errors="replace"))
 
 
 if __name__ == "__main__":
