@@ -31,8 +31,7 @@ def merge(run: Run) -> None:
         The file cannot be written.
     """
     state, files = state_of(run.path)
-    path = run.path / MERGED
-    if files < 2 or _is_current(path, run):
+    if files < 2 or _is_current(run, state):
         return
 
     def write(to: Path) -> None:
@@ -44,7 +43,7 @@ def merge(run: Run) -> None:
                 writer.write_table(table.cast(schema))
 
     try:
-        write_atomically(path, write)
+        write_atomically(run.path / MERGED, write)
     except (ValueError, StopIteration) as error:
         log.warning("%s stays unmerged: %s", run.path, str(error).partition("\n")[0] or "it has no case")
 
@@ -55,33 +54,33 @@ def _rows(run: Run, files: int) -> Iterator[pa.Table]:
     while part := list(islice(tables, AHEAD)):
         done += len(part)
         # A chunk of bad pictures has no rows, and not the metrics' columns either.
-        kept = [
-            table.drop_columns(list(MAP_COLUMNS)).append_column("chunk", pa.repeat(index, len(table)))
-            for index, table in part
-            if len(table)
-        ]
+        kept = [with_chunk(index, table.drop_columns(list(MAP_COLUMNS))) for index, table in part if len(table)]
         if kept:
             yield pa.concat_tables(kept).combine_chunks()
     if done < files:
         raise ValueError("not all its chunks can be read")
 
 
+def with_chunk(index: int, table: pa.Table) -> pa.Table:
+    """Rows of a chunk with its index in every row."""
+    return table.append_column("chunk", pa.repeat(index, len(table)))
+
+
 def read_merged(run: Run, columns: Sequence[str]) -> pa.Table | None:
     """Those of the columns that the run has, and ``chunk``; None where no merged file is up to date and readable."""
-    path = run.path / MERGED
-    if set(columns) & set(MAP_COLUMNS) or not _is_current(path, run):
+    if set(columns) & set(MAP_COLUMNS) or not _is_current(run, state_of(run.path)[0]):
         return None
     try:
-        return read_chunk(path, [*columns, "chunk"])[0]
+        return read_chunk(run.path / MERGED, [*columns, "chunk"])[0]
     except (ValueError, OSError) as error:
         log.warning("read its chunks instead: %s", error)
         return None
 
 
-def _is_current(path: Path, run: Run) -> bool:
+def _is_current(run: Run, state: str) -> bool:
     try:
-        _, note = read_chunk(path, [])
-        return note["key"] == run.config.get("key") and note["state"] == state_of(run.path)[0]
+        _, note = read_chunk(run.path / MERGED, [])
+        return bool(note["key"] == run.config.get("key") and note["state"] == state)
     except (ValueError, OSError, KeyError, TypeError):
         return False
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bench.merged import read_merged
+from bench.merged import read_merged, with_chunk
 from bench.store import Run, read_tables
 
 Curves = dict[str, NDArray[np.float32]]
@@ -55,7 +55,7 @@ def read_table(run: Run, columns: Sequence[str] | None = None) -> pa.Table | Non
     merged = None if columns is None else read_merged(run, columns)
     if merged is not None:
         return merged
-    tables = [table.append_column("chunk", pa.repeat(index, len(table))) for index, table in read_tables(run, columns)]
+    tables = [with_chunk(index, table) for index, table in read_tables(run, columns)]
     return pa.concat_tables(tables, promote_options="default") if tables else None
 
 

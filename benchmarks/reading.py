@@ -2,8 +2,8 @@
 
 50,000 images x 12 methods x 4 layers are 48 run folders of 782 chunk files each, with the columns of the default
 metrics. The values are made up (a level per method, a difficulty per image, noise), the files are as the runner writes
-them; a few cases have pictures and maps, for the gallery. Making them takes some minutes and 1.6 GB of disk;
-``--folder`` keeps them for the next time.
+them, merged files among them; a few cases have pictures and maps, for the gallery. Making them takes some minutes and
+2.9 GB of disk; ``--folder`` keeps them for the next time.
 """
 
 from __future__ import annotations
