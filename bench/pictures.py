@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from matplotlib import colormaps
 from PIL import Image
+from scipy import ndimage
 
-from bench import heatmaps
 from bench.groups import Group
 from bench.store import Run, image_name, read_tables
 
@@ -34,8 +33,9 @@ class Shown:
 
 
 def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Map (h, w) at another size, as the benchmark upsamples it."""
-    return heatmaps.upsample(torch.from_numpy(values)[None], (height, width))[0].numpy()
+    """Finite map (h, w) at another size, as `bench.heatmaps.upsample` has it, but without loading torch."""
+    h, w = values.shape
+    return ndimage.zoom(values, (height / h, width / w), order=1, mode="nearest", grid_mode=True)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

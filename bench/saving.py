@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -49,7 +50,7 @@ def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
 
 @contextmanager
 def saving() -> Iterator[Save]:
-    """Give a function like `save` that leaves the work to another process; at the end all files are written.
+    """Give a function like `save` that leaves the work to two other processes; at the end all files are written.
 
     Saving takes longer than making a figure, and matplotlib keeps the interpreter to itself meanwhile.
 
@@ -59,27 +60,33 @@ def saving() -> Iterator[Save]:
         A file cannot be written.
     """
     command = [sys.executable, "-m", "bench.saving"]
-    # A terminal's Ctrl-C is for this process, which then ends the other.
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-    pipe = child.stdin
-    assert pipe
+    # A terminal's Ctrl-C is for this process, which then ends the others.
+    children = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        for _ in range(2)
+    ]
+    turns = cycle(children)
 
     def later(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
+        pipe = next(turns).stdin
+        assert pipe
         with suppress(BrokenPipeError):  # what went wrong there is told below
             pickle.dump((figure, path, formats), pipe)
             pipe.flush()
 
     try:
         yield later
-        mistake, _ = child.communicate()
+        mistakes = [child.communicate()[0] for child in children]
     except BaseException:
-        child.kill()
-        child.communicate()
+        for child in children:
+            child.kill()
+            child.communicate()
         raise
-    if mistake:
-        raise UserError(mistake.decode())
-    if child.returncode:
-        raise RuntimeError(f"the process that saves figures ended with status {child.returncode}")
+    for child, mistake in zip(children, mistakes, strict=True):
+        if mistake:
+            raise UserError(mistake.decode())
+        if child.returncode:
+            raise RuntimeError(f"a process that saves figures ended with status {child.returncode}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +55,11 @@ def test_store_and_types_do_not_import_the_runner() -> None:
     for name in ("types", "store", "capture", "scorer", "transforms", "models", "heatmaps"):
         found = {n for n in imported(ROOT / "bench" / f"{name}.py") if n.startswith("bench.")}
         assert not {n for n in found if n.split(".")[1] in ("runner", "plan", "report", "tables", "config")}, name
+
+
+def test_reading_results_and_saving_figures_load_no_torch() -> None:
+    """It takes longer to load than a small report; `python -m bench.saving` needs no pandas either."""
+    for module, heavy in (("bench.report", {"torch"}), ("bench.saving", {"torch", "pandas", "scipy"})):
+        code = f"import sys, {module}; print(*sys.modules)"
+        loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        assert module in loaded and not heavy & set(loaded)

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from bench import store
+from bench import heatmaps, store
 from bench.curve_plots import curves_figure, mean_bands
 from bench.gallery import gallery_figure
 from bench.grid import wrapped
@@ -37,6 +38,14 @@ def test_upsample_is_linear_between_the_centres_of_cells(size):
     lines = np.array([np.interp(places[1], np.arange(size[1]), line) for line in values])
     expected = np.array([np.interp(places[0], np.arange(size[0]), line) for line in lines.T]).T
     np.testing.assert_allclose(upsample(values, 21, 16), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (2, 5), (30, 3)])
+@pytest.mark.parametrize("wanted", [(168, 168), (24, 24), (5, 2), (1, 1)])
+def test_upsample_is_that_of_the_benchmark(size, wanted):
+    values = np.random.default_rng(0).random(size)
+    expected = heatmaps.upsample(torch.from_numpy(values)[None], wanted)[0]
+    np.testing.assert_allclose(upsample(values, *wanted), expected, atol=1e-12)
 
 
 def test_maps_are_read_from_the_chunks_of_their_cases_alone(group, reads):
