@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import yaml
@@ -50,6 +53,24 @@ def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[f
             if repeat:
                 found.append(time.perf_counter() - began)
     return [median(found) for found in times]
+
+
+def measured(command: Sequence[str], **options: Any) -> tuple[float, int]:
+    """Run a command in a process of its own, without its output: seconds and peak resident bytes.
+
+    The peak is read while it runs, as that of ``wait4`` is never below the memory of the process that started it.
+    `options` are those of `subprocess.Popen`. Linux only.
+    """
+    peak, began = 0, time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, **options) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            lines = status.read_text().splitlines()
+            peak = max([peak, *(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))])
+            time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+    return time.perf_counter() - began, peak
 
 
 def row(work: str, against: str, ours: float, other: float, goal: str) -> str:

@@ -9,12 +9,10 @@ them, merged files among them; a few cases have pictures and maps, for the galle
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +24,7 @@ from bench import store
 from bench.groups import conf_of
 from bench.merged import merge
 from bench.rows import META
+from benchmarks.common import measured
 
 IMAGES, CHUNK, CLASSES = 50_000, 64, 1000
 METHODS = [
@@ -154,32 +153,21 @@ def make(root: Path, images: int = IMAGES) -> None:
         merge(run)
 
 
-def measure(root: Path) -> tuple[float, int]:
-    """Seconds and peak resident bytes of ``python -m bench.report root`` in a process of its own."""
-    began = time.perf_counter()
-    with open(os.devnull, "w") as nowhere:
-        process = subprocess.Popen([sys.executable, "-m", "bench.report", str(root)], stdout=nowhere)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"bench.report failed: {status}")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
-
-
 def rows(repeats: int = 1, folder: Path | None = None) -> list[str]:
     """Rows of the benchmarks' table: seconds against the limit, peak memory against the limit.
 
     Parameters
     ----------
     repeats : int
-        The fastest counts; the memory is the largest.
+        The median of the seconds and the largest peak count.
     folder : Path, optional
         Where the results lie or are to be made; a temporary folder by default.
     """
     with tempfile.TemporaryDirectory() as temporary:
         root = folder or Path(temporary)
         make(root)
-        found = [measure(root) for _ in range(repeats)]
-    seconds, peak = min(s for s, _ in found), max(p for _, p in found)
+        found = [measured([sys.executable, "-m", "bench.report", str(root)]) for _ in range(repeats)]
+    seconds, peak = median(s for s, _ in found), max(p for _, p in found)
     work = f"report on {IMAGES * len(METHODS) * len(LAYERS) / 1e6:.1f} million rows"
     return [
         f"| {work} | {SECONDS} s | {seconds * 1e3:.0f} | {SECONDS * 1e3:.0f} | {seconds / SECONDS:.2f} | at most 1 |",

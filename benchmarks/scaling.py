@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import row
+from benchmarks.common import measured, row
 
 CHEAP = ["method=grad_cam", "layer=bn2.act", "metric=[box_coverage]", "gallery.cases=0", "quiet=true"]
 SCORED = [
@@ -20,18 +20,12 @@ SCORED = [
 
 def command(*settings: str) -> tuple[float, float]:
     """Run the benchmark in a process of its own, in an empty folder; gives seconds and peak memory in MB."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench", *settings],
-            cwd=folder, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"python -m bench {' '.join(settings)} ended with status {process.returncode}")
-        return time.perf_counter() - began, usage.ru_maxrss / 1024
+        program = [sys.executable, "-m", "bench", *settings]
+        environment = {**os.environ, "PYTHONPATH": path}
+        seconds, peak = measured(program, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+    return seconds, peak / 2**20
 
 
 RAW = """

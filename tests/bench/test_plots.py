@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,11 +62,11 @@ def test_maps_are_read_from_the_chunks_of_their_cases_alone(group, reads):
 
 def test_the_reading_benchmark_has_a_gallery(tmp_path, monkeypatch):
     """Its pictures lie in chunks far apart, and every entry has a map of each."""
-    folder = Path(__file__).parents[2] / "benchmarks"
-    made = SimpleNamespace(**runpy.run_path(str(folder / "reading.py")))
-    monkeypatch.setitem(made.make.__globals__, "METHODS", ["grad_cam", "hirescam"])
-    monkeypatch.setitem(made.make.__globals__, "CHUNK", 4)
-    made.make(tmp_path, images=70)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    reading = import_module("benchmarks.reading")
+    monkeypatch.setattr(reading, "METHODS", ["grad_cam", "hirescam"])
+    monkeypatch.setattr(reading, "CHUNK", 4)
+    reading.make(tmp_path, images=70)
     (group,) = map(load_group, group_runs(find_runs(tmp_path)).values())
     shown = read_shown(group, 60)
     chunks = group.cases.set_index("case_id").loc[list(shown.images), "chunk"].tolist()
