@@ -145,6 +145,23 @@ def test_of_sizes_equally_fast_the_smallest_is_taken(network: Network, monkeypat
     assert (found["batch"], found["channels_last"]) == (4, True)
 
 
+def test_one_disturbed_pass_does_not_choose_the_memory_format(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def timed(module: nn.Module, images: torch.Tensor, precision: str) -> float:
+        nonlocal calls
+        calls += 1
+        slower = 1.0 if images.is_contiguous(memory_format=torch.channels_last) else 1.3
+        return (9.0 if calls == 1 else slower) * 1e-3 * len(images)
+
+    monkeypatch.setattr(speed, "timed", timed)
+    monkeypatch.setattr(speed, "SECONDS", 0.3)
+    found = speed.measure(network, CPU, "float32")
+    assert found == {"batch": 4, "channels_last": True, "seconds_per_image": pytest.approx(1e-3)}
+
+
 def test_provenance_gives_back_what_it_was_given() -> None:
     asked = Speed(16, 4, False, True)
     assert kept_speed({**vars(asked), "device": "cpu"}) == asked
