@@ -52,7 +52,8 @@ def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
 def saving() -> Iterator[Save]:
     """Give a function like `save` that leaves the work to two other processes; at the end all files are written.
 
-    Saving takes longer than making a figure, and matplotlib keeps the interpreter to itself meanwhile.
+    Saving takes longer than making a figure, and matplotlib keeps the interpreter to itself meanwhile. Each path is
+    to be given once, since it may be saved by either process.
 
     Raises
     ------

@@ -33,9 +33,9 @@ def test_the_same_bytes_as_in_this_process(tmp_path: Path) -> None:
 
 
 def test_formats_that_are_not_asked_for_and_figures_that_do_not_apply_go(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save(figure(), tmp_path / name, FORMATS)
     with saving() as later:
-        for name in ("one", "two"):
-            later(figure(), tmp_path / name, FORMATS)
         later(figure(), tmp_path / "one", ["svg"])
         later(None, tmp_path / "two", FORMATS)
     assert [path.name for path in tmp_path.iterdir()] == ["one.svg"]
