@@ -20,6 +20,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bench.kinds import wanted_instead
 from bench.types import Part, UserError
 
 CONF = Path(__file__).parent / "conf"
@@ -165,7 +166,7 @@ def bind(name: str, node: Any, given: Sequence[str] = ()) -> Part:
     Raises
     ------
     UserError
-        A parameter that does not exist or is missing.
+        A parameter that does not exist, is missing or, a method's or metric's, of the wrong kind.
     """
     if node is None or not hasattr(node, "items"):
         raise UserError(f"{name} is not a config node with a _target_")
@@ -175,9 +176,12 @@ def bind(name: str, node: Any, given: Sequence[str] = ()) -> Part:
     arguments = {key: value for key, value in parameters.items() if key != "_target_"}
     signature = inspect.signature(function)
     accepted = [key for key in signature.parameters if key not in given]
-    for key in arguments:
+    for key, value in arguments.items():
         if key not in accepted:
             raise UserError(f"{name} has no parameter {key!r}; {did_you_mean(key, accepted)}")
+        # Of data sets and networks names may look like numbers.
+        if given and (wanted := wanted_instead(value, signature.parameters[key].annotation)):
+            raise UserError(f"{name}.{key}={written(value)} must be {wanted}")
     wants = tuple(key for key in given if key in signature.parameters)
     for key, parameter in signature.parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:

@@ -17,6 +17,7 @@ from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options, 
 from bench.cost import Cost, evaluate, metric_cost, own_passes
 from bench.explain import Explain, Maps
 from bench.heatmaps import degenerate, native_map, upsample
+from bench.kinds import wanted_instead
 from bench.passes import offered
 from bench.plan import Job, looks_at_layer
 from bench.rows import metric_columns
@@ -402,3 +403,18 @@ def test_bind_refuses(node: object, message: str) -> None:
 def test_conf_is_where_the_code_says() -> None:
     assert Path(CONF).is_dir()
     assert {"grad_cam", "grad_entropy", "feature_entropy", "random"} <= set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "wanted"),
+    [
+        (3, "int", None), (2.5, "int", "a whole number"), (True, "int", "a whole number"),
+        (3, "float", None), (0.5, "float", None), ("x", "float", "a number"), ([1], "float", "a number"),
+        (None, "float", "a number"), (None, "float | None", None), ("x", "int | None", "a whole number"),
+        (True, "bool", None), (1, "bool", "true or false"), ("zero", "str", None), ([], "str", "a word"),
+        ([0.1, 1], "Sequence[float]", None), (["a"], "Sequence[float]", "a list of numbers"),
+        (0.5, "Sequence[float]", "a list of numbers"), ([1], "dict[str, int]", None), ("${seed}", "int", None),
+    ],
+)  # fmt: skip
+def test_values_are_of_the_kind_that_a_parameter_takes(value: object, annotation: str, wanted: str | None) -> None:
+    assert wanted_instead(value, annotation) == wanted
