@@ -111,9 +111,9 @@ def disk(tables: Sequence[list[dict[str, Any]]], schema: pa.Schema, cases: int, 
             return path.stat().st_size
 
         # A file's own part is paid once a file, a further row's for every case.
-        single = sum(size(rows[:1]) for rows in tables)
-        further = sum((size(rows) - size(rows[:1])) / max(1, len(rows) - 1) for rows in tables)
-    return single * files + further * (cases - files)
+        single = [size(rows[:1]) for rows in tables]
+        further = [(size(rows) - one) / max(1, len(rows) - 1) for rows, one in zip(tables, single, strict=True)]
+    return sum(single) * files + sum(further) * (cases - files)
 
 
 def duration(seconds: float) -> str:
