@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.utils import save_image
 
 from bench import store
@@ -21,7 +21,7 @@ from bench.loading import Bad
 from bench.models import Network
 from bench.plan import FUSED, Job
 from bench.rows import case_rows, map_columns, metric_columns, schema_of
-from bench.scorer import Scorer
+from bench.scorer import Scorer, clock
 from bench.speed import Forward, Speed, memory_format
 from bench.transforms import Sample, collate
 from bench.types import Batch, Part
@@ -157,10 +157,10 @@ def compute_batch(
     fused = any(job.layer.startswith(FUSED) for job in jobs)
     layers = [name for name in setting.layers if fused or name in {job.layer for job in jobs}]
     gradients = any("grads" in job.method.wants for job in jobs)
-    began = time.perf_counter()
+    began = clock(setting.device)
     captured = shared_pass(module, batch, layers, gradients, memory_format(speed.channels_last))
     batch = replace(batch, targets=captured.targets)
-    shared = (time.perf_counter() - began) / len(jobs)
+    shared = (clock(setting.device) - began) / len(jobs)
     score = Scorer(
         setting.forward(speed),
         batch.targets,
@@ -173,21 +173,41 @@ def compute_batch(
     size = batch.images.shape[2:]
     made = Maps(module, batch, captured, score)
     explain = Explain(made, jobs, jobs[0], memory_format(speed.channels_last))
-    rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
-    for job in jobs:
-        began = time.perf_counter()
+    rows: dict[Path, list[dict[str, Any]]] = {}
+    measured: dict[tuple[Path, str], list[dict[str, Any]]] = {}
+
+    def draw(job: Job, heatmaps: list[Tensor]) -> None:
+        began = clock(setting.device)
         maps = made.of(job)
-        mapped = time.perf_counter()
-        heatmaps = upsample(maps, size)
-        columns = metric_columns(setting.metrics, heatmaps, batch, score, replace(explain, job=job))
+        mapped = clock(setting.device)
+        heatmaps.append(upsample(maps, size))
         kept = [setting.save_maps or name in setting.gallery for name in batch.ids]
-        for row in zip(about, map_columns(maps, degenerate(maps), kept), columns, strict=True):
-            rows[job.folder].append({key: value for part in row for key, value in part.items()})
-        spent = seconds[job.folder]
-        spent["capture"] += shared
-        spent["method"] += mapped - began
-        spent["metrics"] += time.perf_counter() - mapped
-        progress(len(samples) / len(jobs))
+        rows[job.folder] = [a | b for a, b in zip(about, map_columns(maps, degenerate(maps), kept), strict=True)]
+        spend(job, capture=shared, method=mapped - began, metrics=clock(setting.device) - mapped)
+
+    def measure(job: Job, metric: Part, heatmaps: list[Tensor]) -> None:
+        began = clock(setting.device)
+        asked = replace(explain, job=job)
+        measured[job.folder, metric.name] = metric_columns([metric], heatmaps[0], batch, score, asked)
+        spend(job, metrics=clock(setting.device) - began)
+
+    def spend(job: Job, **parts: float) -> None:
+        for name, value in parts.items():
+            seconds[job.folder][name] += value
+        progress(len(samples) / len(jobs) / (1 + len(setting.metrics)))
+
+    def work() -> Iterator[Callable[[], None]]:
+        for job in jobs:
+            heatmaps: list[Tensor] = []
+            yield partial(draw, job, heatmaps)
+            for metric in setting.metrics:
+                yield partial(measure, job, metric, heatmaps)
+
+    score.together(work())
+    for job in jobs:
+        for metric in setting.metrics:  # in their order, whichever was ready first
+            for row, columns in zip(rows[job.folder], measured[job.folder, metric.name], strict=True):
+                row |= columns
     return rows, score.batch_size
 
 

@@ -38,7 +38,6 @@ class Maps:
     batch: Batch
     captured: Captured
     score: Scorer
-    _natives: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def of(self, job: Job) -> Tensor:
         """Give the job's maps: (N, *spatial) at its layer, (N, H, W) where it has none or is fused."""
@@ -49,12 +48,14 @@ class Maps:
 
     def native(self, method: Part, name: str) -> Tensor:
         """Native map, made once where a fused map asks for it again."""
-        if (method.name, name) not in self._natives:
+
+        def make() -> Tensor:
             layer = self.captured.layers.get(name)
             offer = offered(self.module, name, layer, self.captured.logits, self.batch, self.score)
             shape = self.batch.images.shape[2:] if layer is None else layer.acts.shape[2:]
-            self._natives[method.name, name] = native_map(method, offer, (len(self.batch.ids), *shape))
-        return self._natives[method.name, name]
+            return native_map(method, offer, (len(self.batch.ids), *shape))
+
+        return self.score.once(("map", method.name, name), make)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from bench.config import CONF, GIVEN_TO_METHOD, bind_all, build, plain
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
 from bench.merged import MERGED, read_merged
 from bench.prepare import check
 from bench.run_reading import read_rows
 from bench.runner import Outcome, run
+from bench.scorer import Scorer
 from bench.speed import Speed
 from bench.store import find_runs
 from bench.types import UserError
@@ -38,7 +39,8 @@ class Counted:
         network = build("model", node.model)
         self.forwards = self.backwards = 0
         network.module.register_forward_hook(lambda *_: setattr(self, "forwards", self.forwards + 1))
-        return run(plain(node), network, build("dataset", node.dataset), bind_all(node.method, GIVEN_TO_METHOD), [])
+        methods, metrics = bind_all(node.method, GIVEN_TO_METHOD), bind_all(node.metric, GIVEN_TO_METRIC)
+        return run(plain(node), network, build("dataset", node.dataset), methods, metrics)
 
 
 @pytest.fixture
@@ -58,6 +60,25 @@ def test_methods_and_layers_share_one_pass(counted: Counted, tmp_path: Path) -> 
     outcome = counted("method=[grad_cam,activation_sum]", *asked)
     assert outcome.computed == 2
     assert (counted.forwards, counted.backwards) == (2 + 1, 0)
+
+
+def test_one_queue_for_all_methods_layers_and_metrics(
+    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    forward = Scorer._forward
+    monkeypatch.setattr(Scorer, "_forward", lambda self, x: sizes.append(len(x)) or forward(self, x))
+    steps = ["metric=[deletion,insertion]", "metric.deletion.steps=6", "metric.insertion.steps=8"]
+    asked = [*steps, "limit=4", "batch=4", "layer=[layer3,layer4]", "gallery.cases=0"]
+    counted("method=[grad_cam,center]", *asked, "score_batch=32", f"out={tmp_path / 'queue'}")
+    # Clean, zero and blurred images, then 4 cases x 3 maps x 12 steps: no map's 20 or 28 images fill a batch of 32.
+    assert sum(sizes) == 3 * 4 + 4 * 3 * 12
+    assert [size for size in sizes[2:] if size != 32] == [4 + 20, 28]
+    counted("method=[grad_cam,center]", *asked, "score_batch=4", f"out={tmp_path / 'alone'}")
+    for one, other in zip(find_runs(tmp_path / "queue"), find_runs(tmp_path / "alone"), strict=True):
+        pd.testing.assert_frame_equal(read_rows(one), read_rows(other), rtol=1e-4, atol=1e-6)
+        assert read_rows(one).columns.tolist() == read_rows(other).columns.tolist()
+        assert one.provenance["seconds"]["metrics"] > 0
 
 
 def test_fused_maps_and_saved_maps(counted: Counted, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
-"""The scorer: full batches, smaller ones where memory runs out, bfloat16, padding."""
+"""The scorer: one queue of full batches, smaller ones where memory runs out, bfloat16, padding."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.scorer import Scorer
+from bench import scorer
+from bench.scorer import Scorer, clock
 from metrics import faithfulness
 from metrics.faithfulness import deletion, insertion
 from metrics.road import road
@@ -31,9 +34,17 @@ class Watched(nn.Module):
         return self.body(images)
 
 
+class Batch:
+    ids = ["a", "b", "c"]
+    black = torch.zeros(3)
+
+
 IMAGES = torch.randn(21, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 CASES = torch.arange(21) % 3
 TARGETS = [(0,), (1, 2), (6,)]
+
+
+Batch.images = IMAGES[:3]
 
 
 def expected(module: nn.Module) -> Tensor:
@@ -81,11 +92,6 @@ def test_bfloat16_is_near_and_not_equal() -> None:
 def test_batches_are_full_across_cases_and_pieces(
     metric: Callable[..., object], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Batch:
-        images = IMAGES[:3]
-        ids = ["a", "b", "c"]
-        black = torch.zeros(3)
-
     monkeypatch.setitem(faithfulness.PIECE, "cpu", 40 * IMAGES[0].numel() + 1)
     module = Watched()
     metric(
@@ -93,3 +99,135 @@ def test_batches_are_full_across_cases_and_pieces(
     )
     sizes = [found for found in module.sizes if found != 3 or size == 3]  # without the clean and fully perturbed images
     assert sizes and set(sizes[:-1]) <= {size} and sizes[-1] <= size
+
+
+def maps_of(seed: int) -> Tensor:
+    return torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [7, 64, 500])
+def test_methods_and_metrics_fill_each_others_batches(size: int) -> None:
+    def measure(score: Scorer, found: dict, metric: Callable, seed: int) -> None:
+        more = {"cell": 2} if metric is sensitivity_n else {}
+        found[seed, metric.__name__] = metric(maps_of(seed), Batch(), score=score, **more)
+
+    module, alone, together = Watched(), {}, {}
+    tasks = [(metric, seed) for seed in range(6) for metric in (deletion, insertion, road, sensitivity_n)]
+    for metric, seed in tasks:  # as of six methods
+        measure(Scorer(module, TARGETS, 7), alone, metric, seed)
+    module.sizes.clear()
+    score = Scorer(module, TARGETS, size)
+    score.together(partial(measure, score, together, *task) for task in tasks)
+    # What is shared is not waited for: clean, zero, blurred, sensitivity-n's sets. So beside these four only the last.
+    assert len([found for found in module.sizes if found != size]) <= 4 + 1
+    assert sum(module.sizes) == 3 * 3 + 3 * 100 + 6 * 3 * (27 + 27 + 2 * 9)
+    assert together.keys() == alone.keys()
+    for key, columns in alone.items():
+        torch.testing.assert_close(together[key], columns, rtol=1e-5, atol=1e-6)
+
+
+def test_a_function_begins_only_where_a_batch_is_not_full() -> None:
+    began, module = [], Watched()
+    score = Scorer(module, TARGETS, 10)
+
+    def ask(number: int) -> None:
+        began.append((number, len(module.sizes)))
+        for _ in range(2):
+            score(IMAGES, CASES)
+
+    score.together(partial(ask, number) for number in range(3))
+    # Two batches of the first function's 21 and one that the second's fill up, and so on.
+    assert [number for number, _ in began] == [0, 1, 2]
+    assert began[0][1] == 0 and began[1][1] == 2 and began[2][1] > 3
+    assert set(module.sizes[: began[2][1]]) == {10} and sum(module.sizes) == 6 * 21
+
+
+def test_memory_that_runs_out_in_the_queue_halves_the_batch_for_all() -> None:
+    module, found = Watched(limit=5), {}
+    score = Scorer(module, TARGETS, 16)
+
+    def ask(number: int) -> None:
+        found[number] = score(IMAGES[number:], CASES[number:])
+
+    score.together(partial(ask, number) for number in range(4))
+    assert score.batch_size == 4 and set(module.sizes[:-1]) == {4}
+    module.limit = 1000
+    for number in range(4):
+        torch.testing.assert_close(found[number], expected(module)[number:])
+
+
+def test_an_error_of_one_function_comes_out_and_frees_what_the_others_hold() -> None:
+    score, held = Scorer(Watched(), TARGETS, 100), []
+
+    def wait() -> None:
+        images = IMAGES.clone()
+        held.append(weakref.ref(images))
+        score(images, CASES)
+        raise AssertionError("it must not go on")
+
+    def fail() -> None:
+        raise ValueError("a metric's")
+
+    with pytest.raises(ValueError, match="a metric's"):
+        score.together([wait, wait, fail, wait])
+    assert len(held) == 2 and not any(reference() is not None for reference in held)
+    assert len(score(IMAGES, CASES)) == 21  # and nothing of them is left in the queue
+
+
+def test_what_is_shared_is_computed_once_by_functions_that_wait_for_each_other() -> None:
+    module, calls = Watched(), []
+    score = Scorer(module, TARGETS, 16)
+
+    def shared() -> Tensor:
+        calls.append(1)
+        return score(IMAGES, CASES)
+
+    def ask() -> None:
+        score(IMAGES[:5], CASES[:5])
+        score.once("shared", shared)
+
+    score.together([ask] * 4)
+    assert calls == [1]
+    # 4 x 5 wait: 16 of them go; the rest fill up the batches of the shared 21.
+    assert module.sizes == [16, 16, 9]
+
+
+def test_each_function_keeps_its_own_gradient_mode() -> None:
+    score, modes = Scorer(Watched(), TARGETS, 100), []
+
+    def without() -> None:
+        with torch.no_grad():
+            score(IMAGES, CASES)
+            modes.append(torch.is_grad_enabled())
+
+    def with_it() -> None:
+        modes.append(torch.is_grad_enabled())
+        score(IMAGES, CASES)
+        modes.append(torch.is_grad_enabled())
+
+    score.together([without, with_it])
+    assert modes == [True, False, True] and torch.is_grad_enabled()
+
+
+def test_seconds_are_each_functions_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, spent, device = [100.0], {}, torch.device("cpu")
+    monkeypatch.setattr(scorer.time, "perf_counter", lambda: now[0])
+
+    def network(images: Tensor) -> Tensor:
+        now[0] += len(images)
+        return images.mean((2, 3)) @ torch.ones(3, 7)
+
+    score = Scorer(network, TARGETS, 30)
+
+    def use(name: str, own: float, images: int, shared: bool = False) -> None:
+        began = clock(device)
+        now[0] += own
+        score(IMAGES[:images], CASES[:images])
+        if shared:
+            score.once("shared", lambda: score(IMAGES, CASES))
+        spent[name] = clock(device) - began
+
+    began = clock(device)
+    score.together([partial(use, "a", 1000, 10), partial(use, "b", 2000, 15, True), partial(use, "c", 4000, 20)])
+    assert clock(device) - began == 7000 + 10 + 15 + 21 + 20
+    assert spent == pytest.approx({"a": 1010, "b": 2000 + 15 + 21, "c": 4020})
