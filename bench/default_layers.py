@@ -73,8 +73,8 @@ def feature_maps(name: str, module: nn.Module, size: int) -> dict[str, int]:
 
     handles = [one.register_forward_hook(partial(record, layer)) for layer, one in module.named_modules() if layer]
     try:
+        device = next(iter(module.state_dict().values())).device
         with torch.inference_mode():
-            device = next(iter(module.state_dict().values())).device
             module(torch.zeros(1, 3, size, size, device=device))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         detail = " ".join(str(error).split())[:150]

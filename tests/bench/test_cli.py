@@ -37,8 +37,10 @@ def bench(
     if wait:
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background job ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def succeed(*arguments: str, folder: Path, module: str = "bench") -> str:

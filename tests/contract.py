@@ -1,0 +1,85 @@
+"""A small network and batch, and every method's maps and every metric's columns on them, for the tests of the yamls."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from bench.capture import capture
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options
+from bench.explain import Explain, Maps
+from bench.heatmaps import native_map
+from bench.passes import offered
+from bench.plan import Job, looks_at_layer
+from bench.rows import metric_columns
+from bench.scorer import Scorer
+from bench.types import Batch, Layer, Part
+
+METHODS, METRICS = options("method"), options("metric")
+
+
+def load(group: str, name: str) -> dict:
+    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+
+
+def part(group: str, name: str) -> Part:
+    return bind(name, load(group, name)[name], GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
+
+
+def make_network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
+    return nn.Sequential(*layers, *head).eval()
+
+
+def make_batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    boxes = [torch.tensor([[4.0, 6, 20, 22], [30, 8, 44, 18]]), torch.tensor([[10.0, 3, 40, 20]])]
+    return Batch(
+        images=torch.randn(2, 3, 32, 48, generator=generator),
+        ids=["a/cat", "b/cat"],
+        image_ids=["a", "b"],
+        class_names=["cat", "cat"],
+        targets=[(1,), (2, 3)],
+        boxes=boxes,
+        other_boxes=[torch.zeros(0, 4), torch.tensor([[0.0, 0, 5, 5]])],
+        masks=[None, None],
+        original_boxes=[box * 2 for box in boxes],
+        original_masks=[None, None],
+        difficult=[torch.zeros(2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)],
+        sizes=[(64, 96), (64, 96)],
+        to_input=[(0.5, 0.5, 0.0, 0.0)] * 2,
+        black=torch.tensor([-2.0, -2.0, -1.8]),
+        ignore=[torch.zeros(0, 4), torch.tensor([[0.0, 20, 9, 32]])],
+        distractors=[False, True],
+    )
+
+
+def one(batch: Batch, i: int) -> Batch:
+    fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    return Batch(**{name: value if name == "black" else value[i : i + 1] for name, value in fields.items()})
+
+
+def maps(method: Part, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
+    captured = capture(network, batch.images, batch.targets, [name])
+    return run(method, captured.layers[name], captured.logits, network, batch, name)
+
+
+def run(method: Part, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
+    offer = offered(network, name, layer, logits, batch, Scorer(network, batch.targets, 4))
+    shape = layer.acts.shape[2:] if looks_at_layer(method) else batch.images.shape[2:]
+    return native_map(method, offer, (len(batch.ids), *shape))
+
+
+def measure(metric: Part, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:
+    """Columns of a metric, with Grad-CAM as the method that it may ask again."""
+    captured = capture(network, batch.images, batch.targets, ["3"])
+    score = Scorer(network, batch.targets, 4)
+    job = Job(part("method", "grad_cam"), "3", Path(), "key", {})
+    explain = Explain(Maps(network, batch, captured, score), [job], job)
+    return metric_columns([metric], heatmaps, batch, score, explain)

@@ -1,0 +1,109 @@
+"""A pretended GPU: tensors that say they are on ``cuda``, and are refused beside tensors on the CPU.
+
+It finds a tensor that was made on the wrong device, or read without being fetched, and runs the code that is taken on a
+GPU only, on machines without one. The numbers are computed by the CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map
+
+GPU = torch.device("cuda", 0)
+aten = torch.ops.aten
+# These take tensors of both devices on a real GPU as well.
+MIXING = {aten.copy_.default, aten.index.Tensor, aten.index_put_.default, aten.index_put.default}
+
+
+class OnGpu(Tensor):
+    """A tensor whose numbers are in `held`; for torch it has none of its own."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, real: Tensor) -> OnGpu:
+        return Tensor._make_wrapper_subclass(
+            cls, real.shape, real.stride(), real.storage_offset(), dtype=real.dtype, layout=real.layout, device="cpu"
+        )
+
+    def __init__(self, real: Tensor) -> None:
+        self.held = real
+
+    device = property(lambda self: GPU)  # type: ignore[assignment]
+    is_cuda = property(lambda self: True)  # type: ignore[assignment]
+    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+
+    def __repr__(self, **options: Any) -> str:
+        return f"OnGpu({self.held})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        strangers = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and not isinstance(x, OnGpu)]
+        if any(x.ndim for x in strangers) and not (func in MIXING and isinstance(args[0], OnGpu)):
+            raise RuntimeError(f"{func}: expected all tensors to be on the same device, found cpu and {GPU}")
+        kwargs.pop("device", None)
+        found = func(*tree_map(fetch, args), **tree_map(fetch, kwargs))
+        return return_and_correct_aliasing(func, args, kwargs, tree_map(put, found))
+
+
+def put(x: Any) -> Any:
+    return OnGpu(x.detach() if x.requires_grad else x) if isinstance(x, Tensor) and not isinstance(x, OnGpu) else x
+
+
+def fetch(x: Any) -> Any:
+    return x.held if isinstance(x, OnGpu) else x
+
+
+def is_device(x: Any) -> bool:
+    return isinstance(x, torch.device) or (isinstance(x, str) and x.split(":")[0] in ("cpu", "cuda"))
+
+
+class PretendedGpu(TorchFunctionMode):
+    """While it is entered, what asks for the device ``cuda`` gets tensors that are `OnGpu`."""
+
+    def __enter__(self) -> PretendedGpu:
+        # Else a network's parameters would keep their type when they are moved.
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+        super().__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        first = args[0] if args else None
+        if isinstance(first, OnGpu):
+            if func in (Tensor.numpy, Tensor.__array__):
+                raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+            if func is Tensor.tolist:
+                return first.held.tolist()
+            if func is Tensor.cpu:
+                return first.held
+            if func is Tensor.new_tensor:
+                return put(torch.tensor(*args[1:], **{"dtype": first.dtype, **kwargs}))
+            if func is one_hot:  # made of numbers that torch itself puts on the device
+                return put(func(first.held, *args[1:], **kwargs))
+        if func is Tensor.cuda:
+            return put(first)
+        device = kwargs.pop("device", None)
+        if func is Tensor.to:
+            rest = args[1:]
+            if rest and isinstance(rest[0], Tensor):
+                rest = (rest[0].device, rest[0].dtype)
+            device = next((x for x in rest if is_device(x)), device)
+            dtype = next((x for x in rest if isinstance(x, torch.dtype)), None)
+            kwargs |= {"dtype": dtype} if dtype else {}
+            if device is not None:
+                first = fetch(first) if torch.device(device).type == "cpu" else put(first)
+            return func(first, **kwargs) if kwargs.keys() & {"dtype", "memory_format"} else first
+        found = func(*args, **kwargs)
+        on_gpu = device is not None and torch.device(device).type == "cuda"
+        return tree_map(put, found) if on_gpu else found
