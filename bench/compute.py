@@ -186,6 +186,7 @@ def compute_batch(
         spend(job, capture=shared, method=mapped - began, metrics=clock(setting.device) - mapped)
 
     def measure(job: Job, metric: Part, heatmaps: list[Tensor]) -> None:
+        score.rest(lambda: bool(heatmaps))  # the method may wait for scores of its own
         began = clock(setting.device)
         asked = replace(explain, job=job)
         measured[job.folder, metric.name] = metric_columns([metric], heatmaps[0], batch, score, asked)

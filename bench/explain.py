@@ -55,7 +55,7 @@ class Maps:
             shape = self.batch.images.shape[2:] if layer is None else layer.acts.shape[2:]
             return native_map(method, offer, (len(self.batch.ids), *shape))
 
-        return self.score.once(("map", method.name, name), make)
+        return self.score.once(("map", method.name, name), make, rests=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -20,9 +19,20 @@ log = logging.getLogger(__name__)
 
 
 class Turn(greenlet):
-    """One of the functions that `Scorer.together` runs, and the seconds that are its own."""
+    """One of the functions that `Scorer.together` runs.
 
-    used = resumed = 0.0
+    Attributes
+    ----------
+    ready : callable
+        Whether what it rests for is there.
+    used : float
+        Seconds of its own up to `since`.
+    since : float
+        When it went on for the last time; later by what it spent on a batch, which is shared out by itself.
+    """
+
+    used = since = 0.0
+    ready: Callable[[], bool] = staticmethod(lambda: True)
 
 
 @dataclass(eq=False)
@@ -41,13 +51,19 @@ class Request:
         """How many images still wait."""
         return len(self.images) - self.done
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What images in one forward pass have in common."""
+        return self.images.shape[1:], self.images.dtype, self.images.device
+
 
 class Scorer:
     """Target probability of perturbed versions of one batch's images, through one queue of full batches.
 
     A metric calls it with images and, for each, the index of its case. What all methods and layers share
     (the clean score, the fully perturbed score, a blurred image) is computed once through `once`. Of functions that
-    run `together` each rests where it asks for scores, until its images have had their turn in the queue.
+    run `together` each rests where it asks for scores, until its images have had their turn in the queue. A function
+    must not hold a hook on the network while it asks: others' images may go through it.
 
     Parameters
     ----------
@@ -76,8 +92,9 @@ class Scorer:
         self.pad, self.bfloat16 = pad, bfloat16
         self._shared: dict[Hashable, Any] = {}
         self._queue: list[Request] = []
-        self._hub: greenlet | None = None
-        self._sharing = 0
+        self._hub: Any = None
+        self._at_once = 0
+        self._in_work: set[Hashable] = set()
 
     def __call__(self, images: Tensor, cases: Tensor) -> Tensor:
         """Probability (n,) of case ``cases[i]``'s class on ``images[i]``; images (n, C, H, W), cases (n,) long."""
@@ -96,51 +113,72 @@ class Scorer:
         left, turns = iter(functions), list[Turn]()
         try:
             while True:
-                for turn in turns:
-                    turn.resumed = time.perf_counter()
-                    turn.switch()
-                    turn.used += time.perf_counter() - turn.resumed
-                    torch.set_grad_enabled(enabled)
-                turns = [turn for turn in turns if not turn.dead]
-                if sum(request.left for request in self._queue) < self.batch_size:
-                    function = next(left, None)
-                    if function is not None:
-                        turns.append(Turn(function))
-                        continue
-                if not turns:
+                while ready := [turn for turn in turns if turn.ready()]:
+                    for turn in ready:
+                        turn.since = time.perf_counter()
+                        turn.switch()
+                        turn.used += time.perf_counter() - turn.since
+                        torch.set_grad_enabled(enabled)
+                    turns = [turn for turn in turns if not turn.dead]
+                function = next(left, None) if sum(r.left for r in self._queue) < self.batch_size else None
+                if function is not None:
+                    turns.append(Turn(function))
+                elif self._queue:
+                    self._score_batch()
+                elif turns:
+                    raise RuntimeError("functions rest for what none of them does")
+                else:
                     return
-                self._score_batch()
         finally:
+            self._hub, self._queue = None, []
             for turn in turns:  # what an error has left under way must not hold its tensors
                 turn.throw()
-            self._hub, self._queue = None, []
+
+    def rest(self, ready: Callable[[], bool]) -> None:
+        """Let others of `together` go on until this is so; it must come about by what they do."""
+        turn, enabled = getcurrent(), torch.is_grad_enabled()
+        if self._may_rest(turn) and not ready():
+            turn.ready = ready
+            try:
+                self._hub.switch()
+            finally:
+                del turn.ready  # it holds images
+            torch.set_grad_enabled(enabled)
+
+    def _may_rest(self, turn: greenlet) -> TypeGuard[Turn]:
+        """Whether this is one of `together`'s functions, and not at what is computed at once."""
+        return self._hub is not None and turn.parent is self._hub and not self._at_once
 
     def _ask(self, read: Callable[..., Tensor], images: Tensor, cases: Tensor) -> Tensor:
         if not len(images):
             return images.new_zeros(0)
-        turn, enabled = getcurrent(), torch.is_grad_enabled()
+        turn = getcurrent()
         request = Request(read, images, cases, turn if isinstance(turn, Turn) else None)
-        if self._hub and turn.parent is self._hub and not self._sharing:
+        # What is set for the whole thread must not reach others, so who has it set does not rest.
+        unusual = torch.is_inference_mode_enabled() or torch.is_autocast_enabled(images.device.type)
+        if self._may_rest(turn) and not unusual:
+            finish(images.device)
             self._queue.append(request)
-            while request.left:
-                self._hub.switch()
-            torch.set_grad_enabled(enabled)
-        else:  # at once, with others' images in what is free of the last batch
+            self.rest(lambda: not request.left)
+        else:  # before all others, whose images fill up its last batch; they go on later
             self._queue.insert(0, request)
-            while request.left:
-                self._score_batch()
+            try:
+                while request.left:
+                    self._score_batch()
+            finally:
+                self._queue = [other for other in self._queue if other is not request]
         return torch.cat(request.scores)
 
     def _score_batch(self) -> None:
-        """Score those that wait first, as many as fit one forward pass."""
+        """Score those that wait first, as many as fit one forward pass; what is not of the first one's kind waits."""
         began = time.perf_counter()
         parts: list[tuple[Request, slice]] = []
-        free = self.batch_size
+        free, kind = self.batch_size, self._queue[0].kind
         for request in self._queue:
-            parts.append((request, slice(request.done, request.done + min(free, request.left))))
-            free -= min(free, request.left)
-            if not free:
-                break
+            number = min(free, request.left) if request.kind == kind else 0
+            if number:
+                parts.append((request, slice(request.done, request.done + number)))
+                free -= number
         images = [request.images[part] for request, part in parts]
         try:
             logits = self._forward(images[0] if len(images) == 1 else torch.cat(images))
@@ -155,9 +193,10 @@ class Scorer:
             request.scores.append(request.read(own, members[request.cases[part]]))
             request.done += len(own)
         self._queue = [request for request in self._queue if request.left]
+        finish(logits.device)
         spent = time.perf_counter() - began
         if isinstance(running := getcurrent(), Turn):
-            running.resumed += spent
+            running.since += spent
         for request, part in parts:
             if request.turn:
                 request.turn.used += spent * (part.stop - part.start) / len(logits)
@@ -168,29 +207,40 @@ class Scorer:
             images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
         if self.pad:
             images = images.contiguous()
-        reduced = torch.autocast(images.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
-        with torch.no_grad(), reduced:
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.model(images)
         logits = logits.float() if self.bfloat16 else logits
         return logits[: len(logits) - missing]
 
-    def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
+    def once(self, key: Hashable, function: Callable[[], Any], *, rests: bool = False) -> Any:
         """Give the result of ``function()``, computed at the first call with this key and kept for the batch.
 
-        Scores that the function asks for are not waited for, so that nobody else computes them meanwhile.
+        Scores that it asks for are computed at once, since many would wait for them, each holding its own maps; with
+        `rests` they have their turn in the queue, and who wants the same result rests, too.
         """
+        self.rest(lambda: key not in self._in_work)
         if key not in self._shared:
-            self._sharing += 1
+            self._in_work.add(key)
+            self._at_once += not rests
             try:
                 self._shared[key] = function()
             finally:
-                self._sharing -= 1
+                self._in_work.discard(key)
+                self._at_once -= not rests
         return self._shared[key]
 
 
-def clock(device: torch.device) -> float:
-    """Seconds, for differences; in a function that runs `together` its own and its part of the batches."""
+def finish(device: torch.device) -> None:
+    """Wait for a GPU, so that its work counts where it was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, for differences, when the device has finished; of `together`'s functions each has its own.
+
+    A batch counts for those whose images are in it.
+    """
+    finish(device)
     turn = getcurrent()
-    return turn.used + time.perf_counter() - turn.resumed if isinstance(turn, Turn) else time.perf_counter()
+    return turn.used + time.perf_counter() - turn.since if isinstance(turn, Turn) else time.perf_counter()

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", 0)
 aten = torch.ops.aten
-# These take tensors of both devices on a real GPU as well.
-MIXING = {aten.copy_.default, aten.index.Tensor, aten.index_put_.default, aten.index_put.default}
+# What these take from the CPU on a real GPU as well: a source, or indices.
+MIXING = {aten.copy_.default: 1, aten.index.Tensor: 1, aten.index_put_.default: 1, aten.index_put.default: 1}
 
 
 class OnGpu(Tensor):
@@ -45,10 +45,10 @@ class OnGpu(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
-        strangers = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and not isinstance(x, OnGpu)]
-        if any(x.ndim for x in strangers) and not (func in MIXING and isinstance(args[0], OnGpu)):
+        checked = [arg for i, arg in enumerate(args) if i != MIXING.get(func)]
+        strangers = [x for x in tree_leaves((checked, kwargs)) if isinstance(x, Tensor) and not isinstance(x, OnGpu)]
+        if any(x.ndim for x in strangers):
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, found cpu and {GPU}")
-        kwargs.pop("device", None)
         found = func(*tree_map(fetch, args), **tree_map(fetch, kwargs))
         return return_and_correct_aliasing(func, args, kwargs, tree_map(put, found))
 
@@ -105,5 +105,6 @@ class PretendedGpu(TorchFunctionMode):
                 first = fetch(first) if torch.device(device).type == "cpu" else put(first)
             return func(first, **kwargs) if kwargs.keys() & {"dtype", "memory_format"} else first
         found = func(*args, **kwargs)
-        on_gpu = device is not None and torch.device(device).type == "cuda"
-        return tree_map(put, found) if on_gpu else found
+        if device is None:
+            return found
+        return tree_map(put if torch.device(device).type == "cuda" else fetch, found)

@@ -55,6 +55,7 @@ def test_a_gpu_refuses_what_is_on_the_cpu(near: float) -> None:
     for wrong in (
         lambda: there + here, lambda: torch.stack([there, here]), lambda: torch.where(here > 0, there, 0),
         lambda: here[torch.zeros(1, dtype=torch.long, device="cuda")],
+        lambda: there.__setitem__(torch.tensor([0, 1]), here), lambda: there + there.new_zeros(2, device="cpu"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match="same device|indices should be"):
             wrong()

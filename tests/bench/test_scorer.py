@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -171,6 +172,24 @@ def test_an_error_of_one_function_comes_out_and_frees_what_the_others_hold() -> 
     with pytest.raises(ValueError, match="a metric's"):
         score.together([wait, wait, fail, wait])
     assert len(held) == 2 and not any(reference() is not None for reference in held)
+
+
+def test_what_a_finished_function_held_is_freed() -> None:
+    score, held, freed = Scorer(Watched(), TARGETS, 40), [], []
+
+    def ask() -> None:
+        freed.extend(reference() is None for reference in held)
+        images = IMAGES.clone()
+        held.append(weakref.ref(images))
+        score(images, CASES)
+
+    gc.disable()
+    try:
+        score.together([ask] * 5)
+    finally:
+        gc.enable()
+    # The second's 21 images fill up the first's batch of 40; the third and the fourth begin for the next one.
+    assert freed == [False] + [True, False] + [True, False, False] + [True, True, True, False]
     assert len(score(IMAGES, CASES)) == 21  # and nothing of them is left in the queue
 
 
@@ -190,6 +209,85 @@ def test_what_is_shared_is_computed_once_by_functions_that_wait_for_each_other()
     assert calls == [1]
     # 4 x 5 wait: 16 of them go; the rest fill up the batches of the shared 21.
     assert module.sizes == [16, 16, 9]
+
+
+def test_what_is_computed_at_once_may_finish_what_others_wait_for() -> None:
+    score, found = Scorer(Watched(), TARGETS, 32), []
+
+    def wait() -> None:
+        found.append(score(IMAGES[:5], CASES[:5]))
+
+    def share() -> None:
+        found.append(score.once("shared", lambda: score(IMAGES, CASES)))
+
+    score.together([wait, share])
+    assert [len(scores) for scores in found] == [21, 5]
+    assert score.model.sizes == [26]
+
+
+def test_of_a_method_that_rests_two_want_the_map() -> None:
+    module, calls, found = Watched(), [], []
+    score = Scorer(module, TARGETS, 100)
+
+    def native() -> Tensor:
+        calls.append(1)
+        return score(IMAGES, CASES)
+
+    def want() -> None:
+        found.append(score.once("map", native, rests=True))
+
+    score.together([want, lambda: score(IMAGES[:9], CASES[:9]), want])
+    assert calls == [1] and module.sizes == [30] and torch.equal(found[0], found[1])
+
+
+def test_functions_that_rest_for_nothing_are_an_error_and_not_an_endless_loop() -> None:
+    score = Scorer(Watched(), TARGETS, 100)
+    with pytest.raises(RuntimeError, match="none of them does"):
+        score.together([lambda: score.rest(lambda: False)])
+
+
+def test_an_error_in_what_is_shared_leaves_the_scorer_as_it_was() -> None:
+    score = Scorer(Watched(limit=0), TARGETS, 2)
+    for ask in (lambda: score(IMAGES, CASES), lambda: score.once("shared", lambda: score(IMAGES, CASES))):
+        with pytest.raises(torch.OutOfMemoryError):
+            ask()
+    score.model.limit = 1000
+    assert len(score(IMAGES[:4, :, :], CASES[:4])) == 4
+    score.together([lambda: score(IMAGES[:3], CASES[:3])] * 2)
+    assert score.model.sizes == [1] * 4 + [1] * 6
+
+
+def test_only_images_of_one_kind_share_a_batch() -> None:
+    sizes = []
+
+    def network(images: Tensor) -> Tensor:
+        sizes.append(tuple(images.shape))
+        return images.mean((2, 3)) @ images.new_ones(3, 7)
+
+    score, found = Scorer(network, TARGETS, 100), []
+    kinds = [IMAGES, IMAGES[..., :6], IMAGES.double(), IMAGES]
+    score.together([lambda images=images: found.append(score(images, CASES)) for images in kinds])
+    assert [len(scores) for scores in found] == [21] * 4
+    assert sorted(sizes) == [(21, 3, 8, 6), (21, 3, 8, 8), (42, 3, 8, 8)]
+
+
+@pytest.mark.parametrize("setting", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_settings_of_one_function_do_not_reach_another(setting: Callable) -> None:
+    module, found, modes = Watched(), [], []
+    score = Scorer(module, TARGETS, 100)
+
+    def unusual() -> None:
+        with setting():
+            found.append(score(IMAGES, CASES))
+
+    def usual() -> None:
+        modes.append((torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")))
+        found.append(score(IMAGES, CASES))
+
+    score.together([usual, unusual, usual, unusual])
+    assert modes == [(False, False)] * 2 and not torch.is_inference_mode_enabled()
+    for scores in found:
+        torch.testing.assert_close(scores.clone(), expected(module), rtol=1e-6, atol=1e-6)
 
 
 def test_each_function_keeps_its_own_gradient_mode() -> None:
