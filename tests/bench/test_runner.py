@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from torch import Tensor
 
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
 from bench.merged import MERGED, read_merged
 from bench.prepare import check
+from bench.progress import Progress
 from bench.run_reading import read_rows
 from bench.runner import Outcome, run
 from bench.scorer import Scorer
@@ -65,20 +68,37 @@ def test_methods_and_layers_share_one_pass(counted: Counted, tmp_path: Path) -> 
 def test_one_queue_for_all_methods_layers_and_metrics(
     counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
+    sizes, told, now = [], [], [0.0]
     forward = Scorer._forward
-    monkeypatch.setattr(Scorer, "_forward", lambda self, x: sizes.append(len(x)) or forward(self, x))
-    steps = ["metric=[deletion,insertion]", "metric.deletion.steps=6", "metric.insertion.steps=8"]
-    asked = [*steps, "limit=4", "batch=4", "layer=[layer3,layer4]", "gallery.cases=0"]
-    counted("method=[grad_cam,center]", *asked, "score_batch=32", f"out={tmp_path / 'queue'}")
-    # Clean, zero and blurred images, then 4 cases x 3 maps x 12 steps: no map's 20 or 28 images fill a batch of 32.
-    assert sum(sizes) == 3 * 4 + 4 * 3 * 12
-    assert [size for size in sizes[2:] if size != 32] == [4 + 20, 28]
-    counted("method=[grad_cam,center]", *asked, "score_batch=4", f"out={tmp_path / 'alone'}")
-    for one, other in zip(find_runs(tmp_path / "queue"), find_runs(tmp_path / "alone"), strict=True):
+
+    def noted(self: Scorer, images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        now[0] += len(images)  # so that an image takes a second, and all else none
+        return forward(self, images)
+
+    monkeypatch.setattr(Scorer, "_forward", noted)
+    monkeypatch.setattr("bench.scorer.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Progress, "advance", lambda self, cases: told.append(cases))
+    methods = ["method=[rise,grad_cam,center]", "method.rise.masks=5"]
+    metrics = ["metric=[deletion,pointing_game,insertion]", "metric.deletion.steps=6", "metric.insertion.steps=8"]
+    asked = [*methods, *metrics, "limit=4", "batch=4", "layer=[layer3,layer4]", "gallery.cases=0"]
+    counted(*asked, "score_batch=32", f"out={tmp_path / 'queue'}")
+    # The clean, zero and blurred images of the 4 cases do not wait, and take along what does: masks of the first two
+    # cases, deletion's 20 of the first map. No map's 20 or 28 images would fill a batch of 32.
+    assert sizes == [4 + 5, 4, 4 + 20 + 5] + [32] * 5 + [22]
+    assert sum(sizes) == 4 * (3 + 4 * 12 + 5)
+    assert sum(told) == pytest.approx(4)
+    runs = find_runs(tmp_path / "queue")
+    spent = {run.config["method"]: run.provenance["seconds"] for run in runs if run.config["layer"] != "layer3"}
+    assert spent["rise"]["method"] == 4 * 5 and spent["grad_cam"]["method"] == spent["center"]["method"] == 0
+    assert spent["rise"]["metrics"] == spent["center"]["metrics"] == 4 * 12
+    assert sum(run.provenance["seconds"]["metrics"] for run in runs) == 4 * (3 + 4 * 12)
+    counted(*asked, "score_batch=4", f"out={tmp_path / 'alone'}")
+    for one, other in zip(runs, find_runs(tmp_path / "alone"), strict=True):
         pd.testing.assert_frame_equal(read_rows(one), read_rows(other), rtol=1e-4, atol=1e-6)
-        assert read_rows(one).columns.tolist() == read_rows(other).columns.tolist()
-        assert one.provenance["seconds"]["metrics"] > 0
+        columns = read_rows(one).columns.tolist()
+        assert columns == read_rows(other).columns.tolist()
+        assert columns.index("deletion.auc") < columns.index("pointing_game.hit") < columns.index("insertion.auc")
 
 
 def test_fused_maps_and_saved_maps(counted: Counted, tmp_path: Path) -> None:
@@ -147,20 +167,26 @@ def test_a_shared_pass_that_runs_out_of_memory_goes_on_in_halves(
 ) -> None:
     from bench import compute
 
+    told: list[float] = []
+    monkeypatch.setattr(Progress, "advance", lambda self, cases: told.append(cases))
     asked = ["method=[grad_cam,random]", "limit=7", "chunk=4", "batch=4", "score_batch=2", "gallery.cases=0"]
     counted(*asked, f"out={tmp_path / 'whole'}")
+    assert sum(told) == pytest.approx(7)
+    told.clear()
     sizes: list[int] = []
     true = compute.compute_batch
 
     def tight(setting: object, samples: list, *more: object) -> object:
         sizes.append(len(samples))
+        result = true(setting, samples, *more)  # done for nothing, so that what was told has to be taken back
         if len(samples) > 2:
             raise torch.OutOfMemoryError("a test's")
-        return true(setting, samples, *more)
+        return result
 
     monkeypatch.setattr(compute, "compute_batch", tight)
     counted(*asked, f"out={tmp_path / 'torn'}")
     assert sizes == [4, 2, 2, 2, 1]  # what memory did not hold once is not tried again
+    assert sum(told) == pytest.approx(7) and min(told) == -4
     for whole, torn in zip(find_runs(tmp_path / "whole"), find_runs(tmp_path / "torn"), strict=True):
         before, after = read_rows(whole), read_rows(torn)
         assert before["case_id"].tolist() == after["case_id"].tolist()
