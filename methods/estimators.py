@@ -30,15 +30,14 @@ def levels(rows: Tensor, bins: int) -> Tensor:
 
 def histogram(rows: Tensor, bins: int) -> Tensor:
     """Entropy in nats of the counts of `bins` equal levels."""
-    positions = rows.shape[1]
-    first = torch.arange(0, len(rows) * bins, bins, dtype=torch.int32, device=rows.device)
-    cells = levels(rows, bins).int().add_(first[:, None]).reshape(-1)  # row r counts in bins r * bins and on
-    counts = torch.bincount(cells, minlength=len(rows) * bins)
+    positions, cells = rows.shape[1], levels(rows, bins).long()
+    one = torch.ones(1, 1, dtype=torch.int32, device=rows.device).expand_as(cells)
+    counts = torch.zeros(len(rows), bins, dtype=torch.int32, device=rows.device).scatter_add_(1, cells, one)
     if positions < bins:  # most bins are empty: ask each value for its bin's count instead
         share = torch.arange(positions + 1, dtype=torch.float64, device=rows.device) / positions
         surprise = (share.log().neg() / positions).to(rows.dtype)
-        return torch.take(surprise, counts.index_select(0, cells)).view(len(rows), -1).sum(1)
-    return torch.take(_entropy_terms(positions, rows), counts).view(-1, bins).sum(1)
+        return surprise.index_select(0, counts.gather(1, cells).view(-1)).view_as(cells).sum(1)
+    return _entropy_terms(positions, rows).index_select(0, counts.view(-1)).view_as(counts).sum(1)
 
 
 def _entropy_terms(total: int, like: Tensor) -> Tensor:
