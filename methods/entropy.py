@@ -249,8 +249,9 @@ def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: f
         raise ValueError(f"entropy: radius must be 1 to 16, not {radius}")
     x = widen(x.detach())
     rows = x.reshape(-1, math.prod(x.shape[2:]))
-    finite = (rows.amax(1) - rows.amin(1)).isfinite()
-    if not finite.all():
+    finite = None  # all, as almost always: a look at the whole is seven times quicker than one at each row
+    if not (rows.amax() - rows.amin()).isfinite():
+        finite = (rows.amax(1) - rows.amin(1)).isfinite()
         rows = rows.where(finite[:, None], 0)  # a level of NaN is no level; marked again below
     block = _CPU_BLOCK if x.device.type == "cpu" else _DEVICE_BLOCK
     # beside each row stand `histogram`'s counts, and for each distance between two neighbours `local`'s comparison
@@ -266,5 +267,6 @@ def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: f
     }
     function = partial(getattr(estimators, estimator), **options.get(estimator, {}))
     nats = torch.cat([function(part) for part in blocks]) if len(blocks) > 1 else function(rows)
-    nats[~finite] = torch.nan
+    if finite is not None:
+        nats[~finite] = torch.nan
     return (nats / math.log(base)).view(*x.shape[:2], *nats.shape[1:])
