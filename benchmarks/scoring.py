@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,8 +26,8 @@ WORK = f"deletion + insertion, {STEPS} steps, 4 images"
 
 def ours(forward: object, batch: Batch, heatmaps: Tensor, size: int, *, pad: bool = False) -> None:
     score = Scorer(forward, batch.targets, size, pad=pad)
-    for name in ("deletion", "insertion"):
-        load("metric", name).call(heatmaps, batch, score=score)
+    metrics = [load("metric", name) for name in ("deletion", "insertion")]
+    score.together(partial(metric.call, heatmaps, batch, score=score) for metric in metrics)
 
 
 def rise(model: nn.Module, batch: Batch, heatmaps: Tensor, blurred: Tensor) -> None:
