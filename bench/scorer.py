@@ -135,9 +135,12 @@ class Scorer:
                 turn.throw()
 
     def rest(self, ready: Callable[[], bool]) -> None:
-        """Let others of `together` go on until this is so; it must come about by what they do."""
+        """Let others of `together` go on until this is so; it must come about by what they do.
+
+        Who may not rest goes on at once: what is no function of `together`, or is computed at once.
+        """
         turn, enabled = getcurrent(), torch.is_grad_enabled()
-        if self._may_rest(turn) and not ready():
+        while self._may_rest(turn) and not ready():
             turn.ready = ready
             try:
                 self._hub.switch()
@@ -146,18 +149,18 @@ class Scorer:
             torch.set_grad_enabled(enabled)
 
     def _may_rest(self, turn: greenlet) -> TypeGuard[Turn]:
-        """Whether this is one of `together`'s functions, and not at what is computed at once."""
-        return self._hub is not None and turn.parent is self._hub and not self._at_once
+        """Whether this is one of `together`'s functions, not at what is computed at once, nor in an unusual setting."""
+        # What is set for the whole thread must not reach others.
+        unusual = torch.is_inference_mode_enabled() or any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+        return self._hub is not None and turn.parent is self._hub and not self._at_once and not unusual
 
     def _ask(self, read: Callable[..., Tensor], images: Tensor, cases: Tensor) -> Tensor:
         if not len(images):
             return images.new_zeros(0)
         turn = getcurrent()
         request = Request(read, images, cases, turn if isinstance(turn, Turn) else None)
-        # What is set for the whole thread must not reach others, so who has it set does not rest.
-        unusual = torch.is_inference_mode_enabled() or torch.is_autocast_enabled(images.device.type)
-        if self._may_rest(turn) and not unusual:
-            finish(images.device)
+        finish(images.device)
+        if self._may_rest(turn):
             self._queue.append(request)
             self.rest(lambda: not request.left)
         else:  # before all others, whose images fill up its last batch; they go on later
@@ -183,9 +186,11 @@ class Scorer:
         try:
             logits = self._forward(images[0] if len(images) == 1 else torch.cat(images))
         except torch.OutOfMemoryError:
-            if self.batch_size - free == 1:
+            tried = self.batch_size if self.pad else self.batch_size - free
+            if tried == 1:
                 raise
-            self.batch_size = (self.batch_size - free + 1) // 2
+            self.batch_size = (tried + 1) // 2
+            self._share_out(time.perf_counter() - began, parts)
             log.warning("out of memory: going on with %d images in a forward pass", self.batch_size)
             return
         members = self.once("members", partial(membership, self.targets, logits))
@@ -194,12 +199,16 @@ class Scorer:
             request.done += len(own)
         self._queue = [request for request in self._queue if request.left]
         finish(logits.device)
-        spent = time.perf_counter() - began
+        self._share_out(time.perf_counter() - began, parts)
+
+    def _share_out(self, spent: float, parts: Sequence[tuple[Request, slice]]) -> None:
+        """Count a batch's seconds for those whose images are in it, and not for who happens to run."""
         if isinstance(running := getcurrent(), Turn):
             running.since += spent
+        number = sum(part.stop - part.start for _, part in parts)
         for request, part in parts:
             if request.turn:
-                request.turn.used += spent * (part.stop - part.start) / len(logits)
+                request.turn.used += spent * (part.stop - part.start) / number
 
     def _forward(self, images: Tensor) -> Tensor:
         missing = self.batch_size - len(images) if self.pad else 0
@@ -223,7 +232,7 @@ class Scorer:
             self._in_work.add(key)
             self._at_once += not rests
             try:
-                self._shared[key] = function()
+                self._shared.setdefault(key, function())
             finally:
                 self._in_work.discard(key)
                 self._at_once -= not rests

@@ -250,7 +250,7 @@ def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: f
     x = widen(x.detach())
     rows = x.reshape(-1, math.prod(x.shape[2:]))
     finite = None  # all, as almost always: a look at the whole is seven times quicker than one at each row
-    if not (rows.amax() - rows.amin()).isfinite():
+    if rows.numel() and not (rows.amax() - rows.amin()).isfinite():
         finite = (rows.amax(1) - rows.amin(1)).isfinite()
         rows = rows.where(finite[:, None], 0)  # a level of NaN is no level; marked again below
     block = _CPU_BLOCK if x.device.type == "cpu" else _DEVICE_BLOCK

@@ -237,7 +237,27 @@ def test_of_a_method_that_rests_two_want_the_map() -> None:
         found.append(score.once("map", native, rests=True))
 
     score.together([want, lambda: score(IMAGES[:9], CASES[:9]), want])
-    assert calls == [1] and module.sizes == [30] and torch.equal(found[0], found[1])
+    assert calls == [1] and module.sizes == [30] and found[0] is found[1]
+
+
+def test_of_a_map_that_fails_others_make_one() -> None:
+    score, calls, found = Scorer(Watched(), TARGETS, 100), [], []
+
+    def native() -> Tensor:
+        calls.append(1)
+        scores = score(IMAGES, CASES)
+        if len(calls) == 1:
+            raise ValueError("the first time")
+        return scores
+
+    def want() -> None:
+        try:
+            found.append(score.once("map", native, rests=True))
+        except ValueError:
+            found.append(None)
+
+    score.together([want] * 4)
+    assert len(calls) == 2 and found[0] is None and all(scores is found[1] for scores in found[1:])
 
 
 def test_functions_that_rest_for_nothing_are_an_error_and_not_an_endless_loop() -> None:
@@ -284,8 +304,15 @@ def test_settings_of_one_function_do_not_reach_another(setting: Callable) -> Non
         modes.append((torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")))
         found.append(score(IMAGES, CASES))
 
-    score.together([usual, unusual, usual, unusual])
-    assert modes == [(False, False)] * 2 and not torch.is_inference_mode_enabled()
+    def at_a_map() -> None:
+        with setting():
+            found.append(score.once("map", lambda: score(IMAGES, CASES), rests=True))
+
+    def map_first() -> None:
+        found.append(score.once("map", lambda: score(IMAGES, CASES), rests=True))
+
+    score.together([usual, unusual, usual, unusual, map_first, at_a_map, usual])
+    assert modes == [(False, False)] * 3 and not torch.is_inference_mode_enabled()
     for scores in found:
         torch.testing.assert_close(scores.clone(), expected(module), rtol=1e-6, atol=1e-6)
 
@@ -329,3 +356,57 @@ def test_seconds_are_each_functions_own(monkeypatch: pytest.MonkeyPatch) -> None
     score.together([partial(use, "a", 1000, 10), partial(use, "b", 2000, 15, True), partial(use, "c", 4000, 20)])
     assert clock(device) - began == 7000 + 10 + 15 + 21 + 20
     assert spent == pytest.approx({"a": 1010, "b": 2000 + 15 + 21, "c": 4020})
+
+
+def test_a_gpus_seconds_count_where_its_work_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, pending, spent, device = [100.0], [0.0], {}, torch.device("cpu")
+    monkeypatch.setattr(scorer.time, "perf_counter", lambda: now[0])
+
+    def finish(_device: torch.device) -> None:
+        now[0], pending[0] = now[0] + pending[0], 0.0
+
+    monkeypatch.setattr(scorer, "finish", finish)
+
+    def network(images: Tensor) -> Tensor:
+        pending[0] += len(images)
+        return images.mean((2, 3)) @ torch.ones(3, 7)
+
+    score = Scorer(network, TARGETS, 30)
+
+    def use(name: str, own: float, images: int, shared: bool) -> None:
+        began = clock(device)
+        pending[0] += own
+        ask = partial(score, IMAGES[:images], CASES[:images])
+        score.once("shared", ask) if shared else ask()
+        spent[name] = clock(device) - began
+
+    score.together([partial(use, "a", 1000, 20, False), partial(use, "b", 2000, 10, True)])
+    assert spent == pytest.approx({"a": 1020, "b": 2010}) and now[0] == 100 + 3030
+
+
+def test_seconds_of_a_batch_that_memory_did_not_hold_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, spent, device = [0.0], [], torch.device("cpu")
+    monkeypatch.setattr(scorer.time, "perf_counter", lambda: now[0])
+
+    def network(images: Tensor) -> Tensor:
+        now[0] += len(images)
+        if len(images) > 8:
+            raise torch.OutOfMemoryError("a test's")
+        return images.mean((2, 3)) @ torch.ones(3, 7)
+
+    score = Scorer(network, TARGETS, 16)
+
+    def ask() -> None:
+        began = clock(device)
+        score(IMAGES, CASES)
+        spent.append(clock(device) - began)
+
+    score.together([ask, ask])
+    assert sum(spent) == pytest.approx(now[0]) and now[0] == 16 + 2 * 21
+
+
+def test_a_padded_batch_is_halved_from_its_whole_size() -> None:
+    module = Watched(limit=10)
+    score = Scorer(module, TARGETS, 16, pad=True)
+    assert len(score(IMAGES[:1], CASES[:1])) == 1
+    assert score.batch_size == 8 and module.sizes == [8]
