@@ -183,16 +183,16 @@ def compute_batch(
         heatmaps.append(upsample(maps, size))
         kept = [setting.save_maps or name in setting.gallery for name in batch.ids]
         rows[job.folder] = [a | b for a, b in zip(about, map_columns(maps, degenerate(maps), kept), strict=True)]
-        spend(job, capture=shared, method=mapped - began, metrics=clock(setting.device) - mapped)
+        done(job, capture=shared, method=mapped - began, metrics=clock(setting.device) - mapped)
 
     def measure(job: Job, metric: Part, heatmaps: list[Tensor]) -> None:
         score.rest(lambda: bool(heatmaps))  # the method may wait for scores of its own
         began = clock(setting.device)
         asked = replace(explain, job=job)
         measured[job.folder, metric.name] = metric_columns([metric], heatmaps[0], batch, score, asked)
-        spend(job, metrics=clock(setting.device) - began)
+        done(job, metrics=clock(setting.device) - began)
 
-    def spend(job: Job, **parts: float) -> None:
+    def done(job: Job, **parts: float) -> None:
         for name, value in parts.items():
             seconds[job.folder][name] += value
         progress(len(samples) / len(jobs) / (1 + len(setting.metrics)))

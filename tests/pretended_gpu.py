@@ -35,9 +35,9 @@ class OnGpu(Tensor):
     def __init__(self, real: Tensor) -> None:
         self.held = real
 
-    device = property(lambda self: GPU)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+    device = property(lambda self: GPU)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
 
     def __repr__(self, **options: Any) -> str:
         return f"OnGpu({self.held})"

@@ -35,17 +35,15 @@ class Watched(nn.Module):
         return self.body(images)
 
 
-class Batch:
-    ids = ["a", "b", "c"]
-    black = torch.zeros(3)
-
-
 IMAGES = torch.randn(21, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 CASES = torch.arange(21) % 3
 TARGETS = [(0,), (1, 2), (6,)]
 
 
-Batch.images = IMAGES[:3]
+class Batch:
+    images = IMAGES[:3]
+    ids = ["a", "b", "c"]
+    black = torch.zeros(3)
 
 
 def expected(module: nn.Module) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-import runpy
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import multipass as helpers
 import numpy as np
 import pytest
 import torch
@@ -17,7 +16,6 @@ from torch import nn
 from methods import attribution
 
 captum = pytest.importorskip("captum.attr")
-helpers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("helpers_multipass.py"))))
 
 METHODS = {
     "gradient": attribution.gradient,

@@ -5,10 +5,7 @@ Compared at the layer's own size, stretched to 0 .. 1.
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
+import multipass as helpers
 import numpy as np
 import pytest
 import torch
@@ -16,7 +13,6 @@ import torch
 from methods import more_gradients, perturbation
 from methods.common import minmax
 
-helpers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("helpers_multipass.py"))))
 EARLY, TARGET = "blocks.0.0.bn1.act", 281  # 32 channels: their loops take a pass a channel
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-import runpy
-from pathlib import Path
 from types import SimpleNamespace
 
+import multipass as helpers
 import numpy as np
 import pytest
 import torch
@@ -17,8 +16,6 @@ from methods import full_gradient, more_gradients, perturbation
 from methods import rise as rise_module
 from methods.common import minmax
 from methods.gradient import grad_cam, grad_cam_pp
-
-helpers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("helpers_multipass.py"))))
 
 METHODS = {
     "score_cam": (perturbation.score_cam, {}),

@@ -1,7 +1,4 @@
-"""A tiny network and the callables that methods with more passes are given, written plainly and counting passes.
-
-Read by the tests with `runpy`: the test folders are no packages.
-"""
+"""A tiny network and the callables that methods with more passes are given, written plainly and counting passes."""
 
 from __future__ import annotations
 
