@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from bench.cli import answer, be_verbose
 from bench.config import (
     CONF,
     GIVEN_TO_METHOD,
@@ -26,13 +27,12 @@ from bench.config import (
     explain,
     plain,
 )
-from bench.memory import keep_freed_memory
-from bench.terminal import answer, be_verbose
+from bench.runs.memory import keep_freed_memory
+from bench.runs.workers import WORKER, WorkerDied, check_launcher, share_work
 from bench.types import UserError
-from bench.workers import WORKER, WorkerDied, check_launcher, share_work
 
 if TYPE_CHECKING:
-    from bench.runner import Outcome
+    from bench.runs.run import Outcome
 
 
 def task(node: DictConfig) -> None:
@@ -51,10 +51,10 @@ def task(node: DictConfig) -> None:
 
 def benchmark(node: DictConfig) -> Outcome:
     """Bind what the config names, run it, and report on it once all its chunks are there."""
-    from bench.estimate import print_estimate
-    from bench.prepare import check
     from bench.report import default_console, report
-    from bench.runner import run
+    from bench.runs.estimate import print_estimate
+    from bench.runs.run import run
+    from bench.runs.setup import check
 
     settings = plain(node)
     if settings["verbose"]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.groups import group_runs, method_labels
+from bench.analysis.merged import MAP_COLUMNS
+from bench.analysis.reading import first_measured, read_rows
+from bench.analysis.tables import summarize
 from bench.config import compose_config
-from bench.groups import group_runs, method_labels
-from bench.memory import keep_freed_memory
-from bench.merged import MAP_COLUMNS
-from bench.rows import META
-from bench.run_reading import first_measured, read_rows
-from bench.store import find_runs
-from bench.tables import summarize
+from bench.runs.memory import keep_freed_memory
+from bench.runs.rows import META
+from bench.runs.store import find_runs
 from bench.types import UserError
 
 

@@ -13,19 +13,19 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from bench.capture import capture
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, bind_function, build, check_name, compose_config
 from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
 from bench.datasets.images import read_image
-from bench.heatmaps import degenerate, native_map, upsample
-from bench.layers import resolve_layers
-from bench.models import Network
-from bench.passes import offered
-from bench.plan import NO_LAYER, check_targets, looks_at_layer
-from bench.prepare import usable
-from bench.rows import metric_columns
-from bench.scorer import Scorer
-from bench.transforms import collate, prepare
+from bench.datasets.transforms import collate, prepare
+from bench.maps.capture import capture
+from bench.maps.heatmaps import degenerate, native_map, upsample
+from bench.maps.method_inputs import offered
+from bench.maps.scorer import Scorer
+from bench.networks.layers import resolve_layers
+from bench.networks.network import Network
+from bench.runs.plan import NO_LAYER, check_targets, looks_at_layer
+from bench.runs.rows import metric_columns
+from bench.runs.setup import usable
 from bench.types import Batch, Case, Part, UserError, group_probability
 
 SCORE_BATCH = 16
@@ -79,7 +79,7 @@ def explain_image(
     method : str or callable
         A name of ``python -m bench list methods``, or a function as in ``methods/``, see `Add your own` in the docs.
     model : str or Network
-        A name of ``python -m bench list models``, or what a function of `bench.models` or `bench.zoo` returns.
+        A name of ``python -m bench list models``, or what a function of `bench.networks` returns.
     target : int or sequence of int, optional
         Output index, or several that together are the class; by default the predicted class.
     layer : str, optional

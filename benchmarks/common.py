@@ -15,8 +15,8 @@ from torch import nn
 
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.datasets.collage import collage
-from bench.models import Network, efficientnet_lite0
-from bench.transforms import collate, prepare
+from bench.datasets.transforms import collate, prepare
+from bench.networks.network import Network, efficientnet_lite0
 from bench.types import Batch, Part
 
 HEAD = ["| work | against | ms | ms against | ratio | goal |", "| :-- | :-- | --: | --: | --: | --: |"]

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 import yaml
 
-from bench.compute import Setting, compute_chunk
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.datasets.coco import coco
 from bench.datasets.collage import collage
-from bench.loading import samples
-from bench.memory import keep_freed_memory
-from bench.models import efficientnet_lite0
-from bench.plan import plan_jobs
-from bench.speed import Speed
+from bench.datasets.loading import samples
+from bench.networks.network import efficientnet_lite0
+from bench.runs.batch import Setting, compute_chunk
+from bench.runs.execution import Speed
+from bench.runs.memory import keep_freed_memory
+from bench.runs.plan import plan_jobs
 from bench.types import Case, Part
 
 DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data")) / "coco"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.capture import capture
 from bench.config import options
-from bench.heatmaps import native_map
-from bench.layers import resolve_layers
-from bench.passes import offered
-from bench.scorer import Scorer
+from bench.maps.capture import capture
+from bench.maps.heatmaps import native_map
+from bench.maps.method_inputs import offered
+from bench.maps.scorer import Scorer
+from bench.networks.layers import resolve_layers
 from bench.types import Batch, Part, group_logit
 from benchmarks.common import alternate, lite0, load, pictures, row
 

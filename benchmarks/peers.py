@@ -18,7 +18,7 @@ import torchcam.methods
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from bench.layers import resolve_layers
+from bench.networks.layers import resolve_layers
 from benchmarks.common import lite0, load, pictures, row
 from benchmarks.passes import GRADIENT, shared_pass
 

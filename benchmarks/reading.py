@@ -20,10 +20,10 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import store
-from bench.groups import conf_of
-from bench.merged import merge
-from bench.rows import META
+from bench.analysis.groups import conf_of
+from bench.analysis.merged import merge
+from bench.runs import store
+from bench.runs.rows import META
 from benchmarks.common import measured
 
 IMAGES, CHUNK, CLASSES = 50_000, 64, 1000

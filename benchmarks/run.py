@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from bench.memory import keep_freed_memory
-from bench.provenance import versions
+from bench.runs.memory import keep_freed_memory
+from bench.runs.provenance import versions
 from benchmarks import loading, passes, peers, reading, scaling, scoring
 from benchmarks.common import HEAD
 

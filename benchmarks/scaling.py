@@ -30,7 +30,7 @@ def command(*settings: str) -> tuple[float, float]:
 
 RAW = """
 import sys, time, torch
-from bench.memory import keep_freed_memory
+from bench.runs.memory import keep_freed_memory
 from benchmarks.common import lite0, pictures
 keep_freed_memory()
 torch.set_num_threads(int(sys.argv[1]))

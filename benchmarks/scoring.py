@@ -14,9 +14,9 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from bench.memory import keep_freed_memory
-from bench.scorer import Scorer
-from bench.speed import Speed, forwards, measure
+from bench.maps.scorer import Scorer
+from bench.runs.execution import Speed, forwards, measure
+from bench.runs.memory import keep_freed_memory
 from bench.types import Batch
 from benchmarks.common import alternate, lite0, load, pictures, row
 

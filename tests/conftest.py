@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_results import finished, one_run, reads, results
+
+__all__ = ["finished", "one_run", "reads", "results"]
 
 # Two xdist workers with one thread each use two cores better than two threads each.
 torch.set_num_threads(1)

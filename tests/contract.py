@@ -9,14 +9,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from bench.capture import capture
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options
-from bench.explain import Explain, Maps
-from bench.heatmaps import native_map
-from bench.passes import offered
-from bench.plan import Job, looks_at_layer
-from bench.rows import metric_columns
-from bench.scorer import Scorer
+from bench.maps.capture import capture
+from bench.maps.explain import Explain, Maps
+from bench.maps.heatmaps import native_map
+from bench.maps.method_inputs import offered
+from bench.maps.scorer import Scorer
+from bench.runs.plan import Job, looks_at_layer
+from bench.runs.rows import metric_columns
 from bench.types import Batch, Layer, Part
 
 METHODS, METRICS = options("method"), options("metric")

@@ -13,15 +13,15 @@ import yaml
 from contract import METHODS, METRICS, load, make_batch, make_network, maps, measure, one, part, run
 from torch import Tensor, nn
 
-from bench.capture import capture
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, resolve
-from bench.cost import Cost, evaluate, metric_cost, own_passes
-from bench.explain import Explain, Maps
-from bench.heatmaps import degenerate, upsample
 from bench.kinds import wanted_instead
-from bench.plan import Job, looks_at_layer
-from bench.rows import metric_columns
-from bench.scorer import Scorer
+from bench.maps.capture import capture
+from bench.maps.explain import Explain, Maps
+from bench.maps.heatmaps import degenerate, upsample
+from bench.maps.scorer import Scorer
+from bench.runs.cost import Cost, evaluate, metric_cost, own_passes
+from bench.runs.plan import Job, looks_at_layer
+from bench.runs.rows import metric_columns
 from bench.types import Batch, Layer, UserError
 
 

@@ -15,13 +15,13 @@ from hydra import compose, initialize_config_dir
 from pretended_gpu import GPU, PretendedGpu
 from torch import Tensor
 
+from bench.analysis.reading import read_rows
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
-from bench.heatmaps import degenerate, upsample
-from bench.rows import map_columns
-from bench.run_reading import read_rows
-from bench.runner import run
-from bench.speed import set_precision
-from bench.store import find_runs
+from bench.maps.heatmaps import degenerate, upsample
+from bench.runs.execution import set_precision
+from bench.runs.rows import map_columns
+from bench.runs.run import run
+from bench.runs.store import find_runs
 from bench.types import Batch
 
 GPUS = ["pretended"] + [pytest.param("real", marks=pytest.mark.gpu)] * torch.cuda.is_available()

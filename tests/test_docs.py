@@ -22,9 +22,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from bench.cli import answer, check_words
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config
 from bench.report.__main__ import main as report
-from bench.terminal import answer, check_words
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -58,8 +58,8 @@ def test_store_and_types_do_not_import_the_runner() -> None:
 
 
 def test_reading_results_and_saving_figures_load_no_torch() -> None:
-    """It takes longer to load than a small report; `python -m bench.saving` needs no pandas either."""
-    for module, heavy in (("bench.report", {"torch"}), ("bench.saving", {"torch", "pandas", "scipy"})):
+    """It takes longer to load than a small report; `python -m bench.figures.saving` needs no pandas either."""
+    for module, heavy in (("bench.report", {"torch"}), ("bench.figures.saving", {"torch", "pandas", "scipy"})):
         code = f"import sys, {module}; print(*sys.modules)"
         loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         assert module in loaded and not heavy & set(loaded)

@@ -12,17 +12,17 @@ import pandas as pd
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from bench.grid import make_grid
-from bench.groups import group_runs, load_group
-from bench.pictures import read_shown
-from bench.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
-from bench.report.browse import CASES
-from bench.report.drawing import draw, draw_figure1, figure_links, folder_of, stale
+from bench.analysis.columns import make_grid
+from bench.analysis.groups import group_runs, load_group
+from bench.analysis.kept_maps import read_shown
+from bench.analysis.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
+from bench.analysis.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
+from bench.figures.draw import draw, draw_figure1, figure_links, folder_of, stale
+from bench.report.gallery import CASES
+from bench.report.latex import write_tables
 from bench.report.page import page_of, section_of
-from bench.report.paper import write_tables
 from bench.report.text import markdown, print_group, printed_path
-from bench.store import Run, find_runs, write_text
-from bench.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
+from bench.runs.store import Run, find_runs, write_text
 from bench.types import UserError
 
 COLUMNS = {

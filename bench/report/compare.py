@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.grid import interval, number
+from bench.analysis.columns import interval, number
+from bench.analysis.tables import summarize, to_csv
 from bench.report.page import render
 from bench.report.text import plain, printed_path, row, safe
-from bench.store import find_runs, write_text
-from bench.tables import summarize, to_csv
+from bench.runs.store import find_runs, write_text
 from bench.types import UserError
 
 CELL = ["dataset", "model", "metric", "layer", "method"]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.grid import p_text, shown
-from bench.groups import NO_LAYER, Group, conf_of
-from bench.statistics import means
+from bench.analysis.columns import p_text, shown
+from bench.analysis.groups import NO_LAYER, Group, conf_of
+from bench.analysis.statistics import means
 
 FLAT_GRADIENT = (
     "at the last layer before global average pooling the gradient of a channel is spatially constant, so value and"

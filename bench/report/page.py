@@ -14,11 +14,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.grid import Cell, Column, Grid, interval, number, p_text
-from bench.groups import NO_LAYER, Group
-from bench.pictures import Shown
-from bench.report.browse import colour_tables, gallery_of
-from bench.report.drawing import FIGURES, slug
+from bench.analysis.columns import Cell, Column, Grid, interval, number, p_text
+from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.kept_maps import Shown
+from bench.figures.draw import FIGURES, slug
+from bench.report.gallery import colour_tables, gallery_of
 from bench.report.notes import notes, ranking_notes, run_sentence, share
 
 BUDGET = 10_000_000  # bytes of pictures and maps in one page

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.grid import Cell, Grid, interval, number, sections, wrapped
-from bench.groups import NO_LAYER, Group
+from bench.analysis.columns import Cell, Grid, interval, number, sections, wrapped
+from bench.analysis.groups import NO_LAYER, Group
 from bench.report.notes import notes, ranking_notes, share
 
 METHOD_WIDTH = 18  # at least

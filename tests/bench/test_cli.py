@@ -20,9 +20,9 @@ from PIL import Image
 from rich.console import Console
 
 from bench import __main__ as command_line
+from bench.cli import FLAGS, VALUED, answer
 from bench.config import options
 from bench.listing import LISTS, entries, function
-from bench.terminal import FLAGS, VALUED, answer
 
 ROOT = Path(__file__).parents[2]
 FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]

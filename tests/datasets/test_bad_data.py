@@ -14,9 +14,9 @@ from PIL import Image
 from torch import nn
 
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
-from bench.models import Network
-from bench.runner import Outcome, run
-from bench.transforms import InputSpec
+from bench.datasets.transforms import InputSpec
+from bench.networks.network import Network
+from bench.runs.run import Outcome, run
 from bench.types import UserError
 
 

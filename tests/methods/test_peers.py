@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.heatmaps import fuse, upsample
+from bench.maps.heatmaps import fuse, upsample
 from methods import activation, gradient
 from methods.common import minmax
 

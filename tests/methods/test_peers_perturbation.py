@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods import more_gradients, perturbation
+from methods import multipass_gradient, perturbation
 from methods.common import minmax
 
 EARLY, TARGET = "blocks.0.0.bn1.act", 281  # 32 channels: their loops take a pass a channel
@@ -83,11 +83,13 @@ def test_shapley_cam(jacobgil, tiny, utility) -> None:
     kind = {"logit": "ClassifierOutputTarget", "rest": "ClassifierOutputReST"}[utility]
     peer = jacobgil.ShapleyCAM(tiny.module, [tiny.module.layer])
     theirs = low_resolution(peer, tiny.images.clone(), peer_targets(jacobgil, tiny, kind))
-    agree(more_gradients.shapley_cam(tiny.acts, tiny.targets, forward_from=tiny.forward_from, utility=utility), theirs)
+    agree(
+        multipass_gradient.shapley_cam(tiny.acts, tiny.targets, forward_from=tiny.forward_from, utility=utility), theirs
+    )
 
 
 def test_finer_cam(jacobgil, tiny) -> None:
-    ours = more_gradients.finer_cam(tiny.acts, tiny.targets, forward_from=tiny.forward_from, gamma=0.7)
+    ours = multipass_gradient.finer_cam(tiny.acts, tiny.targets, forward_from=tiny.forward_from, gamma=0.7)
     for n, (target,) in enumerate(tiny.targets):
         finer = jacobgil.finer_cam.FinerCAM(tiny.module, [tiny.module.layer])
         kept, image_of = [], finer.base_cam.get_cam_image

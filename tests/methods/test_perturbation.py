@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods import full_gradient, more_gradients, perturbation
+from methods import full_gradient, multipass_gradient, perturbation
 from methods import rise as rise_module
 from methods.common import minmax
 from methods.gradient import grad_cam, grad_cam_pp
@@ -24,10 +24,10 @@ METHODS = {
     "is_cam": (perturbation.is_cam, {"steps": 3}),
     "ablation_cam": (perturbation.ablation_cam, {}),
     "rise": (rise_module.rise, {"masks": 40, "cells": 3}),
-    "smooth_grad_cam_pp": (more_gradients.smooth_grad_cam_pp, {"samples": 3}),
-    "finer_cam": (more_gradients.finer_cam, {}),
-    "shapley_cam": (more_gradients.shapley_cam, {}),
-    "opti_cam": (more_gradients.opti_cam, {"steps": 5}),
+    "smooth_grad_cam_pp": (multipass_gradient.smooth_grad_cam_pp, {"samples": 3}),
+    "finer_cam": (multipass_gradient.finer_cam, {}),
+    "shapley_cam": (multipass_gradient.shapley_cam, {}),
+    "opti_cam": (multipass_gradient.opti_cam, {"steps": 5}),
     "full_grad": (full_gradient.full_grad, {}),
 }
 RANKS = [pytest.param({"rank": 1, "channels": 1}, id="1d"), pytest.param({}, id="2d")]
@@ -189,12 +189,12 @@ def test_smooth_grad_cam_pp(run) -> None:
                 total += (two / below if below else 0.0) * max(one, 0.0)
             weights.append(total)
         expected.append(mixed(np.array(weights), run.acts[n]))
-    near(call(more_gradients.smooth_grad_cam_pp, run, samples=4, sigma=0.2, seed=3), expected)
+    near(call(multipass_gradient.smooth_grad_cam_pp, run, samples=4, sigma=0.2, seed=3), expected)
 
 
 def test_smooth_grad_cam_pp_without_noise_is_grad_cam_pp() -> None:
     run = given()
-    near(call(more_gradients.smooth_grad_cam_pp, run, sigma=0), grad_cam_pp(run.acts, run.grads))
+    near(call(multipass_gradient.smooth_grad_cam_pp, run, sigma=0), grad_cam_pp(run.acts, run.grads))
 
 
 @pytest.mark.parametrize("weighting", ["probability", "uniform"])
@@ -218,12 +218,12 @@ def test_finer_cam(run, weighting) -> None:
         if weighting == "probability":  # the weights' own derivative
             total -= 0.6 * sum(w[i] * (slope(d) - average) * y[d] for i, d in enumerate(near_ones))
         expected.append(mixed(total.reshape(len(total), -1).mean(1), run.acts[n]))
-    near(call(more_gradients.finer_cam, run, references=2, gamma=0.6, weighting=weighting), expected)
+    near(call(multipass_gradient.finer_cam, run, references=2, gamma=0.6, weighting=weighting), expected)
 
 
 def test_finer_cam_without_comparison_is_grad_cam() -> None:
     run = given()
-    near(call(more_gradients.finer_cam, run, gamma=0), grad_cam(run.acts, run.grads))
+    near(call(multipass_gradient.finer_cam, run, gamma=0), grad_cam(run.acts, run.grads))
 
 
 @pytest.mark.parametrize("options", RANKS)
@@ -243,15 +243,15 @@ def test_shapley_cam(options, utility) -> None:
         curvature = torch.autograd.functional.hessian(value, flat)
         weights = (slope - curvature @ flat / 2).view(6, -1).mean(1).numpy()
         expected.append(mixed(weights, run.acts[n]))
-    found = call(more_gradients.shapley_cam, run, utility=utility)
+    found = call(multipass_gradient.shapley_cam, run, utility=utility)
     near(found, expected)
     assert not torch.allclose(found, grad_cam(run.acts, run.grads))
 
 
 def test_shapley_cam_of_a_logit_of_a_piecewise_linear_network_is_grad_cam() -> None:
     run = helpers.runtime(helpers.Network(), helpers.images_of(), targets=[(1,), (0,), (4,)])
-    near(call(more_gradients.shapley_cam, run, utility="logit"), grad_cam(run.acts, run.grads))
-    assert not torch.allclose(call(more_gradients.shapley_cam, run), grad_cam(run.acts, run.grads))
+    near(call(multipass_gradient.shapley_cam, run, utility="logit"), grad_cam(run.acts, run.grads))
+    assert not torch.allclose(call(multipass_gradient.shapley_cam, run), grad_cam(run.acts, run.grads))
 
 
 def test_opti_cam(run) -> None:
@@ -276,14 +276,14 @@ def test_opti_cam(run) -> None:
             mean, square = 0.9 * mean + 0.1 * climb, 0.999 * square + 0.001 * climb**2
             u = u + 0.05 * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
         expected.append(mixed(softmax(u.numpy()), acts))
-    near(call(more_gradients.opti_cam, run, steps=7, rate=0.05), expected)
+    near(call(multipass_gradient.opti_cam, run, steps=7, rate=0.05), expected)
 
 
 def test_opti_cam_raises_the_score_of_the_masked_image() -> None:
     run = given()
 
     def masked(steps: int) -> torch.Tensor:
-        maps = call(more_gradients.opti_cam, run, steps=steps)
+        maps = call(multipass_gradient.opti_cam, run, steps=steps)
         mask = torch.nn.functional.interpolate(maps[:, None], run.images.shape[2:], mode="bilinear")[:, 0]
         return run.score.logit(minmax(mask)[:, None] * run.images, torch.arange(3))
 
@@ -302,7 +302,7 @@ def test_shapley_cam_of_a_real_network_in_closed_form(efficientnet, photographs)
         slope = 2 * w[target] - p @ w
         curved = -(w.T @ (p * pull - p * (p @ pull)))
         expected.append(mixed((slope - curved / 2) / acts[0].numel(), acts))
-    near(call(more_gradients.shapley_cam, run), expected)
+    near(call(multipass_gradient.shapley_cam, run), expected)
 
 
 def test_full_grad_of_a_real_network(real) -> None:
@@ -435,10 +435,10 @@ def test_single_precision_and_nothing_left_behind(name) -> None:
 def test_finer_cam_of_a_large_group_beside_a_small_one() -> None:
     network, images = helpers.Network(), helpers.images_of(n=2)
     together = helpers.runtime(network, images, [(1,), (0, 2, 3)])  # three references, and only two
-    found = call(more_gradients.finer_cam, together)
+    found = call(multipass_gradient.finer_cam, together)
     for i in range(2):
         alone = helpers.runtime(network, images[i : i + 1], [together.targets[i]])
-        torch.testing.assert_close(call(more_gradients.finer_cam, alone, references=3 - i)[0], found[i])
+        torch.testing.assert_close(call(multipass_gradient.finer_cam, alone, references=3 - i)[0], found[i])
 
 
 @pytest.mark.parametrize("name", ["score_cam", "ss_cam", "is_cam", "opti_cam"])
@@ -526,8 +526,8 @@ def test_refusals_that_depend_on_the_network() -> None:
     run = given()
     run.targets = [(0, 1, 2, 3, 4)] * 3
     with pytest.raises(ValueError, match="another output"):
-        call(more_gradients.finer_cam, run)
-    for function in (perturbation.score_cam, more_gradients.opti_cam):
+        call(multipass_gradient.finer_cam, run)
+    for function in (perturbation.score_cam, multipass_gradient.opti_cam):
         flat = given()
         flat.acts = flat.acts.flatten(2)
         with pytest.raises(ValueError, match="cannot mask"):

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from bench.heatmaps import fuse, upsample
+from bench.maps.heatmaps import fuse, upsample
 from methods import activation, entropy, gradient
 
 LAYERS = ("tiny", "blocks.3.0.bn2.act", "blocks.6.0.bn2.act", "bn2.act")

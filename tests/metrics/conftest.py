@@ -10,8 +10,8 @@ import skimage.data
 import torch
 from skimage.transform import resize
 
-from bench.capture import capture
-from bench.models import efficientnet_lite0
+from bench.maps.capture import capture
+from bench.networks.network import efficientnet_lite0
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Results on disk -> tables, statistics, rankings, curves; loads no torch."""

@@ -1,0 +1,115 @@
+"""Pictures and maps that a run kept: read back, upsampled as in the benchmark, laid over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib import colormaps
+from PIL import Image
+from scipy import ndimage
+
+from bench.analysis.groups import Group
+from bench.runs.store import Run, image_name, read_tables
+
+SHOWN_COLUMNS = [
+    "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
+    "map", "map_shape", "map_scale",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Pictures of the gallery and each entry's rows for them, by case id; `kept` counts the pictures on disk."""
+
+    images: dict[str, np.ndarray]
+    rows: dict[str, dict[str, dict[str, Any]]]
+    kept: int
+
+
+def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Finite map (h, w) at another size, as `bench.maps.heatmaps.upsample` has it, but without loading torch."""
+    h, w = values.shape
+    return ndimage.zoom(values, (height / h, width / w), order=1, mode="nearest", grid_mode=True)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Image (H, W, 3) in 0 to 1 under a map (H, W) scaled to its own minimum and maximum.
+
+    What the map leaves cold stays visible as a dim grey picture, what it marks keeps its texture.
+    """
+    span = heat.max() - heat.min()
+    heat = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+    grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
+    colour = colormaps["inferno"](heat)[..., :3]
+    alpha = 0.45 + 0.2 * heat[..., None]
+    return (1 - alpha) * grey + alpha * colour
+
+
+def read_shown(group: Group, limit: int, named: Collection[str] = ()) -> Shown:
+    """Read pictures and maps of the cases that the gallery shows: those whose picture was kept.
+
+    Parameters
+    ----------
+    group : Group
+    limit : int
+        At most so many; those with several instances first, as the benchmark asks about them.
+    named : collection of str
+        Case or image ids: only these, in this order, if any are given.
+    """
+    folder = group.entries[0].run.path.parent / f"_images-{group.protocol}"
+    there = {path.name for path in folder.glob("*.png")} if folder.is_dir() else set()
+    ids = zip(group.cases["case_id"], group.cases["image_id"], group.cases["n_instances"], strict=True)
+    chosen = [(case, image, several > 1) for case, image, several in ids if f"{image_name(case)}.png" in there]
+    if named:
+        wanted = [case for name in named for case, image, _ in chosen if name in (case, image)]
+        names = list(dict.fromkeys(wanted))[:limit]
+    else:
+        kept = {case for case, _, _ in sorted(chosen, key=lambda item: not item[2])[:limit]}
+        names = [case for case, _, _ in chosen if case in kept]
+    pictures = {case: load(folder / f"{image_name(case)}.png") for case in names}
+    images = {case: picture for case, picture in pictures.items() if picture is not None}
+    # The cases of a protocol lie in the same chunks in every run.
+    chunks = set(group.cases.loc[group.cases["case_id"].isin(list(images)), "chunk"].tolist())
+    rows = {entry.label: read_maps(entry.run, list(images), chunks) for entry in group.entries} if images else {}
+    return Shown(images, rows, len(chosen))
+
+
+def fewer(shown: Shown, group: Group, limit: int) -> Shown:
+    """At most `limit` of these pictures, those with several instances first."""
+    several = set(group.cases.loc[group.cases["n_instances"] > 1, "case_id"])
+    kept = set(sorted(shown.images, key=lambda case: case not in several)[:limit])
+    return replace(shown, images={case: picture for case, picture in shown.images.items() if case in kept})
+
+
+def read_maps(run: Run, ids: list[str], chunks: Collection[int]) -> dict[str, dict[str, Any]]:
+    """Rows of these cases, which lie in these chunks; others are dropped at once: a run may have kept every map."""
+    wanted = pa.array(ids, pa.string())
+    tables = read_tables(run, SHOWN_COLUMNS, chunks)
+    found = [table.filter(pc.is_in(table["case_id"], value_set=wanted)) for _, table in tables]
+    if not found:
+        return {}
+    frame = pa.concat_tables(found, promote_options="default").to_pandas()
+    return {str(row["case_id"]): row for row in frame.to_dict("records")}
+
+
+def load(path: Path) -> np.ndarray | None:
+    """Picture (H, W, 3) in 0 to 1, or None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def native_map(row: dict[str, Any]) -> np.ndarray | None:
+    """Map of a row at native size, or None where it was not kept or is not two-dimensional."""
+    shape = row["map_shape"]
+    if row["map"] is None or shape is None or len(shape) != 2:
+        return None
+    return np.asarray(row["map"], dtype=np.float64).reshape(tuple(int(n) for n in shape)) * float(row["map_scale"])

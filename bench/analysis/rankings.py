@@ -1,0 +1,233 @@
+"""Do the methods differ at all, and do the metrics agree? Friedman's test with ranks, and Kendall's tau.
+
+Both look at methods at layers side by side, on the images for which all of them have a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from bench.analysis.columns import shown
+from bench.analysis.groups import Entry, Group
+from bench.analysis.statistics import Array, cluster_means
+
+RANK_COLUMNS = [
+    "dataset", "model", "layer", "method", "metric", "average_rank", "critical_difference", "n", "k",
+    "chi_square", "p", "protocol",
+]  # fmt: skip
+AGREEMENT_COLUMNS = [
+    "dataset", "model", "metric", "other_metric", "tau", "p", "k", "tau_within", "n", "protocol",
+]  # fmt: skip
+# Images whose pairs of methods are compared at a time; bounds the memory.
+_BLOCK = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Friedman's test of one metric.
+
+    Attributes
+    ----------
+    average : ndarray, shape (k,)
+        Average rank of each method over the images, 1 is best; ties share the mean of their ranks.
+    chi_square, p : float
+        Friedman's statistic, corrected for ties, and its p with k - 1 degrees of freedom; NaN and 1 where all
+        images rank all methods equal.
+    critical_difference : float
+        Nemenyi's at level 0.05: methods whose average ranks are closer are not told apart.
+    n : int
+        Images.
+    """
+
+    average: Array
+    chi_square: float
+    p: float
+    critical_difference: float
+    n: int
+
+
+def rank_methods(values: Array, higher_is_better: bool, level: float = 0.05) -> Ranking:
+    """Friedman test with average ranks and Nemenyi's critical difference (Demsar 2006, section 3.2.2).
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, k)
+        n independent images (blocks), k >= 2 methods, finite.
+    higher_is_better : bool
+    level : float
+        Significance level of the critical difference.
+
+    Returns
+    -------
+    Ranking
+    """
+    n, k = values.shape
+    # Values equal up to rounding get one rank; else noise would decide between equal maps.
+    scale = np.abs(values).max() or 1.0
+    ranks = stats.rankdata(np.round((-values if higher_is_better else values) / scale, 6), axis=1)
+    average = ranks.mean(axis=0)
+    spread = ((ranks - (k + 1) / 2) ** 2).sum() / (n * (k - 1))
+    # With ties this is Friedman's statistic with its usual correction (Conover 1999, section 5.8).
+    chi_square = float(n * ((average - (k + 1) / 2) ** 2).sum() / spread) if spread > 0 else float("nan")
+    p = float(stats.chi2.sf(chi_square, k - 1)) if spread > 0 else 1.0
+    critical = float(stats.studentized_range.ppf(1 - level, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
+    return Ranking(average, chi_square, p, critical, n)
+
+
+def complete_images(group: Group, output: str) -> Array:
+    """Values per image (mean over its cases) and entry, of the images that all entries have: (n, k)."""
+    values = np.stack([group.values(entry, output) for entry in group.entries], axis=1)
+    values[~np.isfinite(values).all(axis=1)] = np.nan
+    averages = cluster_means(values, group.images)
+    return averages[np.isfinite(averages).all(axis=1)]
+
+
+def ranked_outputs(group: Group) -> list[str]:
+    """Choose the outputs of the printed table that have a direction and are values of cases (class means are not)."""
+    columns = [column for column in shown(group) if column.better is not None]
+    return [column.metric for column in columns if column.metric in group.outputs]
+
+
+def ranks_table(group: Group) -> pd.DataFrame:
+    """Average ranks and Friedman's test of every metric of the printed table.
+
+    Parameters
+    ----------
+    group : Group
+
+    Returns
+    -------
+    DataFrame
+        Columns `RANK_COLUMNS`; `n` images, `k` methods at layers. A metric for which fewer than two
+        images or two methods have values is left out.
+    """
+    rows = []
+    for output in ranked_outputs(group):
+        values = complete_images(group, output)
+        if min(values.shape) < 2:
+            continue
+        found = rank_methods(values, bool(group.higher_is_better(output)))
+        for entry, average in zip(group.entries, found.average, strict=True):
+            row = {"layer": entry.layer, "method": entry.method, "metric": output, "average_rank": average}
+            row |= {"critical_difference": found.critical_difference, "n": found.n, "k": len(group.entries)}
+            rows.append(row | {"chi_square": found.chi_square, "p": found.p})
+    table = pd.DataFrame(rows, columns=RANK_COLUMNS)
+    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
+    return table
+
+
+def agreement_table(group: Group) -> pd.DataFrame:
+    """Kendall's tau-b between every two metrics of the printed table.
+
+    Parameters
+    ----------
+    group : Group
+
+    Returns
+    -------
+    DataFrame
+        Columns `AGREEMENT_COLUMNS`. `tau` compares the order of the k methods at layers by their means
+        over the images that all have (`p` tests it against 0), `tau_within` is the mean over images of
+        tau between the orders within one image. Directions are aligned first: 1 means that both
+        metrics put the methods in the same order of quality, -1 that one reverses the other.
+    """
+    outputs = ranked_outputs(group)
+    if len(group.entries) < 2:
+        return pd.DataFrame(columns=AGREEMENT_COLUMNS)
+    signed = {}
+    for output in outputs:
+        values = np.stack([group.values(entry, output) for entry in group.entries], axis=1)
+        signed[output] = cluster_means(values if group.higher_is_better(output) else -values, group.images)
+    within = mean_taus([signed[output] for output in outputs])
+    rows = []
+    for i, first in enumerate(outputs):
+        for j, second in enumerate(outputs[i + 1 :], i + 1):
+            both = np.isfinite(signed[first]).all(axis=1) & np.isfinite(signed[second]).all(axis=1)
+            one, two = signed[first][both], signed[second][both]
+            if not len(one):
+                continue
+            found = stats.kendalltau(steady(one.mean(axis=0)), steady(two.mean(axis=0)))
+            row = {"metric": first, "other_metric": second, "tau": found.statistic, "p": found.pvalue}
+            row |= {"k": len(group.entries), "tau_within": within[i, j], "n": len(one)}
+            rows.append(row)
+    table = pd.DataFrame(rows, columns=AGREEMENT_COLUMNS)
+    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
+    return table
+
+
+def steady(values: Array) -> Array:
+    """Values rounded to a millionth of the largest, so that noise breaks no tie."""
+    scale = np.abs(values).max() or 1.0
+    return np.asarray(np.round(values / scale, 6), dtype=np.float64)
+
+
+def mean_taus(values: Sequence[Array]) -> Array:
+    """Mean over rows of Kendall's tau-b between the same rows of every two arrays, without those that are all ties.
+
+    Parameters
+    ----------
+    values : sequence of M arrays, shape (n, k)
+        A row counts for a pair of arrays where both are finite in it.
+
+    Returns
+    -------
+    ndarray, shape (M, M)
+        NaN where no row counts.
+    """
+    total, number = np.zeros((len(values), len(values))), np.zeros((len(values), len(values)))
+    left, right = np.triu_indices(values[0].shape[1] if values else 0, 1)
+    for start in range(0, len(values[0]) if values else 0, _BLOCK):
+        # The sign of every pair's difference, from ranks: two bytes a value; gaps become ties, which do not count.
+        ranks = [_small_ranks(part[start : start + _BLOCK]) for part in values]
+        signs = np.stack([np.sign(rank[:, left] - rank[:, right]) for rank in ranks], axis=1).astype(np.float32)
+        agree = signs @ signs.transpose(0, 2, 1)  # whole numbers, exact; (rows, M, M)
+        untied = np.diagonal(agree, axis1=1, axis2=2).astype(np.float64)
+        norm = np.sqrt(untied[:, :, None] * untied[:, None, :])
+        total += np.divide(agree, norm, out=np.zeros_like(norm), where=norm > 0).sum(axis=0)
+        number += (norm > 0).sum(axis=0)
+    return np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+
+
+def _small_ranks(values: Array) -> NDArray[np.int16]:
+    """Ranks within each row, equal to a millionth of the row's largest being a tie; all 0 where a value is missing."""
+    whole = np.isfinite(values).all(axis=1, keepdims=True)
+    values = np.where(whole, values, 0.0)
+    scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    return stats.rankdata(np.round(values / scale, 6), method="min", axis=1).astype(np.int16)
+
+
+def cliques(average: Array, critical: float) -> list[tuple[int, int]]:
+    """Longest runs of methods, in order of rank, that the critical difference does not tell apart.
+
+    Parameters
+    ----------
+    average : ndarray, shape (k,)
+        Average ranks, ascending.
+    critical : float
+
+    Returns
+    -------
+    list of (first, last)
+        Indices, both ends included; runs of one method and runs inside another are left out.
+    """
+    runs: list[tuple[int, int]] = []
+    for first in range(len(average)):
+        last = int(np.searchsorted(average, average[first] + critical, side="right")) - 1
+        if last > first and (not runs or last > runs[-1][1]):
+            runs.append((first, last))
+    return runs
+
+
+def ranked_entries(group: Group, table: pd.DataFrame, output: str) -> tuple[list[Entry], Array, float]:
+    """Entries of one metric from best to worst, their average ranks and the critical difference."""
+    part = table[table["metric"] == output]
+    order = np.argsort(part["average_rank"].to_numpy(), kind="stable")
+    lookup = {(entry.layer, entry.method): entry for entry in group.entries}
+    entries = [lookup[row.layer, row.method] for row in part.iloc[order].itertuples()]
+    return entries, part["average_rank"].to_numpy()[order], float(part["critical_difference"].iloc[0])

@@ -1,0 +1,273 @@
+"""Rows on disk -> tables: means with intervals, paired differences to a reference, breakdowns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.curves import dataset_statistics, has_statistics
+from bench.analysis.groups import NO_LAYER, Entry, Group, group_runs, load_group
+from bench.analysis.published import reported
+from bench.analysis.significance import holm, wilcoxon
+from bench.analysis.statistics import Array, cluster_means, means, percentile_interval, resampled_means
+from bench.runs.store import Run
+
+SUMMARY_COLUMNS = [
+    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "degenerate",
+    "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
+]  # fmt: skip
+BREAKDOWN_COLUMNS = [
+    "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",
+]  # fmt: skip
+# Each bin as (name, lower bound, upper bound), lower <= value < upper.
+BINS: dict[str, list[tuple[str, float, float]]] = {
+    "n_instances": [("1", 1, 2), ("2", 2, 3), ("3-4", 3, 5), ("5+", 5, np.inf)],
+    "probability": [("<.2", -np.inf, 0.2), (".2-.6", 0.2, np.nextafter(0.6, 1)), (">.6", np.nextafter(0.6, 1), np.inf)],
+    "box_area": [("<10%", 0, 0.1), ("10-30%", 0.1, np.nextafter(0.3, 1)), (">30%", np.nextafter(0.3, 1), np.inf)],
+}
+
+
+def summarize(
+    runs: Iterable[Run], *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Tidy table of all runs, one row per method, layer and scalar metric output.
+
+    Parameters
+    ----------
+    runs : iterable of Run
+        From `bench.runs.store.find_runs`, in any order: the table does not depend on it.
+    reference, resamples, seed
+        As in `summarize_group`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `SUMMARY_COLUMNS`, sorted by data set, model, protocol, metric, layer and method.
+    """
+    groups = (load_group(members) for members in group_runs(runs).values())
+    return join(
+        [summarize_group(g, reference=reference, resamples=resamples, seed=seed) for g in groups if g], SUMMARY_COLUMNS
+    )
+
+
+def join(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """Tables one below the other, in canonical order."""
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    keys = [key for key in ("dataset", "model", "protocol", "metric", "by", "layer", "method") if key in columns]
+    return pd.concat(tables)[columns].sort_values(keys, kind="stable", ignore_index=True)
+
+
+def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Means, intervals and paired tests of one group.
+
+    Cases whose value is not finite are left out, `n` counts the rest. Intervals are 95 % percentile
+    bootstrap intervals over IMAGES: cases of one image stay together. Differences to the reference
+    (method minus reference) are taken at the same layer on the cases that both have, with the same
+    resamples; methods that look at no layer are compared with the reference at the group's LAST layer.
+    Statistics of the whole data set (``dataset_statistics`` in a metric's config) have intervals and
+    differences, the threshold chosen anew in each resample, but no p: they are no means.
+    `p` is a two-sided Wilcoxon signed-rank test on one value per image, the mean difference of its
+    cases (cases of one image are no independent evidence), Holm-corrected over all methods and
+    layers of the metric. Class means (``<output>_class_mean``, the mean over the classes that occur
+    of the class's mean) have intervals but no p.
+
+    Parameters
+    ----------
+    group : Group
+    reference : str
+        Method that the others are compared with; its own differences are empty, and all are
+        where it was not run at the layer.
+    resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        Columns `SUMMARY_COLUMNS`; `degenerate` is a share of the cases, `reported` what somebody published for
+        this data set, model, layer and method in the metric's unit (`bench.analysis.published`); it enters no test.
+    """
+    count, width, averaged = int(group.images.max()) + 1, len(group.outputs), class_mean_columns(group)
+    values = all_values(group)
+    by_class = [width * i + column for i in range(len(group.entries)) for column in averaged]
+    # Drawn once for all entries, as one matrix product; the second one has the class means.
+    plain = partial(resampled_means, clusters=group.images, count=count, resamples=resamples, seed=seed)
+    classes = partial(plain, strata=group.classes)
+    drawn = np.split(plain(values), len(group.entries), axis=1)
+    class_drawn = np.split(classes(values[:, by_class]), len(group.entries), axis=1)
+    place = {id(entry): i for i, entry in enumerate(group.entries)}
+    rows: list[dict[str, Any]] = []
+    for i, entry in enumerate(group.entries):
+        other = reference_of(group, entry, reference)
+        j = place[id(other)] if other else None
+        p = p_values(group, entry, other)
+        for columns, strata, own, draw, suffix in (
+            (list(range(width)), None, drawn, plain, ""),
+            (averaged, group.classes, class_drawn, classes, "_class_mean"),
+        ):
+            mine = entry.values[:, columns]
+            found = describe(mine, own[i], strata, mine)
+            gaps = np.full_like(found, np.nan)
+            if other and j is not None:
+                gap = mine - other.values[:, columns]
+                gaps = describe(gap, paired(mine, other.values[:, columns], own[i], own[j], draw), strata, mine)
+            number = np.isfinite(mine).sum(axis=0)
+            for at in np.flatnonzero(number):
+                numbers = (*found[:, at], *gaps[:, at], p[at] if strata is None else np.nan)
+                rows.append(row_of(entry, group.outputs[columns[at]] + suffix, int(number[at]), other, numbers))
+    rows += statistic_rows(group, reference, resamples // 4, seed)
+    table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
+    known = {(entry.layer, entry.method): reported(entry.run.config) for entry in group.entries}
+    beside = [known[row.layer, row.method].get(row.metric, (np.nan, "")) for row in table.itertuples()]
+    table["reported"], table["reported_source"] = [value for value, _ in beside], [source for _, source in beside]
+    for _, part in table.groupby("metric"):
+        table.loc[part.index, "p"] = holm(part["p"].to_numpy(dtype=np.float64))
+    return join([table], SUMMARY_COLUMNS)
+
+
+def row_of(entry: Entry, metric: str, n: int, other: Entry | None, numbers: Sequence[float]) -> dict[str, Any]:
+    """Row of the summary; `numbers` are mean, both ends, difference, both ends, p."""
+    keys = ("mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p")
+    row: dict[str, Any] = {"layer": entry.layer, "method": entry.method, "metric": metric, "n": n}
+    row |= {"degenerate": entry.degenerate_share, "reference": other.method if other else ""}
+    return row | dict(zip(keys, numbers, strict=True))
+
+
+def all_values(group: Group) -> Array:
+    """Values of all entries side by side, shape (cases, entries * outputs)."""
+    return np.concatenate([entry.values for entry in group.entries], axis=1)
+
+
+def paired(values: Array, other: Array, drawn: Array, other_drawn: Array, draw: Callable[[Array], Array]) -> Array:
+    """Mean difference in every resample (R, C) over the cases that both have: that of the means, if these are all."""
+    difference = drawn - other_drawn
+    apart = (np.isfinite(values) != np.isfinite(other)).any(axis=0)
+    if apart.any():
+        difference[:, apart] = draw((values - other)[:, apart])
+    return difference
+
+
+def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of the data set's statistics, a quarter of the resamples: each draws whole curves, for every entry."""
+    if not has_statistics(group):
+        return []
+    rows = []
+    found = {id(entry): dataset_statistics(group, entry, resamples, seed) for entry in group.entries}
+    for entry in group.entries:
+        other = reference_of(group, entry, reference)
+        for name, mine in found[id(entry)].items():
+            numbers = [mine.value, *np.concatenate(percentile_interval(mine.resampled[:, None]))]
+            theirs = found[id(other)].get(name) if other else None
+            if other and theirs and (mine.present != theirs.present).any():
+                both = mine.present & theirs.present
+                pair = [dataset_statistics(group, e, resamples, seed, both).get(name) for e in (entry, other)]
+            else:
+                pair = [mine, theirs]
+            if pair[0] and pair[1]:
+                gap = pair[0].resampled - pair[1].resampled
+                numbers += [pair[0].value - pair[1].value, *np.concatenate(percentile_interval(gap[:, None]))]
+            filled = np.array([*numbers, *[np.nan] * (6 - len(numbers))], dtype=np.float64)
+            steady = np.round(filled, 12) + 0.0
+            rows.append(row_of(entry, name, int(mine.present.sum()), other, [*steady, np.nan]))
+    return rows
+
+
+def class_mean_columns(group: Group) -> list[int]:
+    """Columns of the outputs for which the metric asks for a mean over classes."""
+    return [
+        i
+        for i, (metric, _, name) in enumerate(output.partition(".") for output in group.outputs)
+        if name in (group.metrics[metric].get("about", {}).get("class_mean") or [])
+    ]
+
+
+def describe(values: Array, resampled: Array, strata: Any, scaled_by: Array) -> Array:
+    """Mean and both ends of its interval of every column, shape (3, columns), steady to 12 digits of `scaled_by`."""
+    low, high = percentile_interval(resampled)
+    # Sums that cancel leave 1e-17 of one or the other sign, which would not be the same on every machine.
+    scale = np.max(np.abs(scaled_by), axis=0, where=np.isfinite(scaled_by), initial=np.finfo(float).tiny)
+    return np.round(np.stack([means(values, strata), low, high]) / scale, 12) * scale + 0.0
+
+
+def reference_of(group: Group, entry: Entry, reference: str) -> Entry | None:
+    """Choose the entry that another is compared with: the reference at its layer, or None."""
+    layer = entry.layer if entry.layer != NO_LAYER else group.last_layer
+    candidates = [e for e in group.entries if e.layer in (layer, NO_LAYER) and reference in (e.method, e.name)]
+    # A reference in several variants (grad_cam(relu=True), ...) is the exact name, else the first.
+    candidates.sort(key=lambda e: (e.layer == NO_LAYER, e.method != reference, e.method))
+    if not candidates or candidates[0] is entry or entry.method == candidates[0].method:
+        return None
+    return candidates[0]
+
+
+def p_values(group: Group, entry: Entry, other: Entry | None) -> Array:
+    """Uncorrected p of every output's paired difference, one value per image; NaN without a reference."""
+    result = np.full(len(group.outputs), np.nan)
+    if other is None:
+        return result
+    differences = cluster_means(entry.values - other.values, group.images)
+    for column in range(len(result)):
+        pair = np.abs(np.concatenate([entry.values[:, column], other.values[:, column]]))
+        scale = float(np.max(pair, where=np.isfinite(pair), initial=0.0))
+        result[column] = wilcoxon(differences[:, column], scale)
+    return result
+
+
+def bin_masks(cases: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
+    """Which cases lie in which bin: (by, bin, mask) for every bin; cases without boxes are in no bin of these."""
+    masks = []
+    for by, bins in BINS.items():
+        values = cases[by].to_numpy(dtype=np.float64)
+        if by == "box_area":
+            values = np.where(cases["n_instances"].to_numpy() > 0, values, np.nan)
+        masks += [(by, name, (values >= low) & (values < high)) for name, low, high in bins]
+    return masks
+
+
+def breakdown(runs: Iterable[Run], *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:
+    """Means by number of instances, target probability and object size, for all runs; see `breakdown_group`."""
+    groups = (load_group(members) for members in group_runs(runs).values())
+    return join([breakdown_group(g, resamples=resamples, seed=seed) for g in groups if g], BREAKDOWN_COLUMNS)
+
+
+def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:
+    """Means with intervals for the cases of each bin of `BINS`.
+
+    Parameters
+    ----------
+    group : Group
+    resamples, seed : int
+        Of the bootstrap over images; fewer resamples than the main table, as there are ten times the cells.
+
+    Returns
+    -------
+    DataFrame
+        Columns `BREAKDOWN_COLUMNS`; bins without a case are left out.
+    """
+    rows: list[dict[str, Any]] = []
+    count, width, values = int(group.images.max()) + 1, len(group.outputs), all_values(group)
+    for by, name, mask in bin_masks(group.cases):
+        if not mask.any():
+            continue
+        part = values[mask]
+        drawn = resampled_means(part, group.images[mask], count, None, resamples, seed)
+        found, numbers = describe(part, drawn, None, part), np.isfinite(part).sum(axis=0)
+        for column in np.flatnonzero(numbers):
+            entry = group.entries[column // width]
+            row: dict[str, Any] = {"layer": entry.layer, "method": entry.method}
+            row["metric"] = group.outputs[column % width]
+            row |= {"by": by, "bin": name, "n": int(numbers[column])}
+            rows.append(row | dict(zip(("mean", "ci_low", "ci_high"), found[:, column], strict=True)))
+    table = pd.DataFrame(rows, columns=BREAKDOWN_COLUMNS)
+    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
+    return join([table], BREAKDOWN_COLUMNS)
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Table as CSV text, six significant digits, the same bytes for the same numbers."""
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -1,0 +1,164 @@
+"""Decode and transform cases ahead of the network."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from bench.datasets.transforms import InputSpec, Sample, prepare
+from bench.types import Case, UserError
+
+log = logging.getLogger(__name__)
+AHEAD = 32  # pictures that the thread has ready: two batches of data sets with one case a picture
+AHEAD_EACH = 4  # and each process
+LARGE = ("image", "masks", "original_masks")
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A case whose picture cannot be decoded, and why."""
+
+    case_id: str
+    image_id: str
+    reason: str
+
+
+class _Prepared(Dataset):
+    """Cases by picture: those of one picture, which follow one another, share its decoded and transformed pixels."""
+
+    def __init__(self, cases: Sequence[Case], spec: InputSpec, geometry: str) -> None:
+        self.pictures = [list(same) for _, same in groupby(cases, lambda case: case.image_id)]
+        self.spec, self.geometry = spec, geometry
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> list[Sample | Bad]:
+        found: list[Sample | Bad] = []
+        pixels = None
+        for case in self.pictures[index]:
+            try:
+                sample = prepare(case, self.spec, self.geometry, pixels)
+            except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+                found.append(Bad(case.id, case.image_id, " ".join(str(error).split())[:200]))
+                continue
+            pixels = sample.image
+            found.append(sample)
+        return found
+
+
+def samples(
+    cases: Sequence[Case], spec: InputSpec, geometry: str, workers: int | None, device: torch.device
+) -> Iterator[Sample | Bad]:
+    """Yield every case, in order, decoded and transformed.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    spec : InputSpec
+    geometry : str
+        See `bench.datasets.transforms.prepare`.
+    workers : int or None
+        Processes that decode ahead; with 0 a thread does. None takes none on a CPU, where they would only take the
+        network's cores, and up to 8 beside a GPU.
+    device : torch.device
+        Of the network; tensors are yielded on the CPU, page-locked where it is a GPU.
+    """
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+    pictures = _Prepared(cases, spec, geometry)
+    loaded: Iterable[list[Sample | Bad]]
+    if workers:
+        loader = DataLoader(
+            pictures, batch_size=None, collate_fn=_pack, num_workers=workers, prefetch_factor=AHEAD_EACH,
+            pin_memory=device.type == "cuda",
+        )  # fmt: skip
+        loaded = map(_unpack, loader)
+    else:
+        loaded = _ahead(pictures)
+    for picture in loaded:
+        for sample in picture:
+            if isinstance(sample, Bad):
+                log.warning("%s is left out: %s", sample.case_id, sample.reason)
+            yield sample
+
+
+def _pack(picture: list[Sample | Bad]) -> tuple[bytes, list[dict[str, Any]]]:
+    """Take the large tensors out; the rest becomes bytes.
+
+    A tensor travels in shared memory and costs an open file, of which many systems allow 1,024.
+    """
+    large = [{name: getattr(one, name) for name in LARGE} if isinstance(one, Sample) else {} for one in picture]
+    taken: dict[str, Any] = dict.fromkeys(LARGE)
+    rest = [replace(one, **taken) if isinstance(one, Sample) else one for one in picture]
+    return pickle.dumps(rest), large
+
+
+def _unpack(packed: tuple[bytes, list[dict[str, Any]]]) -> list[Sample | Bad]:
+    return [
+        replace(one, **large) if large else one for one, large in zip(pickle.loads(packed[0]), packed[1], strict=True)
+    ]
+
+
+def refuse_many_bad(
+    stream: Iterator[Sample | Bad], name: str, pictures: int, most: float, known: Iterable[str] = ()
+) -> Iterator[Sample | Bad]:
+    """Pass samples on until too many pictures have turned out to be bad.
+
+    Parameters
+    ----------
+    stream : iterator
+    name : str
+        The data set's, for the message.
+    pictures : int
+        Number of pictures of the whole run.
+    most : float
+        Share of them that may be bad.
+    known : iterable of str
+        ``image_id`` of the pictures that were bad in chunks finished earlier.
+
+    Raises
+    ------
+    UserError
+        More are bad. What was yielded before can still be used.
+    """
+    found = set(known)
+    for sample in stream:
+        if isinstance(sample, Bad):
+            found.add(sample.image_id)
+            if len(found) > most * pictures:
+                raise UserError(
+                    f"dataset={name}: {len(found)} of {pictures} pictures are bad, last {sample.case_id}: "
+                    f"{sample.reason}; finished chunks are kept: mend the pictures and take another out=DIR, or go on "
+                    "without them with dataset.allow_bad_records=true"
+                )
+        yield sample
+
+
+def _ahead(pictures: _Prepared) -> Iterator[list[Sample | Bad]]:
+    """Yield every picture while a thread prepares the next ones: decoders and torch let the network run meanwhile."""
+    # OpenMP counts the thread's own helpers, finds more threads than cores and lets all of them sleep instead of wait
+    # for work, the network's too: 11 ms an image instead of 8, for as long as the thread lives. The limit is only the
+    # thread's own; this one's has to be fixed first, since torch hands the last limit to threads that have none.
+    torch.set_num_threads(torch.get_num_threads())
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[list[Sample | Bad]]] = deque()
+        try:
+            for index in range(len(pictures)):
+                waiting.append(pool.submit(pictures.__getitem__, index))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Tables -> figures; loads no torch."""

@@ -1,0 +1,121 @@
+"""The figures of a group as files: PNG for Markdown, SVG for the page, PDF for print."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.kept_maps import Shown, fewer, read_shown
+from bench.figures.curves import curves_figure
+from bench.figures.gallery import figure1, gallery_figure
+from bench.figures.means import instances_figure, means_figure
+from bench.figures.ranks import agreement_figure, ranks_figure
+from bench.figures.sanity import randomization_figure
+from bench.figures.saving import save, saving
+from bench.figures.tradeoffs import layers_figure, runtime_figure
+from bench.runs.store import Run, safe_name, write_text
+
+log = logging.getLogger(__name__)
+DRAWN = "_drawn"
+GALLERY = 8
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader is told of a figure."""
+
+    title: str
+    caption: str
+
+
+FIGURES = {
+    "means": About("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
+    "curves": About("Curves", "Mean curves with 95 % bands; rows are layers. Methods on one curve are named together."),
+    "randomization": About(
+        "Random weights", "Likeness to the map of the trained network as its layers, named below, are made random."
+    ),
+    "coverage_by_instances": About(
+        "Coverage by number of instances", "How much of the instances is shown the more of them there are."
+    ),
+    "layers": About("Layers against metrics", "Every metric along the network's depth, with 95 % intervals."),
+    "agreement": About(
+        "Do the metrics agree?", "Kendall's τ between the orders of methods: of means below, within images above."
+    ),
+    "ranks": About(
+        "Critical differences", "Average ranks; bars join methods that the critical difference does not tell apart."
+    ),
+    "runtime": About(
+        "Runtime against quality", "Milliseconds that a map takes; the line joins what nothing quicker surpasses."
+    ),
+}
+
+
+def folder_of(root: Path, group: Group) -> Path:
+    """Folder of a group's figures."""
+    return root / "figures" / slug(group)
+
+
+def slug(group: Group) -> str:
+    """Name of a group in file names."""
+    return safe_name(f"{group.dataset}-{group.model}-{group.protocol}")
+
+
+def stale(folder: Path, members: Collection[Run]) -> bool:
+    """Whether figures were not finished, or are older than a chunk of theirs or than this program's version."""
+    stamp = folder / DRAWN
+    if not stamp.is_file() or stamp.read_text() != version("cam-bench") or not any(folder.glob("*.svg")):
+        return True
+    chunks = [path.stat().st_mtime_ns for run in members for path in run.path.glob("chunk-*.parquet")]
+    return max(chunks, default=0) > stamp.stat().st_mtime_ns
+
+
+def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Path, *, pdf: bool = False) -> None:
+    """Write the figures of one group into `folder`; figures that no longer apply are removed."""
+    began = time.perf_counter()
+    pictures = fewer(shown, group, GALLERY)
+    layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
+    if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
+        layers["gallery-input"] = NO_LAYER
+    # First what is made quickly and saved slowly: it is saved while the curves are made.
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "means": partial(means_figure, group, tables["summary"]),
+        "ranks": partial(ranks_figure, group, tables["ranks"]),
+        "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
+        "layers": partial(layers_figure, group, tables["summary"]),
+        "agreement": partial(agreement_figure, group, tables["agreement"]),
+        "runtime": partial(runtime_figure, group, tables["summary"]),
+        **{name: partial(gallery_figure, group, pictures, layer) for name, layer in layers.items()},
+        "randomization": partial(randomization_figure, group),
+        "curves": partial(curves_figure, group),
+    }
+    with saving() as later:
+        for name, make in makers.items():
+            formats = ("svg", "png", "pdf") if name in FIGURES else ("png", "pdf")
+            later(make(), folder / name, [suffix for suffix in formats if pdf or suffix != "pdf"])
+    write_text(folder / DRAWN, version("cam-bench"))
+    log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
+
+
+def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> Path | None:
+    """Write figure1.pdf and figure1.png of the named cases or images; None where none of them was kept."""
+    figure = figure1(group, read_shown(group, len(group.cases), images))
+    if figure is None:
+        return None
+    save(figure, folder / "figure1", ("pdf", "png"))
+    return folder / "figure1.pdf"
+
+
+def figure_links(folder: Path, root: Path) -> dict[str, str]:
+    """Title and path relative to `root` of the figures that are there, in the order of reading."""
+    paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    names = [name for name in FIGURES if name in paths] + [name for name in paths if name not in FIGURES]
+    return {name.replace("_", " "): paths[name].relative_to(root).as_posix() for name in names}

@@ -1,0 +1,104 @@
+"""More passes for the methods that ask for them, by argument name, and how many they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from bench.maps.capture import capture, hooked
+from bench.maps.scorer import Scorer
+from bench.types import Batch, Layer
+
+
+def offered(
+    module: nn.Module, name: str, layer: Layer | None, logits: Tensor, batch: Batch, score: Scorer
+) -> dict[str, Callable[[], Any]]:
+    """Everything a method may ask for by argument name, each made only when it is asked for.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, in evaluation mode.
+    name : str
+        Name of the layer in `module`, ``-`` without one.
+    layer : Layer or None
+        Its activations and gradients.
+    logits : Tensor, shape (N, C)
+        Of the batch's images.
+    batch : Batch
+    score : Scorer
+
+    Returns
+    -------
+    dict
+        Argument name to a function that gives the argument: ``acts``, ``grads``, ``images``, ``ids``, ``targets``,
+        ``score`` (see `Scorer`), ``forward_from``, ``gradient``, ``logits``, ``module``, ``head`` (see the functions
+        of this file) and ``once`` (see `Layer`).
+    """
+    return {
+        "acts": lambda: layer and layer.acts,
+        "grads": lambda: layer and layer.grads,
+        "images": lambda: batch.images,
+        "ids": lambda: batch.ids,
+        "targets": lambda: batch.targets,
+        "score": lambda: score,
+        "forward_from": lambda: partial(forward_from, module, name, batch, score.batch_size),
+        "gradient": lambda: partial(gradient, module, name, batch, score.batch_size),
+        "logits": lambda: partial(differentiable_logits, module),
+        "module": lambda: module,
+        "head": lambda: head(module, layer, logits),
+        "once": lambda: layer and layer.once,
+    }
+
+
+def forward_from(module: nn.Module, name: str, batch: Batch, size: int, acts: Tensor, cases: Tensor) -> Tensor:
+    """Logits (n, C) of ``images[cases]`` with the layer's output replaced by `acts` (n, K, *spatial).
+
+    With a graph back to `acts` where they require a gradient.
+    """
+    found = []
+    for part, index in zip(acts.split(size), cases.split(size), strict=True):
+        with hooked(module, [name], partial(_replace, part)), torch.set_grad_enabled(acts.requires_grad):
+            found.append(module(batch.images[index]))
+    return torch.cat(found)
+
+
+def _replace(acts: Tensor, _name: str, _output: object) -> Tensor:
+    return acts.clone()  # the next layer may write into what it is given
+
+
+def gradient(
+    module: nn.Module, name: str, batch: Batch, size: int, images: Tensor, cases: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Activations, gradients (n, K, *spatial) and logits (n, C) at the layer for images (n, ...) of these cases."""
+    acts, grads, logits = [], [], []
+    for part, index in zip(images.split(size), cases.split(size), strict=True):
+        captured = capture(module, part, [batch.targets[i] for i in index.tolist()], [name])
+        acts.append(captured.layers[name].acts)
+        grads.append(captured.layers[name].grads)
+        logits.append(captured.logits)
+    return torch.cat(acts), torch.cat(grads), torch.cat(logits)
+
+
+def differentiable_logits(module: nn.Module, images: Tensor, cases: Tensor) -> Tensor:
+    """Logits (n, C) with a graph back to the images; `cases` is taken for symmetry with ``score``."""
+    with torch.enable_grad():
+        return module(images)
+
+
+def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | None:
+    """Weights (C, K) of the last linear layer where the network is global average pooling and that layer, else None.
+
+    Not guessed from the architecture: the layer's means through the weights must give the logits.
+    """
+    linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    if layer is None or not linears or linears[-1].in_features != layer.acts.shape[1]:
+        return None
+    found = linear(layer.acts.flatten(2).mean(2), linears[-1].weight, linears[-1].bias)
+    same = found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-3)
+    return linears[-1].weight.detach() if same else None

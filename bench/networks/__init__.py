@@ -1,0 +1,1 @@
+"""Networks: architectures, weights, what their input looks like, their layers."""

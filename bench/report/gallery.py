@@ -1,0 +1,142 @@
+"""What the page's gallery needs to know: pictures, boxes, maps as bytes, values, disagreement."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from PIL import Image
+
+from bench.analysis.columns import Column
+from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.kept_maps import Shown, native_map, upsample
+from bench.figures.gallery import REASONS
+
+COLOURS = ("viridis", "cividis", "turbo")
+CASES = 60  # in one gallery, at most
+SIDE = 32  # maps are compared at this size
+
+
+def colour_tables() -> dict[str, str]:
+    """256 RGB colours of each colour map, as base64."""
+    levels = np.arange(256)
+    return {name: encoded((colormaps[name](levels)[:, :3] * 255).round()) for name in COLOURS}
+
+
+def encoded(values: np.ndarray) -> str:
+    """Whole numbers from 0 to 255 as base64."""
+    return base64.b64encode(values.astype(np.uint8).tobytes()).decode()
+
+
+def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int) -> dict[str, Any]:
+    """Cases whose pictures were kept, with every entry's map and values, ready for JSON.
+
+    Parameters
+    ----------
+    group : Group
+    shown : Shown
+        From `bench.analysis.kept_maps.read_shown`.
+    columns : list of Column
+        Whose values stand under the maps; those that are no values of cases are left out.
+    budget : int
+        Bytes that pictures and maps may take; cases beyond it are left out and counted.
+
+    Returns
+    -------
+    dict
+        ``entries``, ``columns``, ``layers``, ``cases``; ``total`` cases in the results, ``kept`` with picture.
+    """
+    columns = [column for column in columns if column.metric in group.outputs]
+    index = pd.Index(group.cases["case_id"])
+    values = {c.metric: np.stack([group.values(e, c.metric) for e in group.entries], axis=1) for c in columns}
+    layers = group.layers or [NO_LAYER]
+    cases: list[dict[str, Any]] = []
+    for case_id, picture in shown.images.items():
+        at = int(index.get_loc(case_id))
+        rows = [shown.rows[entry.label].get(case_id) for entry in group.entries]
+        about = next((row for row in rows if row), None)
+        if about is None:
+            continue
+        maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
+        case: dict[str, Any] = {
+            "id": case_id,
+            "image": str(group.cases["image_id"].iloc[at]),
+            "class": str(about["class_name"] or ""),
+            "instances": int(group.cases["n_instances"].iloc[at]),
+            "probability": rounded(about["probability"]),
+            "width": int(about["width"]),
+            "height": int(about["height"]),
+            "boxes": boxes(about["boxes"]),
+            "others": boxes(about["other_boxes"]),
+            "picture": jpeg(picture),
+            "maps": [tile(entry, row, heat) for entry, row, heat in zip(group.entries, rows, maps, strict=True)],
+            "values": [[rounded(values[c.metric][at, i]) for c in columns] for i in range(len(rows))],
+            "disagreement": {layer: disagreement(group.entries, maps, layer) for layer in layers},
+        }
+        budget -= len(case["picture"]) + sum(len(each.get("data", "")) for each in case["maps"])
+        if budget < 0 and cases:
+            break
+        cases.append(case)
+    entries = [
+        {"method": e.method, "layer": e.layer, "control": e.category == "control", "label": e.label}
+        for e in group.entries
+    ]
+    heads = [{"name": " ".join(c.heading), "metric": c.metric, "better": c.better, "arrow": c.arrow} for c in columns]
+    return {
+        "entries": entries, "columns": heads, "layers": layers, "cases": cases,
+        "total": len(group.cases), "kept": shown.kept,
+    }  # fmt: skip
+
+
+def tile(entry: Entry, row: dict[str, Any] | None, heat: np.ndarray | None) -> dict[str, Any]:
+    """One map as bytes between its own minimum and maximum, or why there is none."""
+    if row is None:
+        return {"reason": "not computed", "degenerate": False}
+    if row["degenerate"]:
+        reason = REASONS.get(row["degenerate"], str(row["degenerate"])).replace("\n", " ")
+        return {"reason": f"{reason}: entropy of a flat gradient is 0" if entry.flat_gradient else reason,
+                "degenerate": True}  # fmt: skip
+    if heat is None:
+        return {"reason": "no map kept", "degenerate": False}
+    span = float(heat.max() - heat.min()) or 1.0
+    return {"shape": list(heat.shape), "data": encoded(((heat - heat.min()) / span * 255).round())}
+
+
+def disagreement(entries: list[Entry], maps: list[np.ndarray | None], layer: str) -> float | None:
+    """Mean over pairs of methods at a layer of 1 - Pearson's r of their maps; None for fewer than two maps.
+
+    Methods that look at no layer count at every layer; controls and degenerate maps do not.
+    """
+    sides = [
+        upsample(heat, SIDE, SIDE).ravel()
+        for entry, heat in zip(entries, maps, strict=True)
+        if heat is not None and entry.layer in (layer, NO_LAYER) and entry.category != "control"
+    ]
+    if len(sides) < 2:
+        return None
+    r = np.corrcoef(np.stack(sides))
+    return rounded(1 - float(np.nanmean(r[np.triu_indices(len(sides), 1)])))
+
+
+def rounded(value: float) -> float | None:
+    """Value with four significant digits; None, which JSON has, for NaN, which it has not."""
+    value = float(value)
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def boxes(flat: Any) -> list[list[float]]:
+    """Boxes as [x0, y0, x1, y1] in input pixels."""
+    given = np.asarray([] if flat is None else flat, dtype=np.float64).reshape(-1, 4)
+    return [[round(float(value), 1) for value in box] for box in given]
+
+
+def jpeg(picture: np.ndarray) -> str:
+    """Picture (H, W, 3) in 0 to 1 as a data URI."""
+    stream = io.BytesIO()
+    Image.fromarray((picture * 255).round().astype(np.uint8)).save(stream, "JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

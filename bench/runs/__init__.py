@@ -1,0 +1,1 @@
+"""Running a benchmark: what is missing is computed and stored."""

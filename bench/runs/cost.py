@@ -1,0 +1,146 @@
+"""What methods and metrics cost in passes of the network, from the ``about`` of their yamls."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.runs.plan import FUSED, Job
+from bench.types import Part, UserError
+
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Forward passes of a metric; a backward pass counts as two.
+
+    Attributes
+    ----------
+    per_map : int
+        For every case, method and layer.
+    per_case : int
+        For every case, shared by all its maps (what two metrics share, as the clean image's, counts for each).
+    explanations : int
+        How often the method makes a map again, whose own passes come on top, for every map.
+    """
+
+    per_map: int
+    per_case: int
+    explanations: int
+
+
+def metric_cost(metric: Part) -> Cost:
+    """Evaluate ``about.passes``, ``passes_per_case`` and ``explanations`` (0 where missing) with its parameters.
+
+    Raises
+    ------
+    UserError
+        A parameter is of another kind than the expression needs, as ``steps=abc``, or an entry is not a number or an
+        expression of numbers, parameters, ``len(parameter)`` and ``+ - * //``.
+    """
+    entries = (metric.about.get(name, 0) for name in ("passes", "passes_per_case", "explanations"))
+    return Cost(*(evaluate(metric.name, str(entry), metric.parameters) for entry in entries))
+
+
+def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
+    """Value of an expression in whole numbers, see `metric_cost`; `name` is whose passes these are."""
+
+    def of(node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=int()):
+                return node.value
+            case ast.Name() if node.id in values:
+                return values[node.id]
+            case ast.Call(func=ast.Name(id="len"), args=[only], keywords=[]):
+                found = of(only)
+                if not isinstance(found, list | tuple):
+                    raise TypeError(f"{found} is no list")
+                return len(found)
+            case ast.BinOp() if type(node.op) in OPERATORS:
+                return OPERATORS[type(node.op)](of(node.left), of(node.right))
+        raise UserError(f"{name}: about.passes: {expression!r} is not arithmetic over {', '.join(values)}")
+
+    try:
+        value = of(ast.parse(expression, mode="eval").body)
+        if not isinstance(value, int):
+            raise TypeError(f"{value} is no whole number")
+        return value
+    except (SyntaxError, TypeError, ZeroDivisionError) as error:
+        used = [f"{key}={value}" for key, value in values.items() if re.search(rf"\b{key}\b", expression)]
+        asked = f" with {', '.join(used)}" if used else ""
+        raise UserError(f"{name}: its passes, {expression!r}, cannot be counted{asked}: {error}") from error
+
+
+def own_passes(method: Part, channels: int) -> tuple[int, int]:
+    """Forward and backward passes an image that a method needs beside the shared ones, from its yaml's ``about``.
+
+    `passes` there is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network),
+    or ``{forward: E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels``;
+    channels that are constant, which some methods skip, count, so it is what can be needed at most.
+
+    Parameters
+    ----------
+    method : Part
+    channels : int
+        Of the layer; 0 for a method that looks at none.
+
+    Raises
+    ------
+    UserError
+        As `metric_cost`.
+    """
+    passes = method.about.get("passes", "shared")
+    if passes in ("shared", "none"):
+        return 0, 0
+    names = {**method.parameters, "channels": channels}
+    forward, backward = (evaluate(method.name, str(passes[key]), names) for key in ("forward", "backward"))
+    return forward, backward
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Images that go through the network for one case, all methods and layers of a run together.
+
+    Attributes
+    ----------
+    shared_forward, shared_backward : int
+        Of the pass that all methods share.
+    own_forward, own_backward : int
+        Of the methods that need more.
+    scored : int
+        Perturbed images of the metrics.
+    """
+
+    shared_forward: int
+    shared_backward: int
+    own_forward: int
+    own_backward: int
+    scored: int
+
+
+def passes_of(jobs: Sequence[Job], metrics: Sequence[Part], channels: Mapping[str, int]) -> Passes:
+    """Count the passes of one case; a map fused over layers is made of maps that are there.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    metrics : sequence of Part
+    channels : mapping of str to int
+        Channels of each layer.
+    """
+    owns = [own_passes(job.method, channels.get(job.layer, 0)) for job in jobs if not job.layer.startswith(FUSED)]
+    costs = [metric_cost(metric) for metric in metrics]
+    again = sum(cost.explanations for cost in costs)
+    own_forward, own_backward = (sum(own[i] for own in owns) for i in range(2))
+    return Passes(
+        shared_forward=1,
+        shared_backward=int(any("grads" in job.method.wants for job in jobs)),
+        own_forward=own_forward * (1 + again),  # the pass that shows the method its layer is among the metrics'
+        own_backward=own_backward * (1 + again),
+        scored=sum(cost.per_map * len(jobs) + cost.per_case for cost in costs),
+    )

@@ -1,0 +1,179 @@
+"""A method asked again gives what a run on the other images, classes or network would have given."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.maps.capture import capture
+from bench.maps.explain import Explain, Maps
+from bench.maps.heatmaps import upsample
+from bench.maps.scorer import Scorer
+from bench.runs.plan import Job, looks_at_layer
+from bench.runs.rows import metric_columns
+from bench.types import Batch
+
+# Shared-pass, multi-pass, attribution and control; with a layer or without.
+METHODS = ("grad_cam", "activation_sum", "ablation_cam", "score_cam", "smooth_grad_cam_pp", "input_x_gradient",
+           "full_grad", "random", "center")  # fmt: skip
+LAYERS = ("1", "3")
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+def batch_of(images: Tensor, targets: list[tuple[int, ...]]) -> Batch:
+    n = len(images)
+    empty, none = [torch.zeros(0, 4)] * n, [None] * n
+    return Batch(
+        images, [f"case {i}" for i in range(n)], [f"image {i}" for i in range(n)], ["cat"] * n, targets, empty, empty,
+        none, empty, none, [torch.zeros(0, dtype=torch.bool)] * n, [(32, 48)] * n, [(1.0, 1.0, 0.0, 0.0)] * n,
+        torch.tensor([-2.0, -2.0, -1.8]),
+    )  # fmt: skip
+
+
+def images_of(seed: int) -> Tensor:
+    return torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(seed))
+
+
+def jobs_of(*names: str) -> list[Job]:
+    jobs = []
+    for name in names:
+        node = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text())[name]
+        small = {"samples": 2} if "samples" in node else {}
+        method = bind(name, node | small, GIVEN_TO_METHOD)
+        for layer in (*LAYERS, "fuse_mean") if looks_at_layer(method) else ("-",):
+            jobs.append(Job(method, layer, Path(), f"{name}@{layer}", {}))
+    return jobs
+
+
+def maps_of(module: nn.Module, batch: Batch) -> Maps:
+    captured = capture(module, batch.images.contiguous(memory_format=torch.channels_last), batch.targets, LAYERS)
+    return Maps(module, batch, captured, Scorer(module, batch.targets, 4))
+
+
+TARGETS: list[tuple[int, ...]] = [(1,), (2, 3)]
+OTHERS: list[tuple[int, ...]] = [(0,), (4,)]
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """Another network: the first convolution's channels in another order, so that all maps change."""
+
+    def __call__(self, module: nn.Module) -> nn.Module:
+        changed = copy.deepcopy(module)
+        with torch.no_grad():
+            changed[2].weight.copy_(module[2].weight.flip(0))
+        return changed
+
+
+@pytest.mark.parametrize("question", ["images", "targets", "change"])
+def test_equals_a_run_of_its_own(question: str) -> None:
+    module, jobs = network(), jobs_of(*METHODS)
+    maps = maps_of(module, batch_of(images_of(1), TARGETS))
+    explain = Explain(maps, jobs, jobs[0])
+    asked = {"images": images_of(2), "targets": OTHERS, "change": Doubled()}[question]
+    anew = {
+        "images": lambda: maps_of(module, batch_of(images_of(2), TARGETS)),
+        "targets": lambda: maps_of(module, batch_of(images_of(1), OTHERS)),
+        "change": lambda: maps_of(Doubled()(module), batch_of(images_of(1), TARGETS)),
+    }[question]()
+    changed = set()
+    for job in jobs:
+        found = replace(explain, job=job)(**{question: asked})
+        assert found.shape == (2, 32, 48)
+        torch.testing.assert_close(found, upsample(anew.of(job), (32, 48)), rtol=1e-4, atol=1e-5, msg=job.key)
+        if not torch.equal(found, upsample(maps.of(job), (32, 48))):
+            changed.add(job.method.name)
+    stays = {"random", "center"} | ({"activation_sum"} if question == "targets" else set())
+    assert changed == set(METHODS) - stays
+
+
+def test_all_jobs_share_one_pass_a_question() -> None:
+    module, jobs = network(), jobs_of("grad_cam", "hirescam", "activation_sum", "center")
+    explain = Explain(maps_of(module, batch_of(images_of(1), TARGETS)), jobs, jobs[0])
+    passes = []
+    module.register_forward_hook(lambda *_: passes.append(1))
+    for job in jobs[::-1]:
+        replace(explain, job=job)(targets=OTHERS)
+        assert len(passes) == (job.method.name in ("grad_cam", "hirescam"))
+    for job in jobs:  # a copy of the network keeps its hooks; an equal change is the same change
+        replace(explain, job=job)(change=Doubled())
+    assert len(passes) == 2
+    for job in jobs:  # every map has images of its own
+        replace(explain, job=job)(images=images_of(3))
+    assert len(passes) == 2 + len(jobs)
+
+
+def test_cases_of_one_image_share_its_forward_pass() -> None:
+    """Other classes and other networks: one image forward for two cases. Other images are each case's own."""
+    module, jobs = network(), jobs_of("grad_cam")
+    twice = images_of(1)[:1].repeat(2, 1, 1, 1)
+    batch = replace(batch_of(twice, TARGETS), image_ids=["image", "image"])
+    explain = Explain(maps_of(module, batch), jobs, jobs[0])
+    seen: list[int] = []
+    module.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    found = explain(targets=OTHERS)
+    anew = maps_of(module, batch_of(twice, OTHERS))
+    torch.testing.assert_close(found, upsample(anew.of(jobs[0]), (32, 48)), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(found[0], found[1])
+    explain(change=Doubled())
+    explain(images=images_of(3))
+    assert seen == [1, 2, 1, 2]  # the second is the reference's
+
+
+def test_nothing_is_left_behind_by_a_failure() -> None:
+    module, jobs = network(), jobs_of("grad_cam")
+    explain = Explain(maps_of(module, batch_of(images_of(1), TARGETS)), jobs, jobs[0])
+
+    def broken(module: nn.Module) -> nn.Module:
+        changed = Doubled()(module)
+        changed[4].register_forward_hook(lambda *_: 1 / 0)
+        return changed
+
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(ZeroDivisionError):
+        explain(change=broken)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert not any(part._forward_hooks for part in module.modules())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_class_sensitivity_of_methods_that_ignore_the_class() -> None:
+    """The class similarity of a method that is not told the class is exactly 1, of Grad-CAM it is not."""
+    module, jobs = network(), jobs_of("feature_entropy", "activation_sum", "eigen_cam", "random", "grad_cam")
+    maps = maps_of(module, batch_of(images_of(1), TARGETS))
+    for name in ("class_sensitivity", "random_logit"):
+        node = yaml.safe_load((CONF / "metric" / f"{name}.yaml").read_text())[name]
+        metric = bind(name, node, GIVEN_TO_METRIC)
+        for job in jobs:
+            heatmaps = upsample(maps.of(job), (32, 48))
+            rows = metric_columns([metric], heatmaps, maps.batch, maps.score, Explain(maps, jobs, job))
+            values = [row[f"{name}.{output}"] for row in rows for output in ("spearman", "ssim", "hog")]
+            assert (values == [1.0] * 6) == (job.method.name != "grad_cam"), job.key
+
+
+def test_randomization_leaves_maps_that_do_not_look_at_the_network() -> None:
+    module, jobs = network(), jobs_of("center", "edges", "grad_cam")
+    maps = maps_of(module, batch_of(images_of(1), TARGETS))
+    before = copy.deepcopy(module.state_dict())
+    for name in ("cascading_randomization", "independent_randomization"):
+        node = yaml.safe_load((CONF / "metric" / f"{name}.yaml").read_text())[name]
+        metric, explain = bind(name, node | {"stages": 3}, GIVEN_TO_METRIC), Explain(maps, jobs, jobs[0])
+        for job in jobs:
+            heatmaps = upsample(maps.of(job), (32, 48))
+            rows = metric_columns([metric], heatmaps, maps.batch, maps.score, replace(explain, job=job))
+            same = [row[f"{name}.{output}"] == 1 for row in rows for output in ("spearman", "ssim", "hog")]
+            assert all(same) if job.layer == "-" else not any(same), job.key
+            assert len(rows[0][f"{name}.spearman_curve"]) == 3
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
