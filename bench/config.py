@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.kinds import wanted_instead
-from bench.types import Part, UserError
+from bench.types import Bound, UserError
 
 CONF = Path(__file__).parent / "conf"
 # For hydra/launcher=ray: GPUs that a job gets where this machine has any.
@@ -160,7 +160,7 @@ def resolve(target: Any) -> Callable[..., Any]:
         raise UserError(f"_target_={target} does not exist") from error
 
 
-def bind(name: str, node: Any, given: Sequence[str] = ()) -> Part:
+def bind(name: str, node: Any, given: Sequence[str] = ()) -> Bound:
     """Bind a node's parameters to its target, so that a wrong one fails now and not on image 40,000.
 
     Raises
@@ -186,13 +186,13 @@ def bind(name: str, node: Any, given: Sequence[str] = ()) -> Part:
     for key, parameter in signature.parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:
             raise UserError(f"{name} needs {key}=")
-    return Part(name, partial(named_errors, name, function, **arguments), wants, dict(about), parameters, bool(relu))
+    return Bound(name, partial(named_errors, name, function, **arguments), wants, dict(about), parameters, bool(relu))
 
 
-def bind_function(function: Callable[..., Any], given: Sequence[str]) -> Part:
+def bind_function(function: Callable[..., Any], given: Sequence[str]) -> Bound:
     """Bind a function that has no config node: with its own defaults, under its own name."""
     wants = tuple(key for key in given if key in inspect.signature(function).parameters)
-    return Part(getattr(function, "__name__", "function"), function, wants, {}, {}, True)
+    return Bound(getattr(function, "__name__", "function"), function, wants, {}, {}, True)
 
 
 def named_errors(name: str, function: Callable[..., Any], /, *values: Any, **arguments: Any) -> Any:
@@ -206,7 +206,7 @@ def named_errors(name: str, function: Callable[..., Any], /, *values: Any, **arg
         raise
 
 
-def bind_all(node: DictConfig | dict[str, Any], given: Sequence[str]) -> list[Part]:
+def bind_all(node: DictConfig | dict[str, Any], given: Sequence[str]) -> list[Bound]:
     """Bind every member of a multi-select group.
 
     Raises

@@ -21,12 +21,12 @@ from bench.maps.capture import capture
 from bench.maps.heatmaps import degenerate, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
+from bench.maps.target_scores import group_probability
 from bench.networks.layers import resolve_layers
-from bench.networks.network import Network
 from bench.runs.plan import NO_LAYER, check_targets, looks_at_layer
 from bench.runs.rows import metric_columns
 from bench.runs.setup import usable
-from bench.types import Batch, Case, Part, UserError, group_probability
+from bench.types import Batch, Bound, Case, Network, UserError
 
 SCORE_BATCH = 16
 
@@ -179,7 +179,7 @@ def find_network(model: str | Network) -> Network:
     return model if isinstance(model, Network) else named_network(model)
 
 
-def find_method(method: str | Callable[..., Tensor]) -> Part:
+def find_method(method: str | Callable[..., Tensor]) -> Bound:
     """Bind the named method with its config's parameters, or the function itself."""
     if callable(method):
         return bind_function(method, GIVEN_TO_METHOD)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a mistyped name or --help needs none of it
-    from torch import Tensor
+    from torch import Tensor, nn
+
+
+NO_LAYER = "-"  # the layer of methods that look at none
+FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over several layers
 
 
 def _no_boxes() -> Tensor:
@@ -156,7 +159,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Bound:
     """A method or metric with its parameters bound.
 
     Attributes
@@ -182,34 +185,69 @@ class Part:
     relu: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network in evaluation mode with what is needed to ask it.
+
+    Attributes
+    ----------
+    name : str
+    module : nn.Module
+    spec : InputSpec
+    layers : list of str
+        Default layers, in the order of the forward pass.
+    weights : str
+        What was loaded: ``default``, a file name or ``random``.
+    weights_hash : str
+        Hash of all parameters and buffers.
+    """
+
+    name: str
+    module: nn.Module
+    spec: InputSpec
+    layers: list[str]
+    weights: str
+    weights_hash: str
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1."""
+
+    size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One method at one layer.
+
+    Attributes
+    ----------
+    method : Bound
+    label : str
+        Name of the method with those of its parameters that are not the defaults, e.g. ``grad_entropy(bins=64)``.
+    layer : str
+        Name of the layer; `NO_LAYER` for a method that looks at none, ``fuse_mean`` and the like for a map fused over
+        several.
+    layers : tuple of str
+        Layers that the map is made of, in the order of the network; empty for `NO_LAYER`.
+    index : int
+        Place of the layer in the network, for sorting.
+    key : str
+        Hash of the method's name, version and parameters, and of the layer.
+    """
+
+    method: Bound
+    label: str
+    layer: str
+    layers: tuple[str, ...]
+    index: int
+    key: str
+
+
 class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit status 2, no traceback."""
-
-
-def membership(targets: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:
-    """Which outputs belong to each target's group: bool (len(targets), C), on the device of the logits (n, C)."""
-    rows = [i for i, group in enumerate(targets) for _ in group]
-    columns = [index for group in targets for index in group]
-    members = logits.new_zeros(len(targets), logits.shape[1])
-    members[rows, columns] = 1
-    return members > 0
-
-
-def member_logit(logits: Tensor, members: Tensor) -> Tensor:
-    """Logsumexp over the outputs that `members`, bool (N, C), names in each row of the logits (N, C); shape (N,)."""
-    return logits.masked_fill(~members, -math.inf).logsumexp(1)
-
-
-def member_probability(logits: Tensor, members: Tensor) -> Tensor:
-    """Sum of the softmax over the outputs that `members`, bool (N, C), names in each row; shape (N,), 0 to 1."""
-    return (logits.float().softmax(1) * members).sum(1)
-
-
-def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Explained score (N,) of logits (N, C): the target's logit, logsumexp over a group's; one group per row."""
-    return member_logit(logits, membership(targets, logits))
-
-
-def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Softmax probability of each row's target, summed over its group; shape (N,), range 0 to 1."""
-    return member_probability(logits, membership(targets, logits))

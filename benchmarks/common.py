@@ -16,13 +16,13 @@ from torch import nn
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.datasets.collage import collage
 from bench.datasets.transforms import collate, prepare
-from bench.networks.network import Network, efficientnet_lite0
-from bench.types import Batch, Part
+from bench.networks.network import efficientnet_lite0
+from bench.types import Batch, Bound, Network
 
 HEAD = ["| work | against | ms | ms against | ratio | goal |", "| :-- | :-- | --: | --: | --: | --: |"]
 
 
-def load(group: str, name: str) -> Part:
+def load(group: str, name: str) -> Bound:
     """Bind a method or metric with the parameters of its yaml."""
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())[name]
     return bind(name, node, GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)

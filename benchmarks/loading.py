@@ -25,14 +25,14 @@ from bench.runs.batch import Setting, compute_chunk
 from bench.runs.execution import Speed
 from bench.runs.memory import keep_freed_memory
 from bench.runs.plan import plan_jobs
-from bench.types import Case, Part
+from bench.types import Bound, Case
 
 DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data")) / "coco"
 CPU = torch.device("cpu")
 SPEED = Speed(16, 16, True, False)
 
 
-def part(group: str, name: str, given: tuple[str, ...]) -> Part:
+def part(group: str, name: str, given: tuple[str, ...]) -> Bound:
     return bind(name, yaml.safe_load((CONF / group / f"{name}.yaml").read_text())[name], given)
 
 

@@ -10,8 +10,9 @@ from bench.maps.capture import capture
 from bench.maps.heatmaps import native_map
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
+from bench.maps.target_scores import group_logit
 from bench.networks.layers import resolve_layers
-from bench.types import Batch, Part, group_logit
+from bench.types import Batch, Bound
 from benchmarks.common import alternate, lite0, load, pictures, row
 
 PAPER = ["grad_cam", "hirescam", "respond_cam", "grad_entropy", "feature_entropy"]
@@ -32,7 +33,7 @@ def one_forward_one_backward(model: nn.Module, batch: Batch, layer: str) -> None
     torch.autograd.grad(score, kept)
 
 
-def shared_pass(model: nn.Module, batch: Batch, layers: list[str], methods: list[Part]) -> None:
+def shared_pass(model: nn.Module, batch: Batch, layers: list[str], methods: list[Bound]) -> None:
     """Native maps of all methods at all layers, as the program makes them."""
     captured = capture(model, batch.images, batch.targets, layers)
     score = Scorer(model, batch.targets, 4)

@@ -17,7 +17,7 @@ from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
 from bench.runs.plan import Job, looks_at_layer
 from bench.runs.rows import metric_columns
-from bench.types import Batch, Layer, Part
+from bench.types import Batch, Bound, Layer
 
 METHODS, METRICS = options("method"), options("metric")
 
@@ -26,7 +26,7 @@ def load(group: str, name: str) -> dict:
     return yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
 
 
-def part(group: str, name: str) -> Part:
+def part(group: str, name: str) -> Bound:
     return bind(name, load(group, name)[name], GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
 
 
@@ -65,18 +65,18 @@ def one(batch: Batch, i: int) -> Batch:
     return Batch(**{name: value if name == "black" else value[i : i + 1] for name, value in fields.items()})
 
 
-def maps(method: Part, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
+def maps(method: Bound, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
     captured = capture(network, batch.images, batch.targets, [name])
     return run(method, captured.layers[name], captured.logits, network, batch, name)
 
 
-def run(method: Part, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
+def run(method: Bound, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
     offer = offered(network, name, layer, logits, batch, Scorer(network, batch.targets, 4))
     shape = layer.acts.shape[2:] if looks_at_layer(method) else batch.images.shape[2:]
     return native_map(method, offer, (len(batch.ids), *shape))
 
 
-def measure(metric: Part, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:
+def measure(metric: Bound, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:
     """Columns of a metric, with Grad-CAM as the method that it may ask again."""
     captured = capture(network, batch.images, batch.targets, ["3"])
     score = Scorer(network, batch.targets, 4)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from bench.datasets.transforms import InputSpec, Sample, prepare
-from bench.types import Case, UserError
+from bench.datasets.transforms import Sample, prepare
+from bench.types import Case, InputSpec, UserError
 
 log = logging.getLogger(__name__)
 AHEAD = 32  # pictures that the thread has ready: two batches of data sets with one case a picture

@@ -22,8 +22,8 @@ from torchvision.transforms.v2 import functional as F
 from bench.datasets.class_map import IMAGENET_OUTPUTS
 from bench.datasets.records import bad, bad_note, box_tensor, check_bad, check_names, need_number
 from bench.datasets.transforms import prepare
-from bench.networks.network import Network
-from bench.types import Case, Dataset, UserError, group_probability
+from bench.maps.target_scores import group_probability
+from bench.types import Case, Dataset, Network, UserError
 
 SOURCES = ("collage", "imagefolder", "imagenet", "coco", "voc")
 

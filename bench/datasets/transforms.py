@@ -11,21 +11,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bench.types import Batch, Case
+from bench.types import Batch, Case, InputSpec
 
 GEOMETRIES = ("stretch", "center_crop", "pad")
 MIN_VISIBLE = 0.2
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1."""
-
-    size: int
-    resize: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True, eq=False)

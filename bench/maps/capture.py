@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.types import Layer, UserError, group_logit
+from bench.maps.target_scores import group_logit
+from bench.types import Layer, UserError
 
 
 @dataclass(frozen=True, eq=False)

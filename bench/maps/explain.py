@@ -13,7 +13,7 @@ from bench.maps.heatmaps import fuse, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
 from bench.runs.plan import FUSED, NO_LAYER, Job
-from bench.types import Batch, Part
+from bench.types import Batch, Bound
 
 # What a method may take without being told which class is asked about.
 CLASS_BLIND = {"acts", "images", "ids"}
@@ -46,7 +46,7 @@ class Maps:
         natives = [self.native(job.method, name) for name in self.captured.layers]
         return fuse([upsample(native, self.batch.images.shape[2:]) for native in natives], job.layer[len(FUSED) :])
 
-    def native(self, method: Part, name: str) -> Tensor:
+    def native(self, method: Bound, name: str) -> Tensor:
         """Native map, made once where a fused map asks for it again."""
 
         def make() -> Tensor:

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bench.types import Part
+from bench.types import Bound
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def native_map(method: Part, offer: Mapping[str, Callable[[], Any]], size: Sequence[int]) -> Tensor:
+def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequence[int]) -> Tensor:
     """Run a method on a batch: maps at the layer's size, float32, after ReLU where the method wants one.
 
     Parameters
     ----------
-    method : Part
+    method : Bound
     offer : mapping of str to callable
         What the method may ask for by argument name, see `bench.maps.method_inputs.offered`.
     size : sequence of int

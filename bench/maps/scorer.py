@@ -13,7 +13,7 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
-from bench.types import member_logit, member_probability, membership
+from bench.maps.target_scores import member_logit, member_probability, membership
 
 log = logging.getLogger(__name__)
 

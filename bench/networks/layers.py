@@ -7,8 +7,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from bench.networks.default_layers import default_layers, feature_maps, is_activation
-from bench.networks.network import Network
-from bench.types import UserError
+from bench.types import Network, UserError
 
 
 def resolve_layers(network: Network, asked: str | Sequence[str] | None) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,34 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.datasets.transforms import InputSpec
 from bench.networks.default_layers import default_layers
-from bench.types import UserError
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A network in evaluation mode with what is needed to ask it.
-
-    Attributes
-    ----------
-    name : str
-    module : nn.Module
-    spec : InputSpec
-    layers : list of str
-        Default layers, in the order of the forward pass.
-    weights : str
-        What was loaded: ``default``, a file name or ``random``.
-    weights_hash : str
-        Hash of all parameters and buffers.
-    """
-
-    name: str
-    module: nn.Module
-    spec: InputSpec
-    layers: list[str]
-    weights: str
-    weights_hash: str
+from bench.types import InputSpec, Network, UserError
 
 
 def torchvision_model(*, name: str, weights: str, layers: Sequence[str] | None = None, seed: int = 0) -> Network:

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.datasets.transforms import InputSpec
-from bench.networks.network import Network, finish
-from bench.types import UserError
+from bench.networks.network import finish
+from bench.types import InputSpec, Network, UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -19,12 +19,11 @@ from bench.datasets.transforms import Sample, collate
 from bench.maps.explain import Explain, Maps, shared_pass
 from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer, clock
-from bench.networks.network import Network
 from bench.runs import store
 from bench.runs.execution import Forward, Speed, memory_format
 from bench.runs.plan import FUSED, Job
 from bench.runs.rows import case_rows, map_columns, metric_columns, schema_of
-from bench.types import Batch, Part
+from bench.types import Batch, Bound, Network
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class Setting:
 
     network: Network
     layers: list[str]
-    metrics: list[Part]
+    metrics: list[Bound]
     geometry: str
     device: torch.device
     precision: str
@@ -185,7 +184,7 @@ def compute_batch(
         rows[job.folder] = [a | b for a, b in zip(about, map_columns(maps, degenerate(maps), kept), strict=True)]
         done(job, capture=shared, method=mapped - began, metrics=clock(setting.device) - mapped)
 
-    def measure(job: Job, metric: Part, heatmaps: list[Tensor]) -> None:
+    def measure(job: Job, metric: Bound, heatmaps: list[Tensor]) -> None:
         score.rest(lambda: bool(heatmaps))  # the method may wait for scores of its own
         began = clock(setting.device)
         asked = replace(explain, job=job)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.runs.plan import FUSED, Job
-from bench.types import Part, UserError
+from bench.types import Bound, UserError
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -34,7 +34,7 @@ class Cost:
     explanations: int
 
 
-def metric_cost(metric: Part) -> Cost:
+def metric_cost(metric: Bound) -> Cost:
     """Evaluate ``about.passes``, ``passes_per_case`` and ``explanations`` (0 where missing) with its parameters.
 
     Raises
@@ -76,7 +76,7 @@ def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
         raise UserError(f"{name}: its passes, {expression!r}, cannot be counted{asked}: {error}") from error
 
 
-def own_passes(method: Part, channels: int) -> tuple[int, int]:
+def own_passes(method: Bound, channels: int) -> tuple[int, int]:
     """Forward and backward passes an image that a method needs beside the shared ones, from its yaml's ``about``.
 
     `passes` there is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network),
@@ -85,7 +85,7 @@ def own_passes(method: Part, channels: int) -> tuple[int, int]:
 
     Parameters
     ----------
-    method : Part
+    method : Bound
     channels : int
         Of the layer; 0 for a method that looks at none.
 
@@ -123,13 +123,13 @@ class Passes:
     scored: int
 
 
-def passes_of(jobs: Sequence[Job], metrics: Sequence[Part], channels: Mapping[str, int]) -> Passes:
+def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], channels: Mapping[str, int]) -> Passes:
     """Count the passes of one case; a map fused over layers is made of maps that are there.
 
     Parameters
     ----------
     jobs : sequence of Job
-    metrics : sequence of Part
+    metrics : sequence of Bound
     channels : mapping of str to int
         Channels of each layer.
     """

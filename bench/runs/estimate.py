@@ -16,7 +16,6 @@ from rich.table import Table
 
 from bench.analysis.merged import MAP_COLUMNS
 from bench.datasets.loading import Bad, samples
-from bench.networks.network import Network
 from bench.runs import store
 from bench.runs.batch import compute_cases
 from bench.runs.cost import passes_of
@@ -26,7 +25,7 @@ from bench.runs.provenance import device_name
 from bench.runs.rows import schema_of
 from bench.runs.run import Outcome, setting_of
 from bench.runs.setup import prepare_run
-from bench.types import Case, Dataset, Part, UserError
+from bench.types import Bound, Case, Dataset, Network, UserError
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -35,8 +34,8 @@ def print_estimate(
     config: dict[str, Any],
     network: Network,
     data: Dataset | Sequence[Case],
-    methods: Sequence[Part],
-    metrics: Sequence[Part],
+    methods: Sequence[Bound],
+    metrics: Sequence[Bound],
 ) -> Outcome:
     """Run two batches, time the second and print passes, time and disk of the whole plan; nothing is kept.
 

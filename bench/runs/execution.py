@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.networks.network import Network
 from bench.runs.store import hash_key, read_json, write_first
-from bench.types import UserError
+from bench.types import Network, UserError
 
 log = logging.getLogger(__name__)
 Forward = Callable[[Tensor], Tensor]

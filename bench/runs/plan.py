@@ -14,9 +14,8 @@ import yaml
 from torch import nn
 
 from bench.named import named_function
-from bench.networks.network import Network
 from bench.runs.store import CONFIG, hash_key, safe_name, write_text
-from bench.types import Case, Part, UserError
+from bench.types import Bound, Case, Network, UserError
 
 NO_LAYER = "-"
 FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over all layers of the run
@@ -27,7 +26,7 @@ FUSIONS = ("mean", "max", "product")
 class Job:
     """One method at one layer, and the folder of its results."""
 
-    method: Part
+    method: Bound
     layer: str
     folder: Path
     key: str
@@ -116,8 +115,8 @@ def plan_jobs(
     config: dict[str, Any],
     network: Network,
     cases: Sequence[Case],
-    methods: Sequence[Part],
-    metrics: Sequence[Part],
+    methods: Sequence[Bound],
+    metrics: Sequence[Bound],
     layers: Sequence[str],
     geometry: str,
 ) -> tuple[list[Job], str]:
@@ -190,7 +189,7 @@ def plan_jobs(
     return jobs, protocol_key
 
 
-def curve_points(metric: Part, module: nn.Module) -> dict[str, list[str]]:
+def curve_points(metric: Bound, module: nn.Module) -> dict[str, list[str]]:
     """Names of the points of a metric's curves where they depend on the network: what the function in its about says.
 
     Raises
@@ -209,7 +208,7 @@ def curve_points(metric: Part, module: nn.Module) -> dict[str, list[str]]:
         raise UserError(f"{metric.name}: {error}") from error
 
 
-def looks_at_layer(method: Part) -> bool:
+def looks_at_layer(method: Bound) -> bool:
     """Whether a method's map depends on a layer; the others are computed once."""
     return bool({"acts", "grads", "forward_from", "gradient", "head"} & set(method.wants))
 

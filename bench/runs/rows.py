@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 from torch import Tensor
 
-from bench.types import Batch, Part, group_probability
+from bench.maps.target_scores import group_probability
+from bench.types import Batch, Bound
 
 META = pa.schema(
     [
@@ -69,7 +70,7 @@ def union_share(boxes: Tensor, height: int, width: int) -> float:
 
 
 def metric_columns(
-    metrics: Sequence[Part], heatmaps: Tensor, batch: Batch, score: Any, explain: Any = None
+    metrics: Sequence[Bound], heatmaps: Tensor, batch: Batch, score: Any, explain: Any = None
 ) -> list[dict[str, float | list[float]]]:
     """Every metric's outputs as columns ``<metric>.<output>``, one dict per case.
 

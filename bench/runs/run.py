@@ -11,7 +11,6 @@ from typing import Any
 
 from bench.analysis.merged import merge
 from bench.datasets.loading import refuse_many_bad, samples
-from bench.networks.network import Network
 from bench.runs import store
 from bench.runs.batch import Setting, compute_chunk
 from bench.runs.cost import passes_of
@@ -20,7 +19,7 @@ from bench.runs.plan import Job, gallery_cases, write_configs
 from bench.runs.progress import Progress
 from bench.runs.provenance import bad_pictures, finish_provenance, left_out, start_provenance
 from bench.runs.setup import Prepared, prepare_run
-from bench.types import Case, Dataset, Part
+from bench.types import Bound, Case, Dataset, Network
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ def run(
     config: dict[str, Any],
     network: Network,
     data: Dataset | Sequence[Case],
-    methods: Sequence[Part],
-    metrics: Sequence[Part],
+    methods: Sequence[Bound],
+    metrics: Sequence[Bound],
 ) -> Outcome:
     """Compute what is asked and not there yet.
 
@@ -49,7 +48,7 @@ def run(
     network : Network
     data : Dataset or sequence of Case
         The whole data set; `config` chooses from it.
-    methods, metrics : sequence of Part
+    methods, metrics : sequence of Bound
 
     Raises
     ------

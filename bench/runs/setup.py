@@ -12,10 +12,9 @@ import torch
 from bench.datasets.transforms import GEOMETRIES
 from bench.maps.capture import capture
 from bench.networks.layers import resolve_layers
-from bench.networks.network import Network
 from bench.runs.execution import set_precision
 from bench.runs.plan import FUSIONS, Job, check_targets, choose_cases, plan_jobs
-from bench.types import Case, Dataset, Part, UserError
+from bench.types import Bound, Case, Dataset, Network, UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class Prepared:
     layers : list of str
     channels : dict of int
         Channels K of each layer.
-    metrics : list of Part
+    metrics : list of Bound
         Those that the data set allows.
     chunks : list of list of Case
         The cases by result file.
@@ -53,7 +52,7 @@ class Prepared:
     geometry: str
     layers: list[str]
     channels: dict[str, int]
-    metrics: list[Part]
+    metrics: list[Bound]
     chunks: list[list[Case]]
     jobs: list[Job]
     protocol: str
@@ -64,8 +63,8 @@ def prepare_run(
     config: dict[str, Any],
     network: Network,
     data: Dataset | Sequence[Case],
-    methods: Sequence[Part],
-    metrics: Sequence[Part],
+    methods: Sequence[Bound],
+    metrics: Sequence[Bound],
 ) -> Prepared:
     """Choose, resolve and plan, with one look at the network; arguments and errors as in `bench.runs.run.run`."""
     whole = data if isinstance(data, Dataset) else Dataset(list(data))
@@ -97,7 +96,7 @@ def prepare_run(
     )
 
 
-def check(config: dict[str, Any], methods: Sequence[Part]) -> None:
+def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
     """Raise UserError for settings that make no sense."""
     if not methods:
         raise UserError("no method to run; name one or several with method=")
@@ -129,7 +128,7 @@ def check(config: dict[str, Any], methods: Sequence[Part]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Part], has_boxes: bool) -> tuple[list[Part], list[str]]:
+def usable(metrics: Sequence[Bound], has_boxes: bool) -> tuple[list[Bound], list[str]]:
     """Metrics that this data set allows, and a note for those left out."""
     skipped = [part.name for part in metrics if "boxes" in part.about.get("needs", ()) and not has_boxes]
     notes = [f"left out, because the data set has no boxes: {', '.join(skipped)}"] if skipped else []

@@ -1,4 +1,10 @@
-"""Results on disk: keys, atomic chunk files, provenance, and reading them back."""
+"""Results on disk: one folder a protocol, with parquet parts that only grow.
+
+``<dataset>/<network>-<key>/`` holds ``_protocol.yaml``, ``_provenance.json`` and parts
+``part-<chunk>-<what>.parquet``. A part holds one row a case, method and layer, entry by entry (method at layer), the
+cases of each in the same order. Its footer, the note, says which entries, metrics and cases these are. Parts are
+written once and never changed.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +26,38 @@ import yaml
 from bench.types import UserError
 
 log = logging.getLogger(__name__)
-CONFIG, PROVENANCE = "_config.yaml", "_provenance.json"
-# Chunk files read at a time, and how many before the reader has to take them.
-READERS, AHEAD = 4, 64
-# Configs repeat the metrics' whole text; libyaml reads them ten times faster.
+FORMAT = 2
+CHUNK = 16  # cases in one part; a constant, so that every run cuts the cases in the same way
+PROTOCOL, PROVENANCE, OLD_CONFIG = "_protocol.yaml", "_provenance.json", "_config.yaml"
+PLACEHOLDER = b"digest:" + b"0" * 32
+DICTIONARY = ["method", "layer", "case_id", "image_id", "class_name", "degenerate"]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Run:
-    """One folder of results: one method at one layer of one model on one data set."""
+class Folder:
+    """Results of one protocol.
+
+    Attributes
+    ----------
+    path : Path
+    protocol : dict
+        Content of ``_protocol.yaml``: ``format``, ``key``, ``dataset``, ``model``, ``weights``, ``parameters`` (what
+        the key is a hash of), and what is known of the network.
+    """
 
     path: Path
-    config: dict[str, Any]
-    provenance: dict[str, Any]
+    protocol: dict[str, Any]
+
+    @property
+    def parts(self) -> list[Path]:
+        """Parts in canonical order."""
+        return sorted(self.path.glob("part-*.parquet"))
+
+    @property
+    def images(self) -> Path:
+        """Folder of the gallery's pictures."""
+        return self.path / "_images"
 
 
 def hash_key(value: Any) -> str:
@@ -86,7 +109,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_first(path: Path, value: dict[str, Any], usable: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Write a dict as JSON unless another process was first, and give what stands there: the first one's word counts.
+    """Write a dict as JSON unless another process was first; return the content of the file.
 
     A file that cannot be read or is not `usable` is replaced.
 
@@ -99,7 +122,7 @@ def write_first(path: Path, value: dict[str, Any], usable: Callable[[dict[str, A
     write_json(own, value)
     try:
         os.link(own, path)
-    except OSError:  # it is there, or this file system has no hard links
+    except OSError:  # the file exists, or this file system has no hard links
         known = read_json(path)
         if usable(known):
             return known
@@ -107,97 +130,6 @@ def write_first(path: Path, value: dict[str, Any], usable: Callable[[dict[str, A
     finally:
         own.unlink(missing_ok=True)
     return value
-
-
-def chunk_path(folder: Path, index: int) -> Path:
-    """Path of the chunk with this index."""
-    return folder / f"chunk-{index:05d}.parquet"
-
-
-def write_chunk(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema, note: dict[str, Any]) -> None:
-    """Write one finished chunk; `note` (key, skipped pictures, seconds, batch sizes) goes into its footer."""
-    write_table(path, pa.Table.from_pylist(list(rows), schema=schema), note)
-    seconds = ", ".join(f"{part} {value:.1f} s" for part, value in note.get("seconds", {}).items())
-    log.debug("%s: %d cases, %s", path, len(rows), seconds)
-
-
-def write_table(path: Path, table: pa.Table, note: dict[str, Any]) -> None:
-    """Write a chunk's rows and note, atomically."""
-    table = table.replace_schema_metadata({"bench": json.dumps(note, default=str)})
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, **parquet_options(table.schema)))
-
-
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """How parquet files are written.
-
-    A dictionary and statistics for columns of distinct numbers make files a third larger, and with them or with single
-    numbers compressed, reading takes twice the time.
-    """
-    lists = {field.name for field in schema if pa.types.is_list(field.type)}
-    return {
-        "compression": {
-            f"{name}.list.element" if name in lists else name: "zstd" if name in lists else "none"
-            for name in schema.names
-        },
-        "use_dictionary": ["class_name", "degenerate"],
-        "write_statistics": False,
-        "write_page_checksum": True,
-    }
-
-
-def read_chunk(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
-    """Rows and note of a chunk.
-
-    Raises
-    ------
-    ValueError, OSError
-        The file is truncated, damaged (page checksums are verified) or was not written by this program.
-    """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            note = json.loads((schema.metadata or {})[b"bench"])
-            there = set(schema.names)
-            names = None if columns is None else [name for name in columns if name in there]
-            # Files are small and several are read at once: threads inside one only cost.
-            return file.read(columns=names, use_threads=False), note
-    except (pa.ArrowException, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a chunk of this program: {error}") from error
-
-
-def valid_chunk(path: Path, key: str, ids: Sequence[str]) -> bool:
-    """Whether the file is a whole chunk of this key with exactly these cases; a bad file is logged, not fatal."""
-    if not path.is_file():
-        return False
-    try:
-        table, note = read_chunk(path)
-        found = table.column("case_id").to_pylist() + [skipped["case_id"] for skipped in note["skipped"]]
-        if note["key"] == key and sorted(found) == sorted(ids):
-            return True
-        log.warning("%s belongs to another run; it will be computed again", path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        log.warning("%s cannot be trusted (%s); it will be computed again", path, error)
-    return False
-
-
-def find_runs(root: Path) -> list[Run]:
-    """All result folders below `root`, in a canonical order; folders with a damaged config are left out."""
-    runs = []
-    for path in sorted(Path(root).glob(f"**/{CONFIG}")):
-        try:
-            config = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-            if not {"dataset", "model", "method", "layer", "protocol", "metrics"} <= set(config):
-                raise ValueError("entries are missing")
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            log.warning("%s is left out: %s", path, str(error).splitlines()[0])
-            continue
-        runs.append(Run(path.parent, config, read_provenance(path.parent)))
-    return runs
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """Read what `_provenance.json` says, or an empty dict where it is missing or damaged."""
-    return read_json(folder / PROVENANCE)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -209,41 +141,125 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def read_tables(
-    run: Run, columns: Sequence[str] | None = None, chunks: Collection[int] | None = None
-) -> Iterator[tuple[int, pa.Table]]:
-    """Read a run chunk by chunk, a few files ahead; unreadable or foreign files are left out with a warning.
+def write_part(
+    folder: Path, chunk: int, rows: Sequence[dict[str, Any]], schema: pa.Schema, note: dict[str, Any]
+) -> Path:
+    """Write one part.
 
     Parameters
     ----------
-    run : Run
-    columns : sequence of str, optional
-        Only these, where they are there, are read and their page checksums verified.
-    chunks : collection of int, optional
-        Only the chunks with these indices.
+    folder : Path
+        Of the protocol.
+    chunk : int
+        Which cases: those from ``CHUNK * chunk`` on in the order of the protocol.
+    rows : sequence of dict
+        One a case and entry: all cases of the first entry in the order of ``note["cases"]``, then the second entry's.
+    schema : Schema
+    note : dict
+        ``protocol`` (key), ``cases`` (ids), ``entries`` (one dict each: ``key``, ``method``, ``layer``, ``maps``, a
+        word of 0 and 1 that says for which cases a map is kept, ...), ``metrics`` (dict by name, each with ``key``),
+        ``skipped`` (pictures that cannot be decoded), and more for the reader.
 
-    Yields
-    ------
-    (int, pyarrow.Table)
-        Index of the chunk and its rows, in the order of the indices.
+    Returns
+    -------
+    Path
+        Its name follows from what it holds.
     """
-    paths = {int(path.stem.rpartition("-")[2]): path for path in run.path.glob("chunk-*.parquet")}
-    wanted = sorted(paths if chunks is None else set(paths) & set(chunks))
-    with ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(wanted), AHEAD):
-            part = wanted[start : start + AHEAD]
-            for index, found in zip(part, pool.map(lambda i: _read_own(run, paths[i], columns), part), strict=True):
-                if isinstance(found, Exception):
-                    log.warning("left out: %s", found)
-                else:
-                    yield index, found
+    holds = [
+        note["cases"],
+        [(e["key"], e["maps"]) for e in note["entries"]],
+        [m["key"] for m in note["metrics"].values()],
+    ]
+    path = folder / f"part-{chunk:05d}-{hash_key([holds, note['skipped']])}.parquet"
+    footer = {"bench": json.dumps({"format": FORMAT, "chunk": chunk, **note}, default=str), "digest": PLACEHOLDER}
+    lists = {field.name for field in schema if pa.types.is_list(field.type)}
+    compression = {f"{n}.list.element" if n in lists else n: "zstd" if n in lists else "none" for n in schema.names}
+    stream = pa.BufferOutputStream()
+    # Statistics and dictionaries of distinct numbers would make files a third larger and reading slower.
+    with pq.ParquetWriter(
+        stream, schema, compression=compression, use_dictionary=[n for n in DICTIONARY if n in schema.names],
+        write_statistics=False, write_page_checksum=True, store_schema=False,
+    ) as writer:  # fmt: skip
+        writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
+        writer.add_key_value_metadata(footer)
+    data = stream.getvalue().to_pybytes()
+    before, _, after = data.rpartition(PLACEHOLDER)
+    data = before + _digest(data) + after
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    return path
 
 
-def _read_own(run: Run, path: Path, columns: Sequence[str] | None) -> pa.Table | Exception:
+def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """Rows and note of a part, after the hash of the whole file was checked.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str, optional
+        Only these, where the part has them.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged or not of this program.
+    OSError
+        It cannot be read.
+    """
+    data = path.read_bytes()
+    before, mark, after = data.rpartition(b"digest:")
+    if not mark or _digest(before + PLACEHOLDER + after[32:]) != mark + after[:32]:
+        raise ValueError(f"{path} is damaged: its hash is not that of its content")
     try:
-        table, note = read_chunk(path, columns)
-        if note["key"] != run.config.get("key", note["key"]):
-            raise ValueError(f"{path} belongs to another run")
-        return table
-    except (ValueError, OSError, KeyError) as error:
-        return error
+        file = pq.ParquetFile(pa.BufferReader(data))
+        note = json.loads(file.metadata.metadata[b"bench"])
+        if note["format"] != FORMAT:
+            raise ValueError(f"{path} has format {note['format']}, this program reads {FORMAT}")
+        names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+        return file.read(columns=names, use_threads=False), note
+    except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a part of this program: {' '.join(str(error).split())[:120]}") from error
+
+
+def _digest(data: bytes) -> bytes:
+    return b"digest:" + hashlib.blake2b(data, digest_size=16).hexdigest().encode()
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged part, so that it is never read again and can still be looked at."""
+    try:
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
+    except OSError as error:
+        raise UserError(f"cannot set {path} aside: {error.strerror or error}; delete it") from error
+
+
+def find_folders(root: Path) -> list[Folder]:
+    """All results folders below `root`, in a canonical order; those with a damaged protocol are named and left out."""
+    folders = []
+    for path in sorted(Path(root).glob(f"**/{PROTOCOL}")):
+        try:
+            folders.append(Folder(path.parent, read_protocol(path)))
+        except (OSError, ValueError) as error:
+            log.warning("%s is left out: %s", path.parent, error)
+    old = sum(1 for _ in Path(root).glob(f"**/{OLD_CONFIG}"))
+    if old:
+        log.warning("%d results folders below %s are of an earlier version (format 1); they are left alone", old, root)
+    return folders
+
+
+def read_protocol(path: Path) -> dict[str, Any]:
+    """Content of a ``_protocol.yaml``.
+
+    Raises
+    ------
+    ValueError
+        It is damaged: its key is not that of its parameters.
+    OSError
+        It cannot be read.
+    """
+    try:
+        protocol = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+        if hash_key(protocol["parameters"]) != protocol["key"] or protocol["format"] != FORMAT:
+            raise ValueError("the key in it is not that of its parameters")
+        return {**protocol, "dataset": str(protocol["dataset"]), "model": str(protocol["model"])}
+    except (KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path.name} is damaged: {' '.join(str(error).split())[:100]}") from error

@@ -14,10 +14,8 @@ from PIL import Image
 from torch import nn
 
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
-from bench.datasets.transforms import InputSpec
-from bench.networks.network import Network
 from bench.runs.run import Outcome, run
-from bench.types import UserError
+from bench.types import InputSpec, Network, UserError
 
 
 def network(classes: int = 1000) -> Network:

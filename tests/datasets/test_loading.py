@@ -14,8 +14,8 @@ from torch import Tensor
 from bench.datasets import loading
 from bench.datasets.images import read_image
 from bench.datasets.loading import AHEAD, Bad, refuse_many_bad, samples
-from bench.datasets.transforms import InputSpec, collate, prepare
-from bench.types import Case, UserError
+from bench.datasets.transforms import collate, prepare
+from bench.types import Case, InputSpec, UserError
 
 SPEC = InputSpec(16, 16, (0.0,) * 3, (1.0,) * 3)
 

@@ -11,9 +11,7 @@ from PIL import Image
 from torch import nn
 
 from bench.datasets.mosaic import mosaic
-from bench.datasets.transforms import InputSpec
-from bench.networks.network import Network
-from bench.types import UserError
+from bench.types import InputSpec, Network, UserError
 
 COLOURS = {"ant": (200, 0, 0), "bee": (0, 200, 0), "cow": (0, 0, 200), "dog": (200, 200, 0), "eel": (0, 200, 200)}
 

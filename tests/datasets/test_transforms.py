@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.datasets.transforms import GEOMETRIES, InputSpec, collate, prepare
-from bench.types import Case
+from bench.datasets.transforms import GEOMETRIES, collate, prepare
+from bench.types import Case, InputSpec
 
 SPEC = InputSpec(224, 256, (0.0,) * 3, (1.0,) * 3)
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.maps.capture import capture
-from bench.types import UserError, group_logit, group_probability
+from bench.maps.target_scores import group_logit, group_probability
+from bench.types import UserError
 
 
 class Tiny(nn.Module):

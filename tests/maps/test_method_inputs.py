@@ -8,7 +8,8 @@ from torch import nn
 from bench.maps.capture import capture
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
-from bench.types import Batch, Layer, group_logit, group_probability
+from bench.maps.target_scores import group_logit, group_probability
+from bench.types import Batch, Layer
 
 
 def network(pool: bool = True) -> nn.Module:

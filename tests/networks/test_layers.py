@@ -8,8 +8,8 @@ import torch
 from bench.maps.heatmaps import fuse
 from bench.networks.default_layers import feature_maps
 from bench.networks.layers import resolve_layers
-from bench.networks.network import Network, efficientnet_lite0, torchvision_model
-from bench.types import UserError
+from bench.networks.network import efficientnet_lite0, torchvision_model
+from bench.types import Network, UserError
 
 
 @pytest.fixture(scope="module")

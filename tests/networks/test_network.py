@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from bench.config import build
 from bench.datasets.transforms import prepare
-from bench.networks.network import Network, efficientnet_lite0, torchvision_model, weights_hash
-from bench.types import Case, UserError
+from bench.networks.network import efficientnet_lite0, torchvision_model, weights_hash
+from bench.types import Case, Network, UserError
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from bench.datasets.transforms import InputSpec
 from bench.maps.scorer import Scorer
-from bench.networks.network import Network
 from bench.runs import execution as speed
 from bench.runs.execution import Speed, choose_speed, forwards, measured, set_precision
 from bench.runs.provenance import kept_speed
-from bench.types import UserError
+from bench.types import InputSpec, Network, UserError
 
 CPU = torch.device("cpu")
 AUTO = {"batch": "auto", "score_batch": "auto", "compile": "auto", "precision": "float32"}
