@@ -1,7 +1,13 @@
 """cam-bench: which class activation map shows best where a CNN's evidence is."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+# methods/ and metrics/ are imported as `bench.methods` and `bench.metrics`, names that no module of a user's has.
+# A wheel holds them in bench/; in a checkout they lie beside it, and this line makes them importable from there.
+if not (Path(__file__).parent / "methods").is_dir():
+    __path__.append(str(Path(__file__).parents[1]))
 
 __all__ = ["explain_image", "load_results", "run", "score_map"]
 

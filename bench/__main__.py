@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.cli import answer, be_verbose, check_launcher
-from bench.config import check_overrides, explain, plain
+from bench.config import check_overrides, explain, guard_hydra, plain
 from bench.options import CONF
 from bench.types import UserError, WorkerDied
 
@@ -85,6 +85,7 @@ def main() -> None:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
         check_overrides(sys.argv[1:])
         check_launcher(sys.argv[1:])
+        guard_hydra()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except UserError as error:
         fail(str(error))

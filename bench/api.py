@@ -19,7 +19,16 @@ from torch import Tensor
 from bench.analysis.groups import load_group
 from bench.analysis.reading import load_results
 from bench.analysis.tables import summarize_group
-from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, bind_function, build, check_name, compose_config, plain
+from bench.config import (
+    GIVEN_TO_METHOD,
+    GIVEN_TO_METRIC,
+    bind_all,
+    bind_function,
+    build,
+    check_name,
+    compose_config,
+    plain,
+)
 from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
 from bench.datasets.images import read_image
 from bench.datasets.transforms import collate, prepare

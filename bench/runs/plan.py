@@ -152,7 +152,8 @@ def parameters_of(bound: Bound) -> dict[str, Any]:
 
 def label_of(bound: Bound, defaults: dict[str, Any]) -> str:
     """Name with the parameters that are not the defaults: ``deletion(steps=7)``."""
-    taken = {name: each.default for name, each in inspect.signature(bound.call).parameters.items()}
+    function = getattr(bound.call, "func", bound.call)  # without the parameters that are bound
+    taken = {name: each.default for name, each in inspect.signature(function).parameters.items()}
     known = {"relu": True, **taken, **defaults}
     asked = {**bound.parameters, "relu": bound.relu}
     changed = [f"{key}={value}" for key, value in asked.items() if key != "_target_" and known.get(key) != value]
