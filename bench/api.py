@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from bench.config import (
     plain,
 )
 from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
+from bench.datasets.images import read_image
 from bench.datasets.transforms import collate, prepare
 from bench.maps.capture import capture
 from bench.maps.explain import job_map

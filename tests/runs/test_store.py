@@ -53,12 +53,15 @@ def test_the_name_follows_from_what_a_part_holds(part: Path) -> None:
 
 def test_no_single_flipped_bit_is_accepted(part: Path) -> None:
     data = part.read_bytes()
+    assert store.is_whole(data)
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
-        part.write_bytes(bytes(flipped))
-        with pytest.raises(ValueError, match="damaged|not a part"):
-            store.read_part(part)
+        assert not store.is_whole(bytes(flipped)), bit
+        if bit % 997 == 0:
+            part.write_bytes(bytes(flipped))
+            with pytest.raises(ValueError, match="is damaged"):
+                store.read_part(part)
 
 
 def test_no_random_damage_is_accepted(part: Path) -> None:
