@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_results import group_of, groups_of
 
-from bench.analysis.columns import shown
+from bench.analysis.columns import shown_columns
 from bench.analysis.curves import dataset_statistics, mean_curves, read_curves
 from bench.analysis.groups import conf_of, group_runs, load_group
 from bench.analysis.reading import read_rows
@@ -17,7 +18,6 @@ from bench.named import named_function
 from bench.report import report
 from bench.runs import store
 from bench.runs.rows import schema_of
-from bench.runs.store import find_runs
 from bench.types import UserError
 
 CASES, LEVELS = 30, 9
@@ -84,7 +84,7 @@ STATISTICS = ["max_box_acc.max_box_acc_v2", "max_box_acc.max_box_acc", "pxap.pxa
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_values_and_intervals_equal_loops(root, statistic):
-    table = summarize(find_runs(root), resamples=400).set_index(["method", "metric"])
+    table = summarize(groups_of(root), resamples=400).set_index(["method", "metric"])
     found = table.loc["hirescam", statistic]
     mine, theirs = made(2), made(1)
     assert found["n"] == CASES - 1 and np.isnan(found["p"]) and found["reference"] == "grad_cam"
@@ -101,14 +101,14 @@ def test_values_and_intervals_equal_loops(root, statistic):
 
 
 def test_the_threshold_is_chosen_for_the_data_set_not_for_each_case(root):
-    table = summarize(find_runs(root), resamples=8).set_index(["method", "metric"])
+    table = summarize(groups_of(root), resamples=8).set_index(["method", "metric"])
     each = np.mean([max(row["max_box_acc.largest_50"]) for row in made(2) if row["case_id"] != "005"])
     assert table.loc["hirescam", "max_box_acc.max_box_acc"]["mean"] < each - 0.05
 
 
 def test_chunks_of_any_size_in_any_order_give_the_same_bytes(root):
     """As if other shards had written other files: rows dealt out at random into files of 1 to 8 rows."""
-    before = to_csv(summarize(find_runs(root), resamples=100))
+    before = to_csv(summarize(groups_of(root), resamples=100))
     rng = np.random.default_rng(0)
     for run in find_runs(root):
         paths = sorted(run.path.glob("chunk-*.parquet"))
@@ -121,13 +121,13 @@ def test_chunks_of_any_size_in_any_order_give_the_same_bytes(root):
             store.write_table(store.chunk_path(run.path, 97 - 3 * index), table[:size], {"key": None, "skipped": []})
             table, index = table[size:], index + 1
     assert index > 4
-    assert to_csv(summarize(find_runs(root), resamples=100)) == before
+    assert to_csv(summarize(groups_of(root), resamples=100)) == before
 
 
 def test_difference_is_over_the_cases_that_both_have(one_run):
     one_run("grad_cam", "bn2.act", made(1), metrics=METRICS)
     root = one_run("hirescam", "bn2.act", made(2, missing=(8, 9, 20)), metrics=METRICS)
-    found = summarize(find_runs(root), resamples=100).set_index(["method", "metric"]).loc["hirescam", "pxap.pxap"]
+    found = summarize(groups_of(root), resamples=100).set_index(["method", "metric"]).loc["hirescam", "pxap.pxap"]
     mine, theirs = ([row for i, row in enumerate(made(seed)) if i not in (8, 9, 20)] for seed in (2, 1))
     assert found["n"] == CASES - 4
     assert found["difference"] == pytest.approx(slow(mine, "pxap.pxap") - slow(theirs, "pxap.pxap"), rel=1e-5)
@@ -137,14 +137,13 @@ def test_difference_is_over_the_cases_that_both_have(one_run):
 def test_equal_methods_differ_by_nothing(one_run):
     one_run("grad_cam", "bn2.act", made(1), metrics=METRICS)
     root = one_run("hirescam", "bn2.act", made(1), metrics=METRICS)
-    table = summarize(find_runs(root), resamples=40)
+    table = summarize(groups_of(root), resamples=40)
     mine = table[(table["method"] == "hirescam") & table["metric"].isin(STATISTICS)]
     assert len(mine) == 4 and (mine[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
 
 
 def test_blocks_of_columns_change_nothing(root, monkeypatch):
-    (members,) = group_runs(find_runs(root)).values()
-    group = load_group(members)
+    group = group_of(root)
     whole = dataset_statistics(group, group.entries[0], 50, 0)
     monkeypatch.setattr("bench.analysis.curves._COLUMNS", 4)
     for name, found in dataset_statistics(group, group.entries[0], 50, 0).items():
@@ -155,8 +154,7 @@ def test_blocks_of_columns_change_nothing(root, monkeypatch):
 def test_curves_are_read_in_the_order_of_the_cases(finished, monkeypatch, held):
     """With the values where there is room, else file by file."""
     monkeypatch.setattr("bench.analysis.reading.HELD", held)
-    (members,) = group_runs(find_runs(finished)).values()
-    group = load_group(members)
+    group = group_of(finished)
     entry = group.entries[2]
     rows = read_rows(entry.run).set_index("case_id").loc[group.cases["case_id"]]
     assert bool(entry.curves) == bool(held)
@@ -174,8 +172,7 @@ def test_missing_and_odd_curves_are_gaps(one_run, monkeypatch, held):
     monkeypatch.setattr("bench.analysis.reading.HELD", held)
     rows = [{"case_id": str(i), "image_id": str(i), "deletion.curve": [0.1 * i, 0.5, 0.2]} for i in range(4)]
     rows[1]["deletion.curve"], rows[2]["deletion.curve"] = None, [0.5]
-    (members,) = group_runs(find_runs(one_run("grad_cam", "bn2.act", rows))).values()
-    group = load_group(members)
+    group = group_of(one_run("grad_cam", "bn2.act", rows))
     curve = read_curves(group, group.entries[0], ["deletion.curve"])["deletion.curve"]
     np.testing.assert_array_equal(np.isnan(curve).any(axis=1), [False, True, True, False])
     np.testing.assert_allclose(curve[3], [0.3, 0.5, 0.2], rtol=1e-6)
@@ -214,9 +211,8 @@ def test_shown_where_the_config_names_it(root, one_run):
     about = METRICS["max_box_acc"]["about"] | {"show": ["max_box_acc_v2", "best_iou"]}
     metrics = METRICS | {"max_box_acc": METRICS["max_box_acc"] | {"about": about}}
     shown_root = one_run("grad_cam", "bn2.act", made(1), name="shown", metrics=metrics)
-    (members,) = group_runs(find_runs(shown_root)).values()
-    group = load_group(members)
-    assert [(c.metric, c.better) for c in shown(group)][:2] == [
+    group = group_of(shown_root)
+    assert [(c.metric, c.better) for c in shown_columns(group)][:2] == [
         ("max_box_acc.max_box_acc_v2", True),
         ("max_box_acc.best_iou", True),
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made_results import groups_of
 
 from bench.analysis.groups import conf_of
 from bench.analysis.published import COLUMNS, published, reported
 from bench.analysis.tables import summarize
-from bench.runs.store import find_runs
 
 VOC = {"dataset": {"split": "test", "years": [2007]}}
 GRAD_CAM = {"dataset": "voc", "model": "vgg16", "method": "grad_cam", "layer": "features.29"}
@@ -69,7 +69,7 @@ def test_reported_stands_beside_measured(one_run):
     config = {"dataset": "voc", "model": "vgg16", "protocol_parameters": VOC}
     one_run("grad_cam", "features.29", rows, **config)
     root = one_run("hirescam", "features.29", rows, **config)
-    table = summarize(find_runs(root), resamples=50).set_index(["method", "metric"])
+    table = summarize(groups_of(root), resamples=50).set_index(["method", "metric"])
     found = table.loc["grad_cam", "pointing_game.hit_class_mean"]
     assert found["reported"] == 0.866 and "shorter side 224" in found["reported_source"]
     assert found["mean"] == pytest.approx(0.8)  # the published number is no part of it

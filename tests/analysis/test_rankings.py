@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from scipy import stats
+from made_results import group_of
 
-from bench.analysis.groups import group_runs, load_group
 from bench.analysis.rankings import (
     AGREEMENT_COLUMNS,
     RANK_COLUMNS,
@@ -21,13 +21,11 @@ from bench.analysis.rankings import (
     ranks_table,
 )
 from bench.figures.ranks import agreement_figure, draw_cliques, ranks_figure
-from bench.runs.store import find_runs
 
 
 @pytest.fixture(scope="module")
 def group(finished):
-    (members,) = group_runs(find_runs(finished)).values()
-    return load_group(members)
+    return group_of(finished)
 
 
 @pytest.mark.parametrize("with_ties", [False, True])
@@ -152,8 +150,7 @@ def test_bars_of_a_lane_do_not_touch_and_all_are_in_the_picture():
 
 def test_too_little_to_rank(one_run):
     root = one_run("grad_cam", "bn2.act", [{"case_id": "a", "image_id": "a", "deletion.auc": 0.5}])
-    (members,) = group_runs(find_runs(root)).values()
-    group = load_group(members)
+    group = group_of(root)
     assert ranks_table(group).empty and agreement_table(group).empty
     assert ranks_figure(group, ranks_table(group)) is None
     assert agreement_figure(group, agreement_table(group)) is None

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from made_results import group_of, groups_of
 
 from bench.analysis.groups import category_of, group_runs, load_group, method_labels, natural
 from bench.analysis.reading import read_rows
@@ -32,7 +33,7 @@ def cell(table, method, layer, metric):
 
 
 def test_columns_and_rows(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     assert list(table.columns) == COLUMNS
     outputs = {"deletion.auc", "insertion.auc", "pointing_game.hit", "pointing_game.hit_class_mean"}
     outputs |= {"box_coverage.coverage", "box_coverage.min_coverage", "box_coverage.purity"}
@@ -42,7 +43,7 @@ def test_columns_and_rows(finished):
 
 
 def test_means_and_nan_handling(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     for method, layer in (("hirescam", "bn2.act"), ("random", "-")):
         rows = rows_of(finished, method, layer)
         found = cell(table, method, layer, "box_coverage.coverage")
@@ -55,7 +56,7 @@ def test_means_and_nan_handling(finished):
 
 
 def test_difference_to_the_reference_at_the_same_layer(finished):
-    table = summarize(find_runs(finished), resamples=300)
+    table = summarize(groups_of(finished), resamples=300)
     for layer in ("blocks.6.0.bn2.act", "bn2.act"):
         for metric in ("box_coverage.coverage", "deletion.auc"):
             found = cell(table, "hirescam", layer, metric)
@@ -70,7 +71,7 @@ def test_difference_to_the_reference_at_the_same_layer(finished):
 
 
 def test_methods_without_a_layer_are_compared_at_the_last_layer(finished):
-    found = cell(summarize(find_runs(finished), resamples=50), "center", "-", "deletion.auc")
+    found = cell(summarize(groups_of(finished), resamples=50), "center", "-", "deletion.auc")
     gap = rows_of(finished, "center", "-")["deletion.auc"] - rows_of(finished, "grad_cam", "bn2.act")["deletion.auc"]
     assert found["difference"] == pytest.approx(gap.mean())
 
@@ -87,7 +88,7 @@ def test_reference_and_its_absence_leave_differences_empty(finished):
 
 
 def test_p_is_wilcoxon_on_images_with_holm_over_the_metric(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     metric = "deletion.auc"
     pairs = [("hirescam", la) for la in ("blocks.6.0.bn2.act", "bn2.act")]
     pairs += [(m, la) for _, la in pairs for m in ("grad_entropy", "activation_sum")] + [
@@ -111,7 +112,7 @@ def test_paired_difference_uses_the_cases_both_have(one_run):
     base = [{"case_id": str(i), "image_id": str(i), "deletion.auc": 0.1 * i} for i in range(6)]
     one_run("grad_cam", "bn2.act", [base[i] | {"deletion.auc": 0.1 * i + 1} for i in range(4)])
     root = one_run("hirescam", "bn2.act", base)
-    found = cell(summarize(find_runs(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
+    found = cell(summarize(groups_of(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
     assert found["n"] == 6 and found["mean"] == pytest.approx(0.25)
     assert found["difference"] == pytest.approx(-1.0)
     assert found["difference_low"] == pytest.approx(-1.0) and found["difference_high"] == pytest.approx(-1.0)
@@ -121,19 +122,19 @@ def test_equal_methods_differ_by_nothing(one_run):
     rows = [{"case_id": str(i), "image_id": str(i), "deletion.auc": 0.1 + 0.01 * i} for i in range(12)]
     one_run("grad_cam", "bn2.act", rows)
     root = one_run("hirescam", "bn2.act", rows)
-    found = cell(summarize(find_runs(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
+    found = cell(summarize(groups_of(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
     assert (found["difference"], found["difference_low"], found["difference_high"], found["p"]) == (0, 0, 0, 1)
 
 
 def test_degenerate_share(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     shares = table.groupby(["method", "layer"])["degenerate"].unique()
     assert shares["grad_entropy", "bn2.act"] == [1.0]
     assert shares["grad_entropy", "blocks.6.0.bn2.act"] == [0.0]
 
 
 def test_bytes_do_not_depend_on_the_order_in_which_results_are_found(finished, tmp_path):
-    first = to_csv(summarize(find_runs(finished), resamples=100))
+    first = to_csv(summarize(groups_of(finished), resamples=100))
     assert to_csv(summarize(list(reversed(find_runs(finished))), resamples=100)) == first
     # The same rows in other chunks, in other folders.
     moved = tmp_path / "moved"
@@ -143,7 +144,7 @@ def test_bytes_do_not_depend_on_the_order_in_which_results_are_found(finished, t
         spare = [chunk.rename(chunk.with_name(f"{chunk.stem}.moved")) for chunk in chunks]
         for chunk, new in zip(spare, reversed(chunks), strict=True):
             chunk.rename(new)
-    assert to_csv(summarize(find_runs(moved), resamples=100)) == first
+    assert to_csv(summarize(groups_of(moved), resamples=100)) == first
     assert b"\r" not in first.encode()
 
 
@@ -151,12 +152,12 @@ def test_missing_chunk_is_counted_not_fatal(results):
     root = results()
     run = next(r for r in find_runs(root) if r.config["method"] == "hirescam")
     (run.path / "chunk-00000.parquet").write_bytes(b"PAR1 truncated")
-    found = cell(summarize(find_runs(root), resamples=50), "hirescam", run.config["layer"], "deletion.auc")
+    found = cell(summarize(groups_of(root), resamples=50), "hirescam", run.config["layer"], "deletion.auc")
     assert found["n"] == 8
 
 
 def test_breakdown_by_instances_probability_and_size(finished):
-    table = breakdown(find_runs(finished), resamples=50)
+    table = breakdown_group(group_of(finished), resamples=50)
     rows = rows_of(finished, "hirescam", "bn2.act")
     mine = table[(table["method"] == "hirescam") & (table["layer"] == "bn2.act")]
     mine = mine[mine["metric"] == "box_coverage.coverage"].set_index(["by", "bin"])
@@ -184,8 +185,7 @@ def test_parameter_variants_get_their_own_names(one_run, tmp_path):
 def test_layers_are_ordered_as_the_network_has_them(finished):
     assert sorted(["features.22", "features.4", "layer10", "layer2"], key=natural) == [
         "features.4", "features.22", "layer2", "layer10"]  # fmt: skip
-    (members,) = group_runs(find_runs(finished)).values()
-    group = load_group(members)
+    group = group_of(finished)
     assert group.layers == ["blocks.6.0.bn2.act", "bn2.act"]
     assert [e.category for e in group.entries[:4]][-1] == "control" and group.entries[-1].layer == "-"
     assert group.higher_is_better("deletion.auc") is False
@@ -201,12 +201,12 @@ def test_two_data_sets_stay_apart(results, tmp_path):
     few = (("grad_cam", "bn2.act"), ("hirescam", "bn2.act"))
     results("both", dataset="one", seed=1, cases=8, methods=few)
     root = results("both", dataset="two", seed=2, cases=8, methods=few)
-    table = summarize(find_runs(root), resamples=50)
+    table = summarize(groups_of(root), resamples=50)
     assert set(table["dataset"]) == {"one", "two"}
     alone = summarize([r for r in find_runs(root) if r.config["dataset"] == "one"], resamples=50)
     pd.testing.assert_frame_equal(table[table["dataset"] == "one"].reset_index(drop=True), alone)
 
 
 def test_nothing_gives_an_empty_table_with_columns(tmp_path):
-    table = summarize(find_runs(tmp_path))
+    table = summarize(groups_of(tmp_path))
     assert list(table.columns) == COLUMNS and table.empty
