@@ -252,6 +252,17 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
     return noted
 
 
+def records(root: Path, method: str, layer: str) -> list[dict[str, Any]]:
+    """`rows_of` as rows for `write_parts`."""
+    rows = rows_of(root, method, layer).reset_index().to_dict("records")
+    return [{name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in row.items()} for row in rows]
+
+
+def full(row: dict[str, Any]) -> dict[str, Any]:
+    """Row with every column that describes a case."""
+    return case_of(0, np.random.default_rng(0)) | {"degenerate": ""} | row
+
+
 @pytest.fixture
 def one_run(tmp_path: Path) -> Callable[..., Path]:
     """``one_run(method, layer, rows)``: parts with exactly these rows; case columns are filled in. Returns the root."""
@@ -266,7 +277,7 @@ def one_run(tmp_path: Path) -> Callable[..., Path]:
         model: str = "net",
         parameters: dict[str, Any] = PARAMETERS,
     ) -> Path:
-        filled = [case_of(0, np.random.default_rng(0)) | {"degenerate": ""} | row for row in rows]
+        filled = [full(row) for row in rows]
         used = {column.rpartition(".")[0] for row in rows for column in row}
         folder = protocol_folder(tmp_path / name, dataset, model, parameters)
         write_parts(folder, [(entry_of(method, layer), filled)], {k: v for k, v in metrics.items() if k in used})

@@ -159,7 +159,7 @@ class Group:
         return directions.get(name, directions.get(name.removesuffix("_class_mean")))
 
     def about(self, metric: str) -> dict[str, Any]:
-        """What a metric's yaml says of it: unit, direction, which outputs to show."""
+        """Say what a metric's yaml says about it: unit, direction, which outputs to show."""
         return self.metrics.get(metric, {}).get("about") or {}
 
     @property

@@ -63,7 +63,7 @@ class _Layout:
 
 
 def place_of(entry: dict[str, Any]) -> Place:
-    """Method and layer of an entry of a note."""
+    """Give the method and layer of an entry of a note."""
     return str(entry["method"]), str(entry["layer"])
 
 
@@ -187,7 +187,7 @@ def lay_out(
 
 
 def case_table(blocks: Sequence[_Block], layout: _Layout) -> pd.DataFrame:
-    """What is known of each case, sorted by id."""
+    """Make the table of cases, sorted by id."""
     rows: dict[str, tuple[Any, ...]] = {}
     for block in blocks:
         if not rows.keys() >= set(block.part.cases):

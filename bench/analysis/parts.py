@@ -108,7 +108,7 @@ def read_parts(
             if len(table) != len(part.entries) * len(part.cases):
                 raise ValueError(f"{path} is damaged: it has not one row for each of its entries and cases")
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            log.warning("left out: %s", " ".join(str(error).split())[:300])
+            log.warning("left out: %s: %s", path, " ".join(str(error).replace(f"{path} ", "").split())[:200])
             return None
         return convert(part, table)
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.analysis.groups import NO_LAYER, group_folders, natural
-from bench.analysis.parts import Part, is_curve, metric_of, newest_entries, newest_metrics, read_parts
+from bench.analysis.parts import Part, metric_of, newest_entries, newest_metrics, read_parts
 from bench.runs.store import Folder, find_folders
 from bench.types import UserError
 
@@ -91,7 +91,7 @@ def join(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def describe_results(root: str | Path) -> list[str]:
-    """What the results below a folder are, in words: a paragraph of lines for each protocol.
+    """Describe the results below a folder in words: some lines for each protocol.
 
     Parameters
     ----------

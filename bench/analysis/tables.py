@@ -137,7 +137,7 @@ def value_rows(group: Group, reference: str, resamples: int, seed: int) -> list[
 
 
 def size_of(present: NDArray[np.bool_], images: Codes) -> tuple[int, int]:
-    """Number of cases and of images with a value."""
+    """Count cases and images with a value."""
     return int(present.sum()), int(np.count_nonzero(np.bincount(images[present])))
 
 

@@ -37,7 +37,7 @@ def escaped(text: str) -> str:
 
 
 def latex(group: Group, grid: Grid) -> str:
-    """Table for LaTeX with booktabs: layers as blocks, the best value bold, values not significantly worse underlined."""
+    """Table for LaTeX with booktabs: layers as blocks, best values bold, values not significantly worse underlined."""
     width = len(grid.columns) + 1
     heads = [f"{' '.join(column.heading)} {column.arrow}".strip() for column in grid.columns]
     lines = [
