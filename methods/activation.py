@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.common import first_component, orient, top_eigenpair, weighted_sum, widen
+from .common import first_component, orient, top_eigenpair, weighted_sum, widen
 
 KERNELS = ("sigmoid", "rbf", "poly")
 

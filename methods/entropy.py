@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods import entropy_estimators as estimators
-from methods.common import divide_or_zero, minmax, weighted_sum, widen, without_rounding
+from . import entropy_estimators as estimators
+from .common import divide_or_zero, minmax, weighted_sum, widen, without_rounding
 
 ESTIMATORS = ("histogram", "value", "magnitude", "softmax", "local")
 NORMALIZATIONS = (None, "sum", "range", "softmax")

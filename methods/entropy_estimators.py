@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from methods.common import without_rounding
+from .common import without_rounding
 
 
 def levels(rows: Tensor, bins: int) -> Tensor:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from methods.common import divide_or_zero, minmax, weighted_sum, widen
-from methods.multipass import check_least, check_rank, explained, normal_noise, resize
+from .common import divide_or_zero, minmax, weighted_sum, widen
+from .multipass import check_least, check_rank, explained, normal_noise, resize
 
 
 def smooth_grad_cam_pp(

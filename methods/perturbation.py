@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.common import divide_or_zero, minmax, weighted_sum, widen
-from methods.multipass import check_least, check_rank, explained, normal_noise, piece, resize
+from .common import divide_or_zero, minmax, weighted_sum, widen
+from .multipass import check_least, check_rank, explained, normal_noise, piece, resize
 
 
 def score_cam(acts: Tensor, images: Tensor, *, score: Any, align_corners: bool = True) -> Tensor:
