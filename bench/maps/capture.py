@@ -17,7 +17,7 @@ from bench.types import Layer, UserError
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """Logits (N, C), detached, the explained targets, and one `Layer` per name (its grads are empty without gradients)."""
+    """Logits (N, C), detached, the explained targets, and one `Layer` per name (with empty grads if not asked for)."""
 
     logits: Tensor
     targets: list[tuple[int, ...]]
@@ -118,7 +118,7 @@ def _keep(kept: dict[str, Tensor], gradients: bool, name: str, output: object) -
 
 @contextmanager
 def hooked(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Any], Tensor]) -> Iterator[None]:
-    """Hook the layers and switch parameter gradients off; undo both on leaving, also after an error."""
+    """Put hooks on the layers and switch parameter gradients off; undo both on leaving, also after an error."""
     modules = dict(model.named_modules())
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     handles = []
