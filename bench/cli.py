@@ -1,4 +1,4 @@
-"""What the command line answers at once: help, version, lists, and words that it does not know."""
+"""What the command line answers without a run: help, version, lists and one line about a word it does not know."""
 
 from __future__ import annotations
 
@@ -6,61 +6,78 @@ import logging
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from bench.listing import LISTS, print_list
+from bench.options import entries
 from bench.types import UserError
 
-# Hydra's own; a test holds them against its parser. Those of the first set are followed by a value.
+LISTS = {
+    "methods": "method", "metrics": "metric", "models": "model", "datasets": "dataset", "experiments": "experiment",
+}  # fmt: skip
+# Hydra's own options; a test compares them with its parser. Those in the first set take a value.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
           "--experimental-rerun", "--info", "-i"}  # fmt: skip
 FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
          "--shell-completion", "-sc"}  # fmt: skip
 
-INTRO = """\
-cam-bench measures which class activation map (CAM) shows best where a CNN's evidence is: every asked method at every
-asked layer of a network on a data set, with one shared forward and backward pass, as tables with intervals and figures.
+# Hydra's launchers: the module of the plugin, and the extra that brings it.
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "ray": ("hydra_ray_launcher", "ray"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+}
 
-usage: python -m bench [NAME=VALUE ...]            run; what is there already is not computed again
+INTRO = """\
+cam-bench measures which class activation map (CAM) shows best where a CNN's evidence is. All methods at all layers of a
+network share one forward and one backward pass; results are tables with confidence intervals, figures and a web page.
+
+usage: python -m bench [NAME=VALUE ...]            run; finished work is not computed again
        python -m bench -m NAME=A,B [NAME=VALUE]    one run after the other for every value
        python -m bench list methods|metrics|models|datasets|experiments
-       python -m bench.report DIR                  report.html, tables and figures again, from any set of runs
-       (installed, cam-bench is the same as python -m bench)
+       python -m bench.report DIR                  write report.html, tables and figures again, from any set of runs
+       (once installed, cam-bench is the same as python -m bench)
 
-settings (all of them, with the defaults: python -m bench --cfg job):
+settings (for all, with their defaults: python -m bench --cfg job):
   method='[a,b]' metric='[a,b]' model=NAME dataset=NAME experiment=NAME     from the lists below
-  layer=NAME, '[a,b]', a glob, auto, all        where methods look; default: the network's own layers
+  layer=NAME, '[a,b]', a glob, auto, all        layers to look at; default: the network's own
   method.NAME.PARAMETER=VALUE, metric.NAME.PARAMETER=VALUE, dataset.root=DIR, model.weights=FILE|random
-  target=label|predicted|INDEX                  the class asked about
+  target=label|predicted|INDEX                  the class to explain
   out=DIR limit=N seed=N                        results folder, a seeded subset of N cases
   gallery.cases=N save_maps=true                keep pictures and maps of N cases to look at; keep every map
-  device=auto|cpu|cuda batch=auto|N compile=auto|true|false     pace; numbers do not depend on these
-  workers=N                                     N processes on this machine share the work
+  device=auto|cpu|cuda batch=auto|N compile=auto|true|false     speed; numbers do not depend on these
+  workers=N                                     share the work between N processes on this machine
   precision=float32|tf32|bfloat16               of forward passes; numbers depend on it
   shards=N shard=I                              share the work with other machines
-  estimate=true                                 say what the whole run would cost on this machine, run nothing else
-  reference=METHOD                              what the others are compared with
-  quiet=true, verbose=true                      only warnings and errors; every step, chunk by chunk
+  estimate=true                                 only estimate what the run would cost on this machine
+  reference=METHOD                              compare the others with this method
+  quiet=true, verbose=true                      print only warnings and errors; print every step
 
 examples:
-  python -m bench experiment=demo               some minutes on two cores, nothing is downloaded
+  python -m bench experiment=demo               a few minutes on two cores, downloads nothing
   python -m bench 'method=[grad_cam,layer_cam]' model=vgg16
   python -m bench dataset=folder dataset.root=DIR
 """
 OUTRO = """\
-options: -m sweep; --cfg job print the config that would run; --version; --hydra-help Hydra's own options
+options: -m sweep; --cfg job print the composed config; --version; --hydra-help Hydra's own options
 completion of names (bash): eval "$(cam-bench -sc install=bash)"
 environment: NO_COLOR=1 switches colours off
-exit status: 0 done; 2 something asked for is wrong, one line says what; 130 stopped with Ctrl-C, the same command
-goes on from there; 1 a worker of workers=N died, one line says which, and the same command goes on; or a fault of this
-program: please report it with the traceback
+exit status: 0 done; 2 a setting or an input is wrong, one line says which; 130 stopped with Ctrl-C, and 1 a worker of
+workers=N died: in both cases the same command continues the run; 1 with a traceback is a bug: please report it
 """
 
 
 def answer(words: Sequence[str], console: Console | None = None) -> bool:
-    """Print what is asked for where that is no run, and say whether it was.
+    """Answer a command line that starts no run: help, version or a list.
+
+    Returns
+    -------
+    bool
+        Whether it was one.
 
     Raises
     ------
@@ -73,7 +90,7 @@ def answer(words: Sequence[str], console: Console | None = None) -> bool:
     elif "--version" in words:
         console.print(f"cam-bench {version('cam-bench')}")
     elif words and words[0] == "list":
-        print_list(asked_list(words[1:]), console)
+        print_list(list_group(words[1:]), console)
     else:
         check_words(words)
         return False
@@ -81,7 +98,7 @@ def answer(words: Sequence[str], console: Console | None = None) -> bool:
 
 
 def print_help(console: Console) -> None:
-    """Print the help with all lists; as it is where it goes to a file or a pager."""
+    """Print the help with all lists."""
     console.file.write(INTRO)
     for title, group in LISTS.items():
         console.print()
@@ -90,8 +107,24 @@ def print_help(console: Console) -> None:
     console.file.write(f"\n{OUTRO}")
 
 
-def asked_list(words: Sequence[str]) -> str:
-    """Config group of the one list that is named."""
+def print_list(group: str, console: Console, indent: int = 0) -> None:
+    """Print a group in two columns that fit the terminal; in a pipe, for grep, one line for each name."""
+    lines = entries(group)
+    width = max(map(len, lines))
+    if not console.is_terminal:
+        for name, about in lines.items():
+            console.file.write(f"{' ' * indent}{name:<{width}}  {about}\n")
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(min_width=width + indent, no_wrap=True)
+    table.add_column()
+    for name, about in lines.items():
+        table.add_row(Text(" " * indent + name, style="bold cyan"), Text(about))
+    console.print(table)
+
+
+def list_group(words: Sequence[str]) -> str:
+    """Config group of the list that the user asks for."""
     if len(words) != 1 or words[0] not in LISTS:
         near = get_close_matches(words[0], LISTS, 1, 0.5) if words else []
         hint = f"did you mean {near[0]}?" if near and near[0] != words[0] else f"one of: {', '.join(LISTS)}"
@@ -100,23 +133,34 @@ def asked_list(words: Sequence[str]) -> str:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise UserError for an option that does not exist and for a word that is no setting."""
+    """Raise UserError for an option that does not exist, a word that is no setting, and ``--experimental-rerun``."""
     before = ""
     for word in words:
         name = word.partition("=")[0]
         if word.startswith("-"):
             if name not in VALUED | FLAGS:
                 raise UserError(f"there is no option {name}; python -m bench --help lists them")
+            if name == "--experimental-rerun":
+                raise UserError(f"{name} is refused: it loads a pickle, which can run any code")
         elif "=" not in word and not word.startswith("~") and before not in VALUED:
             raise UserError(f"{word!r} is no setting: write NAME=VALUE, or see python -m bench --help")
         before = word
 
 
 def be_verbose() -> None:
-    """Show this program's steps on stderr; its warnings are shown there anyway."""
+    """Print this program's steps to stderr, where its warnings go anyway."""
     log = logging.getLogger("bench")
     log.setLevel(logging.DEBUG)
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.addFilter(lambda record: record.levelno < logging.WARNING)
         log.addHandler(handler)
+
+
+def check_launcher(words: Sequence[str]) -> None:
+    """Raise UserError for a launcher whose plugin is not installed, with the command that brings it."""
+    for word in words:
+        key, _, name = word.partition("=")
+        module, extra = LAUNCHERS.get(name, ("", ""))
+        if key == "hydra/launcher" and module and find_spec(f"hydra_plugins.{module}") is None:
+            raise UserError(f"hydra/launcher={name} needs a plugin: pip install 'cam-bench[{extra}]'")

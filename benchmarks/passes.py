@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.config import options
+from bench import options
 from bench.maps.capture import capture
 from bench.maps.heatmaps import native_map
 from bench.maps.method_inputs import offered
@@ -49,7 +49,7 @@ def rows(repeats: int) -> list[str]:
     network = lite0()
     model, batch = network.module, pictures(network, 16)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
-    everything = [load("method", name) for name in options("method")]
+    everything = [load("method", name) for name in options.names("method")]
     shared = [part.name for part in everything if part.about["passes"] == "shared" and part.name != "cam"]
     found = []
     for names, layers, goal in (

@@ -9,17 +9,18 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, options
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.maps.capture import capture
 from bench.maps.explain import Explain, Maps
 from bench.maps.heatmaps import native_map
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
+from bench.options import names
 from bench.runs.plan import Job, looks_at_layer
 from bench.runs.rows import metric_columns
 from bench.types import Batch, Bound, Layer
 
-METHODS, METRICS = options("method"), options("metric")
+METHODS, METRICS = names("method"), names("metric")
 
 
 def load(group: str, name: str) -> dict:

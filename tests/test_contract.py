@@ -13,12 +13,13 @@ import yaml
 from contract import METHODS, METRICS, load, make_batch, make_network, maps, measure, one, part, run
 from torch import Tensor, nn
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, resolve
-from bench.kinds import wanted_instead
+from bench.binding import wanted_instead
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.maps.capture import capture
 from bench.maps.explain import Explain, Maps
 from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer
+from bench.options import named_function
 from bench.runs.cost import Cost, evaluate, metric_cost, own_passes
 from bench.runs.plan import Job, looks_at_layer
 from bench.runs.rows import metric_columns
@@ -53,7 +54,7 @@ def test_single_groups_name_themselves(group: str) -> None:
 def test_method_contract(name: str, network: nn.Module, batch: Batch) -> None:
     method = part("method", name)
     assert method.about["version"] >= 1
-    assert resolve(method.parameters["_target_"]).__doc__, "a public function needs a docstring"
+    assert named_function(method.parameters["_target_"], name, "method").__doc__, "a public function needs a docstring"
     native = maps(method, network, batch)
     assert native.isfinite().all()
     assert not native.requires_grad
@@ -135,7 +136,7 @@ def test_every_method_is_documented_once() -> None:
 def test_documented_row_is_whole_and_names_the_source_of_the_docstring(name: str) -> None:
     row = documented()[name]
     assert len(row) == 7 and all(row)
-    described = resolve(load("method", name)[name]["_target_"]).__doc__
+    described = named_function(load("method", name)[name]["_target_"], name, "method").__doc__
     for word in re.findall(r"[A-Z][\w-]+|\d{4}|eq\. \d+", row[2]):
         assert word.replace("eq. ", "") in described, f"{word} of docs/methods.md is not in the docstring"
 
@@ -197,7 +198,7 @@ def test_metric_contract(name: str, network: nn.Module, batch: Batch) -> None:
     assert set(about.get("needs", [])) <= {"boxes", "score", "explain"}
     for asked in ("score", "explain"):
         assert (asked in about.get("needs", [])) == (asked in metric.wants)
-    assert resolve(metric.parameters["_target_"]).__doc__, "a public function needs a docstring"
+    assert named_function(metric.parameters["_target_"], name).__doc__, "a public function needs a docstring"
     heatmaps = torch.rand(2, 32, 48, generator=torch.Generator().manual_seed(2))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     rows = measure(metric, heatmaps, network, batch)

@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bench.listing import LISTS, entries, function
 from PIL import Image
 from rich.console import Console
 
 from bench import __main__ as command_line
-from bench.cli import FLAGS, VALUED, answer
 from bench.config import options
-from bench.listing import LISTS, entries, function
 
 ROOT = Path(__file__).parents[2]
 FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]
@@ -159,6 +158,9 @@ def test_interrupt_keeps_chunks_and_says_how_to_go_on(tmp_path: Path) -> None:
         (["model=resnet18", "model.weights=missing.pth"], "no such file"),
         (["out=taken/below"], "out=DIR"),
         (["+method.x._target_=os.system"], "refused"),
+        (["dataset._target_=bench.runs.workers.os.system"], "refused"),
+        (["+hydra.callbacks.x._target_=os.system"], "refused"),
+        (["hydra.launcher._target_=os.system"], "refused"),
         (["=3"], "needs a name"),
     ],
 )
@@ -224,6 +226,7 @@ def test_report_on_nothing(tmp_path: Path) -> None:
         (["lst", "methods"], "'lst' is no setting"),
         (["grad_cam"], "write NAME=VALUE"),
         (["--foo"], "there is no option --foo"),
+        (["--experimental-rerun=config.pickle"], "--experimental-rerun is refused"),
         (["--multi", "method=grad_cam"], "there is no option --multi"),
         (["--cfg"], "--cfg"),
         (["--cfg", "everything"], "--cfg"),
@@ -250,7 +253,7 @@ def test_help_lists_everything_and_waits_for_no_torch(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
         for group in ("method", "metric", "model", "dataset", "experiment"):
-            for name in options(group):
+            for name in names(group):
                 assert re.search(rf"^  {name}\s+\S", said, re.M), name
         settings = (
             "verbose=true",
@@ -271,7 +274,7 @@ def test_lists_in_a_pipe_are_one_line_each_and_say_something_else_of_each(capsys
     for title, group in LISTS.items():
         assert answer(["list", title])
         rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-        assert [name for name, _ in rows] == options(group)
+        assert [name for name, _ in rows] == names(group)
         assert len({about for _, about in rows}) == len(rows), f"two {title} have one description"
         assert max(len(about) for _, about in rows) < 140
 
@@ -285,7 +288,7 @@ def test_list_says_the_first_line_of_the_function_and_what_is_not_its_default() 
 
 @pytest.mark.parametrize("target", ["methods.gradient.nothing", "methods.nothing.at_all", "nothing.at.all"])
 def test_list_survives_a_function_that_is_not_there(target: str) -> None:
-    assert function(target) == ("", {})
+    assert docstring(target) == ("", {})
 
 
 def test_lists_are_coloured_on_a_terminal_only_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
