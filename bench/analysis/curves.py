@@ -13,7 +13,7 @@ from bench.analysis import loading
 from bench.analysis.groups import Curves, Entry, Group
 from bench.analysis.parts import Part, metric_of, read_parts
 from bench.analysis.statistics import Array, means, resampled_means
-from bench.named import named_function
+from bench.options import named_function
 
 # Columns of a curve that are widened to float64 at a time.
 _COLUMNS = 256
