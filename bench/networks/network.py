@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,7 @@ def read_weights(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
         )
     from safetensors.torch import load_file
 
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
