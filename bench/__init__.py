@@ -9,16 +9,15 @@ from typing import Any
 if not (Path(__file__).parent / "methods").is_dir():
     __path__.append(str(Path(__file__).parents[1]))
 
-PLACES = {"run": "api", "load_results": "api", "explain_image": "picture", "score_map": "picture"}
 __all__ = ["explain_image", "load_results", "run", "score_map"]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public function when it is asked for, so that ``import bench`` stays cheap."""
-    if name in PLACES:
-        return getattr(import_module(f"bench.{PLACES[name]}"), name)
+    if name in __all__:
+        return getattr(import_module("bench.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *PLACES])
+    return sorted([*globals(), *__all__])

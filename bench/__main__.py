@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,9 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli import answer, be_verbose
+from bench.cli import answer, be_verbose, check_launcher
 from bench.config import (
-    CONF,
     GIVEN_TO_METHOD,
     GIVEN_TO_METRIC,
     bind_all,
@@ -25,11 +26,11 @@ from bench.config import (
     check_name,
     check_overrides,
     explain,
+    guard_hydra,
     plain,
 )
-from bench.runs.memory import keep_freed_memory
-from bench.runs.workers import WORKER, WorkerDied, check_launcher, share_work
-from bench.types import UserError
+from bench.options import CONF, conf_node
+from bench.types import Bound, UserError, WorkerDied
 
 if TYPE_CHECKING:
     from bench.runs.run import Outcome
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
 
 def task(node: DictConfig) -> None:
     """Run one composed config: the job that Hydra and its launchers call."""
-    keep_freed_memory()
+    settings = {**plain(node), "command": sys.argv}
+    if settings["verbose"]:
+        be_verbose()
     try:
-        if type(node.workers) is int and node.workers > 1 and not node.estimate:
-            share_work(HydraConfig.get().overrides.task, node.workers, node.shards, node.shard)
-        benchmark(node)
+        if type(settings["workers"]) is int and settings["workers"] > 1 and not settings["estimate"]:
+            share_work(settings)
+        show(settings, compute(settings))
     except UserError as error:
         # In a sweep Hydra lets the other jobs finish, then says which one failed.
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -49,45 +52,112 @@ def task(node: DictConfig) -> None:
         fail(str(error))
 
 
-def benchmark(node: DictConfig) -> Outcome:
-    """Bind what the config names, run it, and report on it once all its chunks are there."""
-    from bench.report import default_console, report
+def compute(settings: dict[str, Any]) -> Outcome:
+    """Bind what a plain config names and compute what is missing of it.
+
+    Parameters
+    ----------
+    settings : dict
+        As in conf/config.yaml, interpolations resolved.
+
+    Returns
+    -------
+    bench.runs.run.Outcome
+    """
     from bench.runs.estimate import print_estimate
+    from bench.runs.execution import keep_freed_memory
+    from bench.runs.facts import Opener, request_of
     from bench.runs.run import run
     from bench.runs.setup import check
 
-    settings = plain(node)
-    if settings["verbose"]:
-        be_verbose()
-    methods = bind_all(node.method, GIVEN_TO_METHOD)
+    keep_freed_memory()
+    settings = {"worker": "", **settings}
+    if settings["worker"]:
+        logging.basicConfig(format=f"{settings['worker']}%(message)s", level=logging.WARNING)
+    methods = bind_all(settings["method"], GIVEN_TO_METHOD)
     check(settings, methods)
     check_name("method", settings["reference"])
-    metrics = bind_all(node.metric, GIVEN_TO_METRIC)
-    network = build("model", node.model, seed=node.seed)
-    data = build("dataset", node.dataset, network=network)  # only a mosaic asks the network
-    if settings["estimate"]:
-        return print_estimate(settings, network, data, methods, metrics)
-    outcome = run(settings, network, data, methods, metrics)
-    if WORKER in os.environ:
-        return outcome
-    for note in outcome.notes if not settings["quiet"] else []:
-        print(note, file=sys.stderr)
-    if not outcome.computed and not settings["quiet"] and settings["workers"] == 1:
-        print("everything asked for was there already; nothing was computed", file=sys.stderr)
+    metrics = bind_all(settings["metric"], GIVEN_TO_METRIC)
+    model, seed = settings["model"], settings["seed"]
+    network = Opener(partial(build, "model", model, seed=seed), request_of(model, seed))
+    data = build("dataset", settings["dataset"], network=network)  # only a mosaic asks the network
+    function = print_estimate if settings["estimate"] else run
+    return function(settings, network, data, methods, metrics, partial(shipped, seed))
+
+
+def shipped(seed: int, bound: Bound) -> dict[str, Any]:
+    """Parameters of a method or metric as its yaml has them; none for one from elsewhere."""
+    group = "method" if str(bound.parameters.get("_target_")).startswith("methods.") else "metric"
+    node = conf_node(group, bound.name)
+    return {key: seed if value == "${seed}" else value for key, value in node.items()}
+
+
+def share_work(settings: dict[str, Any]) -> None:
+    """Compute in ``workers`` processes on this machine, each with its own chunks and its share of the cores.
+
+    Raises
+    ------
+    UserError
+        What a worker says is wrong with the settings.
+    WorkerDied
+        A worker ended early; finished parts are kept.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    # As a script this module is called __main__, which the other processes do not know.
+    from bench.__main__ import compute
+
+    workers, shards = settings["workers"], settings["shards"]
+    threads = settings["threads"] or max(1, (os.cpu_count() or 1) // workers)
+    tasks = [
+        {
+            **settings,
+            "workers": 1,
+            "threads": threads,
+            "shards": shards * workers,
+            "shard": settings["shard"] + shards * i,
+            "worker": f"worker {i + 1}: ",
+        }
+        for i in range(workers)
+    ]
+    try:
+        with parallel_config("loky", inner_max_num_threads=threads):
+            Parallel(n_jobs=workers)(delayed(compute)(one) for one in tasks)
+    except BrokenProcessPool as error:
+        raise WorkerDied(
+            "a worker ended early (killed, or out of memory); finished parts are kept, and the same command continues"
+        ) from error
+
+
+def show(settings: dict[str, Any], outcome: Outcome) -> None:
+    """Say what a run did, and report on it once all shards are done."""
+    from bench.report import default_console, report
+
+    if outcome.folder is None:  # an estimate
+        return
+    quiet = settings["quiet"]
+    lines = list(outcome.notes)
+    if outcome.saved:
+        whole = outcome.passes + outcome.saved
+        lines.append(f"equal maps were scored once: {outcome.saved:,} of {whole:,} perturbed images needed no pass")
+    if not outcome.computed and settings["workers"] == 1:
+        lines.append("everything asked for is on disk already; nothing was computed")
+    for line in lines if not quiet else []:
+        print(line, file=sys.stderr)
     if outcome.complete:
         console = default_console()
-        console.quiet = settings["quiet"]
+        console.quiet = quiet
         report(
             Path(settings["out"]),
-            only=set(outcome.folders),
+            only={outcome.folder.path},
             reference=settings["reference"],
             console=console,
             redraw=False,
             images=settings["gallery"]["images"],
         )
-    elif not settings["quiet"]:
+    elif not quiet:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
-    return outcome
 
 
 def main() -> None:
@@ -103,6 +173,7 @@ def main() -> None:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
         check_overrides(sys.argv[1:])
         check_launcher(sys.argv[1:])
+        guard_hydra()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except UserError as error:
         fail(str(error))
@@ -112,7 +183,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; finished chunks are kept, and the same command goes on from there", file=sys.stderr)
+        print("stopped; finished parts are kept, and the same command continues from there", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         # Hydra makes its log folder below out= before our code runs; any other OSError is a fault of ours.

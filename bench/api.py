@@ -1,28 +1,56 @@
-"""Runs from Python: what the command line does, and its results as tables."""
+"""From Python what the command line does: runs, results as tables, and single pictures and maps."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from operator import index
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
-from bench.analysis.groups import group_runs, method_labels
-from bench.analysis.merged import MAP_COLUMNS
-from bench.analysis.reading import first_measured, read_rows
-from bench.analysis.tables import summarize
-from bench.config import compose_config
-from bench.runs.memory import keep_freed_memory
-from bench.runs.rows import META
-from bench.runs.store import find_runs
-from bench.types import UserError
+from bench.analysis.groups import load_group
+from bench.analysis.reading import load_results
+from bench.analysis.tables import summarize_group
+from bench.config import (
+    GIVEN_TO_METHOD,
+    GIVEN_TO_METRIC,
+    bind_all,
+    bind_function,
+    build,
+    check_name,
+    compose_config,
+    plain,
+)
+from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
+from bench.datasets.images import read_image
+from bench.datasets.transforms import collate, prepare
+from bench.maps.capture import capture
+from bench.maps.explain import job_map
+from bench.maps.heatmaps import degenerate, upsample
+from bench.maps.scorer import Scorer
+from bench.maps.target_scores import group_probability
+from bench.networks.layers import resolve_layers
+from bench.runs.plan import check_targets, looks_at_layer, plan_jobs
+from bench.runs.rows import metric_columns
+from bench.runs.setup import usable
+from bench.types import Batch, Bound, Case, Network, UserError
+
+__all__ = ["explain_image", "load_results", "run", "score_map"]
+SCORE_BATCH = 16
+Picture = str | os.PathLike[str] | ArrayLike
 
 
 def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     """Run a benchmark, or complete it, as ``python -m bench`` does; quietly, in this process.
 
-    What the command line does besides, ``workers=N`` and ``estimate=true``, it does not.
+    ``workers=N`` and ``estimate=true`` work on the command line only.
 
     Parameters
     ----------
@@ -42,53 +70,240 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     bench.types.UserError
         A name or setting that does not exist or makes no sense, several workers, or an estimate.
     """
-    from bench.__main__ import benchmark
+    from bench.__main__ import compute, show
 
-    keep_freed_memory()
-    node = compose_config(["quiet=true", *overrides], settings)
-    if type(node.workers) is int and node.workers > 1:
+    node = plain(compose_config(["quiet=true", *overrides], settings))
+    if type(node["workers"]) is int and node["workers"] > 1:
         raise UserError("bench.run is one process; for several use the command line: python -m bench … workers=N")
-    if node.estimate is True:
+    if node["estimate"] is True:
         raise UserError(
             "bench.run gives results; for an estimate use the command line: python -m bench … estimate=true"
         )
-    wanted = {folder.resolve() for folder in benchmark(node).folders}
-    found = [one for one in find_runs(Path(node.out)) if one.path.resolve() in wanted]
-    return summarize(found, reference=node.reference)
+    outcome = compute(node)
+    show(node, outcome)
+    assert outcome.folder is not None
+    group = load_group(outcome.folder, cases=outcome.cases, entries=outcome.entries, metrics=outcome.metrics)
+    if group is None:
+        raise UserError(f"no readable cases under {node['out']}")
+    return summarize_group(group, reference=node["reference"])
 
 
-def load_results(root: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read all cases of all runs below a results folder.
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where a network's evidence for a class is.
+
+    Attributes
+    ----------
+    heatmap : ndarray, shape (H, W)
+        At the picture's own size, float32, not normalized.
+    target : tuple of int
+        Output indices explained: one, or a group that together is the class.
+    name : str
+        ImageNet's name of the class; empty for a group and for networks with other classes.
+    probability : float
+        Of the class, softmax.
+    layer : str
+        Where the method looked, ``-`` for one that looks at no layer.
+    degenerate : str
+        Why the map says nothing (``zero``, ``constant``, ``nonfinite``); empty where it says something.
+    """
+
+    heatmap: np.ndarray
+    target: tuple[int, ...]
+    name: str
+    probability: float
+    layer: str
+    degenerate: str
+
+
+def explain_image(
+    image: Picture,
+    method: str | Callable[..., Tensor] = "grad_cam",
+    *,
+    model: str | Network = "efficientnet_lite0",
+    target: int | Sequence[int] | None = None,
+    layer: str | None = None,
+) -> Explanation:
+    """Explain one picture: the map that a run would score, at the picture's size.
+
+    The whole picture is brought to the network's input (``transform=stretch``).
 
     Parameters
     ----------
-    root : path
-        As given to ``out=``.
+    image : path or array, shape (H, W, 3) or (H, W), uint8
+    method : str or callable
+        A name of ``python -m bench list methods``, or a function as in ``methods/``, see `Add your own` in the docs.
+    model : str or Network
+        A name of ``python -m bench list models``, or what a function of `bench.networks` returns.
+    target : int or sequence of int, optional
+        Output index, or several that together are the class; by default the predicted class.
+    layer : str, optional
+        Name of one layer; by default the last of the network's default layers.
 
     Returns
     -------
-    DataFrame
-        One row per case, method and layer: dataset, model, protocol (equal where values may be compared),
-        method, layer, what is known of the case, and a column per metric value; curves are arrays.
-        ``method`` has the parameters with it where one name stands for several.
+    Explanation
 
     Raises
     ------
     bench.types.UserError
-        There are no results.
+        A name or output that does not exist, or a picture that cannot be used.
     """
-    frames = []
-    for members in group_runs(find_runs(Path(root))).values():
-        for label, one in zip(method_labels(members), members, strict=True):
-            measured = [field.name for field in first_measured(one)[1]]
-            rows = read_rows(one, [*(name for name in META.names if name not in MAP_COLUMNS), *measured])
-            if rows.empty:
-                continue
-            names = ("dataset", "model", "protocol")
-            about = {name: str(one.config[name]) for name in names} | {"method": label, "layer": one.config["layer"]}
-            for place, (name, value) in enumerate(about.items()):
-                rows.insert(place, name, value)
-            frames.append(rows)
-    if not frames:
-        raise UserError(f"no results under {root}; run python -m bench out={root} first")
-    return pd.concat(frames, ignore_index=True)
+    network, part = find_network(model), find_method(method)
+    batch, logits = one_case(image, network, target)
+    layers = one_layer(network, layer) if looks_at_layer(part) else []
+    job = plan_jobs([part], layers, {}, None, lambda bound: {})[0]
+    captured = capture(network.module, batch.images, batch.targets, layers, gradients="grads" in part.wants)
+    score = Scorer(network.module, batch.targets, SCORE_BATCH)
+    native = job_map(network.module, batch, captured, score, job, {})
+    size, group = batch.images.shape[2:], batch.targets[0]
+    return Explanation(
+        heatmap=upsample(upsample(native, size), batch.sizes[0])[0].numpy(),
+        target=group,
+        name=class_name(group, logits.shape[1]),
+        probability=float(group_probability(logits, batch.targets)[0]),
+        layer=job.layer,
+        degenerate=degenerate(native)[0],
+    )
+
+
+def score_map(
+    heatmap: ArrayLike,
+    image: Picture,
+    metrics: Sequence[str] | None = None,
+    *,
+    model: str | Network = "efficientnet_lite0",
+    target: int | Sequence[int] | None = None,
+    boxes: Sequence[Sequence[float]] = (),
+) -> dict[str, float | list[float]]:
+    """Score one map of one picture, wherever the map comes from.
+
+    Parameters
+    ----------
+    heatmap : array, shape (h, w)
+        High where the evidence is; any size: it is brought to the network's input, linearly.
+    image, model, target
+        As in `explain_image`.
+    metrics : sequence of str, optional
+        Names of ``python -m bench list metrics``; by default the default run's, without those that need boxes
+        where there are none.
+    boxes : sequence of (x0, y0, x1, y1)
+        Instances of the class in pixels of the picture, x1 and y1 exclusive.
+
+    Returns
+    -------
+    dict
+        ``<metric>.<value>``, as the columns of `load_results`; NaN where a value is not defined.
+
+    Raises
+    ------
+    bench.types.UserError
+        A name or output that does not exist, a picture, map or boxes that cannot be used, or a metric that needs
+        more than a map.
+    """
+    native = torch.as_tensor(np.asarray(heatmap, dtype=np.float32))
+    if native.ndim != 2 or not native.numel():
+        raise UserError(f"a map has two dimensions (height, width), not {tuple(native.shape)}")
+    network = find_network(model)
+    batch, _ = one_case(image, network, target, boxes)
+    asked = [] if metrics is None else [f"metric=[{','.join(metrics)}]"]
+    parts = bind_all(compose_config(asked).metric, GIVEN_TO_METRIC)
+    if metrics is None:
+        parts, _ = usable(parts, len(boxes) > 0)
+    for part in parts:
+        if "explain" in part.wants:
+            raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
+    score = Scorer(network.module, batch.targets, SCORE_BATCH)
+    heatmaps = upsample(native[None], batch.images.shape[2:])
+    values = [metric_columns(part, part.name, heatmaps, batch, score)[0] for part in parts]
+    return {name: value for row in values for name, value in row.items()}
+
+
+@lru_cache(maxsize=1)
+def named_network(name: str) -> Network:
+    """Build the network that a config names; the last one is kept, for the next picture."""
+    check_name("model", name)
+    node = compose_config([f"model={name}"])
+    network = build("model", node.model, seed=node.seed)
+    return replace(network, module=network.module.to(memory_format=torch.channels_last))
+
+
+def find_network(model: str | Network) -> Network:
+    """Take the network as it is, or build the one of this name."""
+    return model if isinstance(model, Network) else named_network(model)
+
+
+def find_method(method: str | Callable[..., Tensor]) -> Bound:
+    """Bind the named method with its config's parameters, or the function itself."""
+    if callable(method):
+        return bind_function(method, GIVEN_TO_METHOD)
+    check_name("method", method)
+    return bind_all(compose_config([f"method=[{method}]"]).method, GIVEN_TO_METHOD)[0]
+
+
+def one_layer(network: Network, layer: str | None) -> list[str]:
+    """Name of the asked layer in a list of one, by default the last of the network's default layers."""
+    found = resolve_layers(network, layer)
+    if layer is not None and len(found) > 1:
+        raise UserError(f"layer={layer} names {len(found)} layers; a picture is explained at one: {', '.join(found)}")
+    return found[-1:]
+
+
+def one_case(
+    image: Picture, network: Network, target: int | Sequence[int] | None, boxes: Sequence[Sequence[float]] = ()
+) -> tuple[Batch, Tensor]:
+    """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
+    asked, outlines = read_target(target), read_boxes(boxes)
+    pixels = read_pixels(image)
+    difficult = torch.zeros(len(outlines), dtype=torch.bool)
+    case = Case("picture", "picture", "", asked, lambda: (pixels, None), outlines, outlines[:0], difficult)
+    batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
+    images = batch.images.contiguous(memory_format=torch.channels_last)
+    captured = capture(network.module, images, None, [], gradients=False)
+    check_targets([case], captured.logits.shape[1])
+    return replace(batch, images=images, targets=[asked or captured.targets[0]]), captured.logits
+
+
+def read_target(target: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Output indices as a group, none where no target is given."""
+    if target is None:
+        return ()
+    try:
+        return tuple(map(index, target)) if np.iterable(target) else (index(target),)
+    except TypeError as error:
+        raise UserError(f"target={target} is no output index and no sequence of them") from error
+
+
+def read_boxes(boxes: Sequence[Sequence[float]]) -> Tensor:
+    """Boxes as float32 (M, 4)."""
+    try:
+        outlines = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError):  # rows of different lengths, or no numbers
+        outlines = np.zeros(1, np.float32)
+    if outlines.size and (outlines.ndim != 2 or outlines.shape[1] != 4):
+        raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {boxes}")
+    return torch.from_numpy(outlines.reshape(-1, 4).copy())
+
+
+def read_pixels(image: Picture) -> Tensor:
+    """Pixels of a file or an array as uint8 (3, H, W)."""
+    if isinstance(image, str | os.PathLike):
+        try:
+            return read_image(image)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{image} cannot be read as a picture: {error}") from error
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise UserError(
+            f"a picture is a uint8 array (height, width[, 3]), this one {pixels.dtype} {pixels.shape}; "
+            "skimage.util.img_as_ubyte makes one of floats from 0 to 1"
+        )
+    colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return torch.from_numpy(np.ascontiguousarray(colours.transpose(2, 0, 1)))
+
+
+def class_name(group: tuple[int, ...], outputs: int) -> str:
+    """ImageNet's name of a class where the network has ImageNet's outputs, else nothing."""
+    if len(group) != 1 or outputs != IMAGENET_OUTPUTS:
+        return ""
+    return {index: name for index, name in imagenet_classes().values()}[group[0]]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bench.options import did_you_mean, named_function
@@ -67,7 +65,7 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
     for key, parameter in signature.parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:
             raise UserError(f"{name} needs {key}=")
-    call = partial(named_errors, name, function, **arguments)
+    call = partial(function, **arguments)
     return Bound(name=name, call=call, wants=wants, about=dict(about), parameters=parameters, relu=bool(relu))
 
 
@@ -76,17 +74,6 @@ def bind_function(function: Callable[..., Any], given: Sequence[str]) -> Bound:
     name = getattr(function, "__name__", "function")
     wants = tuple(key for key in given if key in inspect.signature(function).parameters)
     return Bound(name=name, call=function, wants=wants, about={}, parameters={}, relu=True)
-
-
-def named_errors(name: str, function: Callable[..., Any], /, *values: Any, **arguments: Any) -> Any:
-    """Call a method or metric; a ValueError that it raises itself is a mistake of the user's in parameters or layer."""
-    try:
-        return function(*values, **arguments)
-    except ValueError as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        if Path(frame.filename).parent.name in ("methods", "metrics"):
-            raise UserError(f"{name}: {error}") from error
-        raise
 
 
 def wanted_instead(value: Any, annotation: Any) -> str | None:

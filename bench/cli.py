@@ -32,6 +32,14 @@ LAUNCHERS = {
     "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
 }
 
+# Hydra's launchers: the module of the plugin, and the extra that brings it.
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "ray": ("hydra_ray_launcher", "ray"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+}
+
 INTRO = """\
 cam-bench measures which class activation map (CAM) shows best where a CNN's evidence is. All methods at all layers of a
 network share one forward and one backward pass; results are tables with confidence intervals, figures and a web page.
@@ -164,3 +172,12 @@ def be_verbose() -> None:
         handler = logging.StreamHandler()
         handler.addFilter(lambda record: record.levelno < logging.WARNING)
         log.addHandler(handler)
+
+
+def check_launcher(words: Sequence[str]) -> None:
+    """Raise UserError for a launcher whose plugin is not installed, with the command that brings it."""
+    for word in words:
+        key, _, name = word.partition("=")
+        module, extra = LAUNCHERS.get(name, ("", ""))
+        if key == "hydra/launcher" and module and find_spec(f"hydra_plugins.{module}") is None:
+            raise UserError(f"hydra/launcher={name} needs a plugin: pip install 'cam-bench[{extra}]'")

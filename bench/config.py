@@ -186,7 +186,7 @@ def bind_all(node: Mapping[Any, Any], given: Sequence[str]) -> list[Bound]:
 def build(group: str, node: Mapping[Any, Any], **more: Any) -> Any:
     """Call the function of a single-select group's node (dataset, model).
 
-    Of `more`, parameters for a function that takes them, the node's own values go first.
+    `more` are parameters, or functions that give them, for a target that takes them; the node's own values go first.
     """
     values = dict(plain(node))
     taken = inspect.signature(named_function(values.get("_target_"), f"{group}._target_", group)).parameters
@@ -196,7 +196,7 @@ def build(group: str, node: Mapping[Any, Any], **more: Any) -> Any:
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
         raise UserError(f"{missing[0]}= is missing; add {group}.{missing[0]}=VALUE")
-    defaults = {key: value for key, value in more.items() if key in taken}
+    defaults = {key: value() if callable(value) else value for key, value in more.items() if key in taken}
     return bind(name, {**defaults, **values}, (), group).call()
 
 

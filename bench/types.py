@@ -249,5 +249,27 @@ class Job:
     key: str
 
 
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A metric as a run uses it.
+
+    Attributes
+    ----------
+    bound : Bound
+    label : str
+        Name with those of its parameters that are not the defaults, e.g. ``deletion(steps=7)``.
+    key : str
+        Hash of its name, version and parameters.
+    """
+
+    bound: Bound
+    label: str
+    key: str
+
+
 class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit status 2, no traceback."""
+
+
+class WorkerDied(Exception):
+    """One of several processes ended before its work was done."""

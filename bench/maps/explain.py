@@ -1,4 +1,4 @@
-"""Maps of the jobs' methods: of the batch as it is and, for metrics that ask again, of what they change."""
+"""Maps of the jobs' methods: of the batch as it is and, for metrics that ask again, of a changed question."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from bench.maps.capture import Captured, capture
 from bench.maps.heatmaps import fuse, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
-from bench.runs.plan import FUSED, NO_LAYER, Job
-from bench.types import Batch, Bound
+from bench.types import FUSED, NO_LAYER, Batch, Job
 
 # What a method may take without being told which class is asked about.
 CLASS_BLIND = {"acts", "images", "ids"}
+
+Natives = dict[tuple[str, str], Tensor]
 
 
 def shared_pass(
@@ -30,32 +31,38 @@ def shared_pass(
     return capture(module, images, batch.targets, layers, gradients=gradients, image_of=image_of)
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """Maps from one shared pass over a batch; `captured` and `score` are of `module` on this batch."""
+def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
+    """Make a job's maps.
 
-    module: nn.Module
-    batch: Batch
-    captured: Captured
-    score: Scorer
+    Parameters
+    ----------
+    module : nn.Module
+        The network, in evaluation mode.
+    batch : Batch
+    captured : Captured
+        `module` on this batch, with all layers of the job.
+    score : Scorer
+        Of `module` on this batch.
+    job : Job
+    natives : dict
+        Kept by the caller for one batch, empty at first: native maps by method and layer. A fused map and the maps of
+        its layers are made from the same ones.
 
-    def of(self, job: Job) -> Tensor:
-        """Give the job's maps: (N, *spatial) at its layer, (N, H, W) where it has none or is fused."""
-        if not job.layer.startswith(FUSED):
-            return self.native(job.method, job.layer)
-        natives = [self.native(job.method, name) for name in self.captured.layers]
-        return fuse([upsample(native, self.batch.images.shape[2:]) for native in natives], job.layer[len(FUSED) :])
-
-    def native(self, method: Bound, name: str) -> Tensor:
-        """Native map, made once where a fused map asks for it again."""
-
-        def make() -> Tensor:
-            layer = self.captured.layers.get(name)
-            offer = offered(self.module, name, layer, self.captured.logits, self.batch, self.score)
-            shape = self.batch.images.shape[2:] if layer is None else layer.acts.shape[2:]
-            return native_map(method, offer, (len(self.batch.ids), *shape))
-
-        return self.score.once(("map", method.name, name), make, rests=True)
+    Returns
+    -------
+    Tensor, float32
+        (N, *spatial) at the job's layer, (N, H, W) where it has none or is fused.
+    """
+    size = batch.images.shape[2:]
+    for name in job.layers or (NO_LAYER,):
+        if (job.label, name) not in natives:
+            layer = captured.layers.get(name)
+            offer = offered(module, name, layer, captured.logits, batch, score)
+            shape = size if layer is None else layer.acts.shape[2:]
+            natives[job.label, name] = native_map(job.method, offer, (len(batch.ids), *shape))
+    if not job.layer.startswith(FUSED):
+        return natives[job.label, job.layer]
+    return fuse([upsample(natives[job.label, name], size) for name in job.layers], job.layer.removeprefix(FUSED))
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,31 +71,36 @@ class Explain:
 
     Attributes
     ----------
-    maps : Maps
-        Of the batch as it is.
+    module : nn.Module
+        The network: to be looked at, never to be changed.
+    batch : Batch
+    captured : Captured
+    score : Scorer
+        `captured` and `score` are of `module` on `batch`.
+    natives : dict
+        As in `job_map`.
     jobs : sequence of Job
         All of the batch: what does not depend on the job's own map is made for all of them from one pass.
     job : Job
-        The one that is asked.
+        The one that is asked; use ``dataclasses.replace(explain, job=other)`` for the next.
     memory_format : torch.memory_format
-        Of the images, the one in which the network is quick.
+        The one in which the network is fastest.
     """
 
-    maps: Maps
+    module: nn.Module
+    batch: Batch
+    captured: Captured
+    score: Scorer
+    natives: Natives
     jobs: Sequence[Job]
     job: Job
     memory_format: torch.memory_format = torch.channels_last
     _kept: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
-    def module(self) -> nn.Module:
-        """The network: to be looked at, never to be changed."""
-        return self.maps.module
-
-    @property
     def logits(self) -> Tensor:
         """Logits (N, C) of the batch's images."""
-        return self.maps.captured.logits
+        return self.captured.logits
 
     def __call__(
         self,
@@ -105,48 +117,50 @@ class Explain:
         targets : sequence of N tuples of int, optional
             Classes asked about instead of the batch's.
         change : callable, optional
-            ``change(module) -> module``, hashable and the same for the same change: a changed COPY of the network.
+            ``change(module) -> module``, hashable and equal for the same change: a changed COPY of the network.
             Without `images` all jobs of the batch share one pass for the same `targets` and `change`; a method that
-            is told nothing of the class gives the maps that it gave.
+            does not know the class gives the maps that it gave before.
 
         Returns
         -------
         Tensor, shape (N, H, W)
             Non-finite maps are zero, as for every metric.
         """
-        size = self.maps.batch.images.shape[2:]
-        if images is None and change is None and set(self.job.method.wants) <= CLASS_BLIND:
-            return upsample(self.maps.of(self.job), size)
+        size = self.batch.images.shape[2:]
         if images is not None:
-            layers = list(self.maps.captured.layers) if self.job.layer.startswith(FUSED) else [self.job.layer]
-            asked = self._ask(images, targets, change, [name for name in layers if name != NO_LAYER], [self.job])
-            return upsample(asked[self.job.key], size)
+            layers = [name for name in self.job.layers if name != NO_LAYER]
+            return upsample(self._make(images, targets, change, layers, [self.job])[self.job.key], size)
+        if change is None and set(self.job.method.wants) <= CLASS_BLIND:
+            maps = job_map(self.module, self.batch, self.captured, self.score, self.job, self.natives)
+            return upsample(maps, size)
         question = (None if targets is None else tuple(targets), change)
         if question not in self._kept:
-            self._kept[question] = self._ask(None, targets, change, list(self.maps.captured.layers), self.jobs)
+            self._kept[question] = self._make(None, targets, change, list(self.captured.layers), self.jobs)
         return upsample(self._kept[question][self.job.key], size)
 
-    def _ask(
+    def _make(
         self,
         images: Tensor | None,
         targets: Sequence[tuple[int, ...]] | None,
         change: Callable[[nn.Module], nn.Module] | None,
-        layers: list[str],
+        layers: Sequence[str],
         jobs: Iterable[Job],
     ) -> dict[str, Tensor]:
-        """Make the maps of these jobs from one pass, by key; the pass itself is not kept."""
-        before = self.maps.batch
+        """Make the maps of these jobs, by key, from one pass, which is not kept."""
         batch = replace(
-            before,
-            images=before.images if images is None else images,
-            targets=before.targets if targets is None else list(targets),
+            self.batch,
+            images=self.batch.images if images is None else images,
+            targets=self.batch.targets if targets is None else list(targets),
         )
         module = self.module if change is None else change(self.module)
         gradients = any("grads" in job.method.wants for job in jobs)
         if images is None:
             captured = shared_pass(module, batch, layers, gradients, self.memory_format)
-        else:
+        else:  # cases of one image have different images here
             inputs = images.contiguous(memory_format=self.memory_format)
             captured = capture(module, inputs, batch.targets, layers, gradients=gradients)
-        maps = Maps(module, batch, captured, Scorer(module, batch.targets, self.maps.score.batch_size))
-        return {job.key: maps.of(job) for job in jobs}
+        score = Scorer(module, batch.targets, self.score.batch_size)
+        natives: Natives = {}
+        maps = {job.key: job_map(module, batch, captured, score, job, natives) for job in jobs}
+        self.score.passes += score.passes
+        return maps

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bench.types import Bound
+from bench.types import Bound, UserError
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+# Two maps divided by their largest value are equal if they nowhere differ by more. On efficientnet_lite0's bn2.act,
+# where grad_cam, hirescam and respond_cam are one map by their formulas, rounding parts them by up to 4e-7;
+# the two nearest maps that do differ (grad_entropy and activation_sum at blocks.6.0.bn2.act) by 5e-4.
+EQUAL_WITHIN = 4e-6
 
 
 def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequence[int]) -> Tensor:
@@ -27,13 +35,32 @@ def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequ
 
     Raises
     ------
+    UserError
+        The method cannot work with this layer, network or parameter.
     TypeError
         The method's output has another shape than its contract says.
     """
-    native = method.call(**{name: offer[name]() for name in method.wants}).detach().float()
+    with named_errors(method.name):
+        native = method.call(**{name: offer[name]() for name in method.wants}).detach().float()
     if tuple(native.shape) != tuple(size):
         raise TypeError(f"{method.name} gave {tuple(native.shape)} instead of {tuple(size)}")
     return native.clamp(min=0) if method.relu else native
+
+
+@contextmanager
+def named_errors(name: str) -> Iterator[None]:
+    """Turn a ValueError that a method's or metric's own code raises into a UserError that names it.
+
+    Such an error is about a parameter, the layer or the network, which the user can change. One that torch or the
+    network raises is a bug and passes unchanged.
+    """
+    try:
+        yield
+    except ValueError as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(frame.filename).parent.name in ("methods", "metrics"):
+            raise UserError(f"{name}: {error}") from error
+        raise
 
 
 def degenerate(native: Tensor) -> list[str]:
@@ -48,13 +75,48 @@ def degenerate(native: Tensor) -> list[str]:
     ]
 
 
+def map_ids(native: Tensor, seen: dict[Hashable, Any]) -> list[Hashable]:
+    """Identity of each case's map: equal maps of a case get the same one, so that they are scored once.
+
+    Maps are equal if they have the same native shape and differ by a positive factor only, up to `EQUAL_WITHIN` of the
+    largest absolute value. All degenerate maps of a case are equal, whatever their shape: none orders the positions.
+
+    Parameters
+    ----------
+    native : Tensor, shape (N, *spatial)
+        Maps of one method at one layer.
+    seen : dict
+        Kept by the caller for one batch, empty at first: the maps of the jobs before.
+
+    Returns
+    -------
+    list of N hashables
+        ``"degenerate"`` or (shape, number). Those of different cases are not comparable.
+    """
+    shape = tuple(native.shape[1:])
+    flat = native.flatten(1)
+    scaled = flat / flat.abs().amax(1, keepdim=True)
+    earlier: list[tuple[Tensor, list[Hashable]]] = seen.setdefault(shape, [])
+    ids: list[Hashable] = ["degenerate" if reason else (shape, len(earlier)) for reason in degenerate(native)]
+    for maps, names in reversed(earlier):  # the earliest equal map comes last and gives its name
+        equal = (scaled - maps).abs().amax(1) <= EQUAL_WITHIN  # not so where either holds NaN
+        for case, same in enumerate(equal.tolist()):
+            if same and "degenerate" not in (ids[case], names[case]):
+                ids[case] = names[case]
+    if (shape, len(earlier)) in ids:
+        earlier.append((scaled, ids))
+    return ids
+
+
 def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
     """Bring maps (N, *spatial) to input size, linear without aligned corners; non-finite maps become zeros."""
     finite = native.flatten(1).isfinite().all(1).view(-1, *[1] * (native.ndim - 1))
     native = torch.where(finite, native, 0)
     if tuple(native.shape[1:]) == tuple(size):
         return native
-    return interpolate(native[:, None], list(size), mode=MODES[len(size)], align_corners=False)[:, 0]
+    larger = interpolate(native[:, None], list(size), mode=MODES[len(size)], align_corners=False)[:, 0]
+    axes = tuple(range(1, native.ndim))  # without the clamp rounding would order a constant map's positions
+    return larger.clamp(native.amin(axes, keepdim=True), native.amax(axes, keepdim=True))
 
 
 def fuse(maps: Sequence[Tensor], how: str) -> Tensor:

@@ -1,16 +1,14 @@
-"""Forward-only scoring of many perturbed images."""
+"""Forward passes that score many perturbed versions of a batch's images."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
-from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 from bench.maps.target_scores import member_logit, member_probability, membership
@@ -18,65 +16,34 @@ from bench.maps.target_scores import member_logit, member_probability, membershi
 log = logging.getLogger(__name__)
 
 
-class Turn(greenlet):
-    """One of the functions that `Scorer.together` runs.
-
-    Attributes
-    ----------
-    ready : callable
-        Whether what it rests for is there.
-    used : float
-        Seconds of its own up to `since`.
-    since : float
-        When it went on for the last time; later by what it spent on a batch, which is shared out by itself.
-    """
-
-    used = since = 0.0
-    ready: Callable[[], bool] = staticmethod(lambda: True)
-
-
-@dataclass(eq=False)
-class Request:
-    """Images that wait for their scores; `scores` holds those of the first `done`."""
-
-    read: Callable[..., Tensor]
-    images: Tensor
-    cases: Tensor
-    turn: Turn | None
-    done: int = 0
-    scores: list[Tensor] = field(default_factory=list)
-
-    @property
-    def left(self) -> int:
-        """How many images still wait."""
-        return len(self.images) - self.done
-
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """What images in one forward pass have in common."""
-        return self.images.shape[1:], self.images.dtype, self.images.device
-
-
 class Scorer:
-    """Target probability of perturbed versions of one batch's images, through one queue of full batches.
+    """Target probability of perturbed versions of one batch's images.
 
-    A metric calls it with images and, for each, the index of its case. What all methods and layers share
-    (the clean score, the fully perturbed score, a blurred image) is computed once through `once`. Of functions that
-    run `together` each rests where it asks for scores, until its images have had their turn in the queue. A function
-    must not hold a hook on the network while it asks: others' images may go through it.
+    A metric or method calls it with images and, for each, the index of its case. What all methods and layers share
+    (the clean score, the fully perturbed score, a blurred image) is computed once through `once`; what follows from a
+    map's order of positions is computed once for equal maps through `per_map`.
 
     Parameters
     ----------
     model : callable
-        Images (n, C, H, W) to logits (n, classes): a network in evaluation mode, or what compiling made of it.
-    targets : sequence of tuple of int
+        Images (n, C, H, W) to logits (n, classes): a network in evaluation mode, or its compiled form.
+    targets : sequence of N tuples of int
         Output indices of each case's class.
     batch_size : int
-        Images per forward pass. Halved, and kept so, when the device's memory does not hold them.
+        Images per forward pass. Halved, and kept so, when the device runs out of memory.
     pad : bool
-        Fill the last batch up and keep to one memory format, because another would be compiled anew.
+        Fill up every batch and use one memory format, because a compiled network would compile anew for another.
     bfloat16 : bool
         Run the network's matrix products and convolutions in bfloat16.
+
+    Attributes
+    ----------
+    maps : list of N hashables, or None
+        Identity of each case's map for the job at hand, see `bench.maps.heatmaps.map_ids`; None computes every case.
+    passes : int
+        Images that went through the network, padding not counted.
+    saved : int
+        Images that did not have to, because an equal map was scored before.
     """
 
     def __init__(
@@ -90,127 +57,75 @@ class Scorer:
     ) -> None:
         self.model, self.targets, self.batch_size = model, targets, batch_size
         self.pad, self.bfloat16 = pad, bfloat16
+        self.maps: Sequence[Hashable] | None = None
+        self.passes = self.saved = 0
         self._shared: dict[Hashable, Any] = {}
-        self._queue: list[Request] = []
-        self._hub: Any = None
-        self._at_once = 0
-        self._in_work: set[Hashable] = set()
+        self._shared_passes = 0
+        self._rows: dict[Hashable, dict[tuple[int, Hashable], Tensor]] = {}
+        self._passes_per_case: dict[Hashable, float] = {}
 
     def __call__(self, images: Tensor, cases: Tensor) -> Tensor:
         """Probability (n,) of case ``cases[i]``'s class on ``images[i]``; images (n, C, H, W), cases (n,) long."""
-        return self._ask(member_probability, images, cases)
+        return self._score(member_probability, images, cases)
 
     def logit(self, images: Tensor, cases: Tensor) -> Tensor:
-        """Give the explained score (n,), a logit or a group's logsumexp; arguments as in a call."""
-        return self._ask(member_logit, images, cases)
+        """Explained score (n,), a logit or a group's logsumexp; arguments as in a call."""
+        return self._score(member_logit, images, cases)
 
-    def together(self, functions: Iterable[Callable[[], None]]) -> None:
-        """Run functions side by side in this thread, so that one's images fill up the batches of another.
+    def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
+        """Give ``function()``, computed at the first call with this key and kept for the batch."""
+        if key not in self._shared:
+            before = self.passes - self._shared_passes
+            self._shared[key] = function()
+            self._shared_passes = self.passes - before
+        return self._shared[key]
 
-        A function begins only when those before it leave a batch unfilled: few are under way at any time.
+    def per_map(self, key: Hashable, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Give a result (N, ...) for every case, computed only for those whose map is new under this key.
+
+        Parameters
+        ----------
+        key : hashable
+            Names the computation with all its parameters.
+        function : callable
+            ``function(cases (n,) long, on the CPU) -> (n, ...)``: what follows from the ORDER of a map's positions
+            alone. One case's row must not depend on which other cases are asked for.
         """
-        self._hub, enabled = getcurrent(), torch.is_grad_enabled()
-        left, turns = iter(functions), list[Turn]()
-        try:
-            while True:
-                while ready := [turn for turn in turns if turn.ready()]:
-                    for turn in ready:
-                        turn.since = time.perf_counter()
-                        turn.switch()
-                        turn.used += time.perf_counter() - turn.since
-                        torch.set_grad_enabled(enabled)
-                    turns = [turn for turn in turns if not turn.dead]
-                function = next(left, None) if sum(r.left for r in self._queue) < self.batch_size else None
-                if function is not None:
-                    turns.append(Turn(function))
-                elif self._queue:
-                    self._score_batch()
-                elif turns:
-                    raise RuntimeError("functions rest for what none of them does")
-                else:
-                    return
-        finally:
-            self._hub, self._queue = None, []
-            for turn in turns:  # what an error has left under way must not hold its tensors
-                turn.throw()
+        if self.maps is None:
+            return function(torch.arange(len(self.targets)))
+        rows = self._rows.setdefault(key, {})
+        names = list(enumerate(self.maps))
+        new = [name for name in names if name not in rows]
+        if new:
+            before = self.passes - self._shared_passes
+            values = function(torch.tensor([case for case, _ in new]))
+            rows.update(zip(new, values.unbind(), strict=True))
+            self._passes_per_case[key] = (self.passes - self._shared_passes - before) / len(new)
+        self.saved += round(self._passes_per_case[key] * (len(names) - len(new)))
+        return torch.stack([rows[name] for name in names])
 
-    def rest(self, ready: Callable[[], bool]) -> None:
-        """Let others of `together` go on until this is so; it must come about by what they do.
-
-        Who may not rest goes on at once: what is no function of `together`, or is computed at once.
-        """
-        turn, enabled = getcurrent(), torch.is_grad_enabled()
-        while self._may_rest(turn) and not ready():
-            turn.ready = ready
+    def _score(self, read: Callable[[Tensor, Tensor], Tensor], images: Tensor, cases: Tensor) -> Tensor:
+        scores = [images.new_zeros(0)]
+        done = 0
+        while done < len(images):
+            part = slice(done, done + self.batch_size)
             try:
-                self._hub.switch()
-            finally:
-                del turn.ready  # it holds images
-            torch.set_grad_enabled(enabled)
-
-    def _may_rest(self, turn: greenlet) -> TypeGuard[Turn]:
-        """Whether this is one of `together`'s functions, not at what is computed at once, nor in an unusual setting."""
-        # What is set for the whole thread must not reach others.
-        unusual = torch.is_inference_mode_enabled() or any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
-        return self._hub is not None and turn.parent is self._hub and not self._at_once and not unusual
-
-    def _ask(self, read: Callable[..., Tensor], images: Tensor, cases: Tensor) -> Tensor:
-        if not len(images):
-            return images.new_zeros(0)
-        turn = getcurrent()
-        request = Request(read, images, cases, turn if isinstance(turn, Turn) else None)
-        finish(images.device)
-        if self._may_rest(turn):
-            self._queue.append(request)
-            self.rest(lambda: not request.left)
-        else:  # before all others, whose images fill up its last batch; they go on later
-            self._queue.insert(0, request)
-            try:
-                while request.left:
-                    self._score_batch()
-            finally:
-                self._queue = [other for other in self._queue if other is not request]
-        return torch.cat(request.scores)
-
-    def _score_batch(self) -> None:
-        """Score those that wait first, as many as fit one forward pass; what is not of the first one's kind waits."""
-        began = time.perf_counter()
-        parts: list[tuple[Request, slice]] = []
-        free, kind = self.batch_size, self._queue[0].kind
-        for request in self._queue:
-            number = min(free, request.left) if request.kind == kind else 0
-            if number:
-                parts.append((request, slice(request.done, request.done + number)))
-                free -= number
-        images = [request.images[part] for request, part in parts]
-        try:
-            logits = self._forward(images[0] if len(images) == 1 else torch.cat(images))
-        except torch.OutOfMemoryError:
-            tried = self.batch_size if self.pad else self.batch_size - free
-            if tried == 1:
-                raise
-            self.batch_size = (tried + 1) // 2
-            self._share_out(time.perf_counter() - began, parts)
-            log.warning("out of memory: going on with %d images in a forward pass", self.batch_size)
-            return
-        members = self.once("members", partial(membership, self.targets, logits))
-        for (request, part), own in zip(parts, logits.split([len(part) for part in images]), strict=True):
-            request.scores.append(request.read(own, members[request.cases[part]]))
-            request.done += len(own)
-        self._queue = [request for request in self._queue if request.left]
-        finish(logits.device)
-        self._share_out(time.perf_counter() - began, parts)
-
-    def _share_out(self, spent: float, parts: Sequence[tuple[Request, slice]]) -> None:
-        """Count a batch's seconds for those whose images are in it, and not for who happens to run."""
-        if isinstance(running := getcurrent(), Turn):
-            running.since += spent
-        number = sum(part.stop - part.start for _, part in parts)
-        for request, part in parts:
-            if request.turn:
-                request.turn.used += spent * (part.stop - part.start) / number
+                logits = self._forward(images[part])
+            except torch.OutOfMemoryError:
+                tried = self.batch_size if self.pad else len(images[part])
+                if tried == 1:
+                    raise
+                self.batch_size = (tried + 1) // 2
+                log.warning("out of memory: continuing with %d images in a forward pass", self.batch_size)
+                continue
+            members = self.once("members", partial(membership, self.targets, logits))
+            scores.append(read(logits, members[cases[part]]))
+            done += len(logits)
+            self.passes += len(logits)
+        return torch.cat(scores[1:] or scores)
 
     def _forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) of one batch of at most `batch_size` images."""
         missing = self.batch_size - len(images) if self.pad else 0
         if missing:
             images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
@@ -221,35 +136,14 @@ class Scorer:
         logits = logits.float() if self.bfloat16 else logits
         return logits[: len(logits) - missing]
 
-    def once(self, key: Hashable, function: Callable[[], Any], *, rests: bool = False) -> Any:
-        """Give the result of ``function()``, computed at the first call with this key and kept for the batch.
-
-        Scores that it asks for are computed at once, since many would wait for them, each holding its own maps; with
-        `rests` they have their turn in the queue, and who wants the same result rests, too.
-        """
-        self.rest(lambda: key not in self._in_work)
-        if key not in self._shared:
-            self._in_work.add(key)
-            self._at_once += not rests
-            try:
-                self._shared.setdefault(key, function())
-            finally:
-                self._in_work.discard(key)
-                self._at_once -= not rests
-        return self._shared[key]
-
 
 def finish(device: torch.device) -> None:
-    """Wait for a GPU, so that its work counts where it was asked for."""
+    """Wait until a GPU has done its work, so that its time is counted where it was caused."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, for differences, when the device has finished; of `together`'s functions each has its own.
-
-    A batch counts for those whose images are in it.
-    """
+    """Seconds, for differences, once the device has finished its work."""
     finish(device)
-    turn = getcurrent()
-    return turn.used + time.perf_counter() - turn.since if isinstance(turn, Turn) else time.perf_counter()
+    return time.perf_counter()

@@ -1,222 +1,207 @@
-"""One chunk of cases: shared passes, maps, metrics, rows, files."""
+"""One batch of cases: a shared pass, every job's maps, every metric, rows."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from bench.datasets.loading import Bad
 from bench.datasets.transforms import Sample, collate
-from bench.maps.explain import Explain, Maps, shared_pass
-from bench.maps.heatmaps import degenerate, upsample
+from bench.maps.capture import Captured
+from bench.maps.explain import Explain, job_map, shared_pass
+from bench.maps.heatmaps import degenerate, map_ids, upsample
 from bench.maps.scorer import Scorer, clock
-from bench.runs import store
 from bench.runs.execution import Forward, Speed, memory_format
-from bench.runs.plan import FUSED, Job
-from bench.runs.rows import case_rows, map_columns, metric_columns, schema_of
-from bench.types import Batch, Bound, Network
-
-log = logging.getLogger(__name__)
+from bench.runs.missing import Needs, Piece, asks_again, needs_pass
+from bench.runs.rows import CASE, case_rows, map_columns, metric_columns
+from bench.runs.setup import Prepared
+from bench.runs.store import image_name, read_part, write_atomically
+from bench.types import Batch, Job
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What stays the same for all chunks of a run; `forward` gives the network as a speed wants it."""
+    """What stays the same for all batches of a run.
 
-    network: Network
-    layers: list[str]
-    metrics: list[Bound]
-    geometry: str
-    device: torch.device
-    precision: str
-    forward: Callable[[Speed], Forward]
-    gallery: set[str]
-    images: Path
-    save_maps: bool
-
-
-def compute_chunk(
-    setting: Setting,
-    stream: Iterator[Sample | Bad],
-    number: int,
-    index: int,
-    jobs: Sequence[Job],
-    speed: Speed,
-    progress: Any,
-) -> Speed:
-    """Compute these jobs for the chunk of the stream's next `number` cases: shared passes, then one file per job.
-
-    Returns
-    -------
-    Speed
-        As given, with smaller batches where the device's memory did not hold them.
+    Attributes
+    ----------
+    plan : Prepared
+    module : nn.Module or None
+        The network; None where nothing that is missing needs it.
+    forward : callable
+        ``forward(speed)``: the network as a speed wants it.
+    precision : str
+    keeps : callable
+        ``keeps(job, case id)``: whether the job's map of the case is kept.
+    gallery : set of str
+        Ids of the cases whose pictures are kept.
     """
-    rows: dict[Path, list[dict[str, Any]]] = {job.folder: [] for job in jobs}
-    seconds = {job.folder: {"capture": 0.0, "method": 0.0, "metrics": 0.0} for job in jobs}
-    skipped: list[dict[str, str]] = []
-    dropped: list[dict[str, Any]] = []
-    for samples in batches(stream, number, speed.batch, skipped, progress):
-        dropped += [{"case_id": s.case.id, "boxes": s.dropped} for s in samples if s.dropped]
-        speed = compute_cases(setting, samples, jobs, speed, rows, seconds, progress)
-    for job in jobs:
-        note = {
-            "key": job.key,
-            "skipped": skipped,
-            "dropped": dropped,
-            "seconds": seconds[job.folder],
-            "batch": speed.batch,
-            "score_batch": speed.score_batch,
-            "device": str(setting.device),
-        }
-        found = rows[job.folder]
-        store.write_chunk(store.chunk_path(job.folder, index), found, schema_of(found), note)
-    return speed
+
+    plan: Prepared
+    module: nn.Module | None
+    forward: Callable[[Speed], Forward]
+    precision: str
+    keeps: Callable[[Job, str], bool]
+    gallery: set[str]
 
 
-def compute_cases(
-    setting: Setting,
-    samples: Sequence[Sample],
-    jobs: Sequence[Job],
-    speed: Speed,
-    rows: dict[Path, list[dict[str, Any]]],
-    seconds: dict[Path, dict[str, float]],
-    progress: Any,
-) -> Speed:
-    """Compute one batch, or its halves one after the other where memory runs out; returns the speed that went well."""
-    told: list[float] = []
-    spent = {folder: dict.fromkeys(parts, 0.0) for folder, parts in seconds.items()}
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What is on disk of a case: its columns, and kept maps by index of the job."""
 
-    def tell(cases: float) -> None:
-        told.append(cases)
-        progress(cases)
-
-    found = None
-    try:
-        found, score_batch = compute_batch(setting, samples, jobs, speed, spent, tell)
-    except torch.OutOfMemoryError:
-        if len(samples) == 1 and speed.score_batch == 1:
-            raise
-    if found is None:  # here and not in the handler, whose traceback keeps the batch's tensors
-        progress(-sum(told))
-        torch.cuda.empty_cache()
-        if len(samples) > 1:
-            half = (len(samples) + 1) // 2
-            speed, parts = replace(speed, batch=half), [samples[:half], samples[half:]]
-        else:  # a method's own passes, which go through the network in batches of the scorer's size
-            speed, parts = replace(speed, score_batch=(speed.score_batch + 1) // 2, compiled=False), [samples]
-        log.warning("out of memory: going on with %d cases, %d perturbed images", speed.batch, speed.score_batch)
-        for part in parts:
-            speed = compute_cases(setting, part, jobs, speed, rows, seconds, progress)
-        return speed
-    for folder, new in found.items():
-        rows[folder] += new
-        for name, value in spent[folder].items():
-            seconds[folder][name] += value
-    return replace(speed, score_batch=score_batch)
+    about: dict[str, Any]
+    maps: dict[int, np.ndarray]
 
 
-def batches(
-    stream: Iterator[Sample | Bad], number: int, size: int, bad: list[dict[str, str]], progress: Any
-) -> Iterator[list[Sample]]:
-    """Yield the next `number` cases of the stream in batches; one that cannot be decoded is noted in `bad`."""
-    ready: list[Sample] = []
-    for sample in islice(stream, number):
-        if isinstance(sample, Bad):
-            bad.append(vars(sample))
-            progress(1)
-            continue
-        ready.append(sample)
-        if len(ready) == size:
-            yield ready
-            ready = []
-    if ready:
-        yield ready
+@dataclass(eq=False)
+class Computed:
+    """What one batch gave.
+
+    Attributes
+    ----------
+    rows : dict
+        By index of the job, one row a case in the order of the batch.
+    seconds : dict
+        By index of the job: its share of the shared pass (``capture``), ``method``, ``metrics``.
+    score_batch : int
+        Images in a forward pass, smaller than before where memory ran out.
+    passes, saved : int
+        As `bench.maps.scorer.Scorer` counts them.
+    """
+
+    rows: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: dict[int, dict[str, float]] = field(default_factory=dict)
+    score_batch: int = 0
+    passes: int = 0
+    saved: int = 0
 
 
 def compute_batch(
     setting: Setting,
     samples: Sequence[Sample],
-    jobs: Sequence[Job],
+    stored: Sequence[Stored | None],
+    needs: Needs,
     speed: Speed,
-    seconds: dict[Path, dict[str, float]],
-    progress: Any,
-) -> tuple[dict[Path, list[dict[str, Any]]], int]:
-    """One shared pass, then every job's maps, metrics and rows; gives the rows and the scorer's batch size."""
-    module = setting.network.module
-    batch = collate(samples, setting.network.spec, setting.device)
-    fused = any(job.layer.startswith(FUSED) for job in jobs)
-    layers = [name for name in setting.layers if fused or name in {job.layer for job in jobs}]
-    gradients = any("grads" in job.method.wants for job in jobs)
-    began = clock(setting.device)
-    captured = shared_pass(module, batch, layers, gradients, memory_format(speed.channels_last))
-    batch = replace(batch, targets=captured.targets)
-    shared = (clock(setting.device) - began) / len(jobs)
-    score = Scorer(
-        setting.forward(speed),
-        batch.targets,
-        speed.score_batch,
-        pad=speed.compiled,
-        bfloat16=setting.precision == "bfloat16",
-    )
-    about = case_rows(batch, captured.logits, setting.precision)
+    advance: Callable[[float], None],
+) -> Computed:
+    """Compute what a batch of cases lacks: a loop over jobs and, for each, over metrics.
+
+    Parameters
+    ----------
+    setting : Setting
+    samples : sequence of N Sample
+    stored : sequence of N
+        What is on disk of each case.
+    needs : Needs
+        The same for all cases.
+    speed : Speed
+    advance : callable
+        Called with so many cases as were done, in fractions.
+    """
+    plan, device = setting.plan, setting.plan.device
+    batch = collate(samples, plan.facts.spec, device)
     save_images(setting, batch)
-    size = batch.images.shape[2:]
-    made = Maps(module, batch, captured, score)
-    explain = Explain(made, jobs, jobs[0], memory_format(speed.channels_last))
-    rows: dict[Path, list[dict[str, Any]]] = {}
-    measured: dict[tuple[Path, str], list[dict[str, Any]]] = {}
+    known = [one.about for one in stored if one] if needs.described else None
+    if known:
+        batch = replace(batch, targets=[tuple(about["target"]) for about in known])
+    began = clock(device)
+    fresh = [j for j in needs.jobs if j not in needs.kept or asks_again(needs, plan.metrics)]
+    captured = first_pass(setting, batch, needs, [plan.jobs[j] for j in fresh], speed)
+    shared = (clock(device) - began) / max(1, len(fresh))
+    batch = replace(batch, targets=captured.targets)
+    score: Any = setting.module and Scorer(
+        setting.forward(speed), batch.targets, speed.score_batch,
+        pad=speed.compiled, bfloat16=setting.precision == "bfloat16",
+    )  # fmt: skip
+    natives: dict[tuple[str, str], Tensor] = {}
+    jobs = [plan.jobs[j] for j in needs.jobs]
+    module: Any = setting.module
+    form = memory_format(speed.channels_last)
+    explain = Explain(
+        module=module, batch=batch, captured=captured, score=score, natives=natives,
+        jobs=jobs, job=jobs[0], memory_format=form,
+    ) if jobs else None  # fmt: skip
+    abouts = known or case_rows(batch, captured.logits) if needs.jobs else []
+    result, seen = Computed(), dict[Any, Any]()
+    for own, wanted in needs.blocks:
+        for j in own:
+            job, began = plan.jobs[j], clock(device)
+            if j in fresh:
+                native = job_map(module, batch, captured, score, job, natives)
+            else:
+                native = torch.from_numpy(np.stack([one.maps[j] for one in stored if one])).to(device)
+            mapped = clock(device)
+            heatmaps = upsample(native, batch.images.shape[2:])
+            if score:
+                score.maps = map_ids(native, seen)
+            kept = [j in fresh and setting.keeps(job, case) for case in batch.ids]
+            columns = zip(abouts, degenerate(native), map_columns(native, kept), strict=True)
+            place = {"method": job.label, "layer": job.layer}
+            rows = [{**place, **about, "degenerate": reason, **maps} for about, reason, maps in columns]
+            for m in wanted:
+                metric, again = plan.metrics[m], explain and replace(explain, job=job)
+                values = metric_columns(metric.bound, metric.label, heatmaps, batch, score, again)
+                for row, own_columns in zip(rows, values, strict=True):
+                    row |= own_columns
+            result.rows[j] = rows
+            result.seconds[j] = {
+                "capture": shared if j in fresh else 0.0,
+                "method": mapped - began,
+                "metrics": clock(device) - mapped,
+            }
+            advance(len(samples) / len(needs.jobs))
+    result.score_batch = score.batch_size if score else speed.score_batch
+    if score:
+        result.passes, result.saved = score.passes, score.saved
+    return result
 
-    def draw(job: Job, heatmaps: list[Tensor]) -> None:
-        began = clock(setting.device)
-        maps = made.of(job)
-        mapped = clock(setting.device)
-        heatmaps.append(upsample(maps, size))
-        kept = [setting.save_maps or name in setting.gallery for name in batch.ids]
-        rows[job.folder] = [a | b for a, b in zip(about, map_columns(maps, degenerate(maps), kept), strict=True)]
-        done(job, capture=shared, method=mapped - began, metrics=clock(setting.device) - mapped)
 
-    def measure(job: Job, metric: Bound, heatmaps: list[Tensor]) -> None:
-        score.rest(lambda: bool(heatmaps))  # the method may wait for scores of its own
-        began = clock(setting.device)
-        asked = replace(explain, job=job)
-        measured[job.folder, metric.name] = metric_columns([metric], heatmaps[0], batch, score, asked)
-        done(job, metrics=clock(setting.device) - began)
+def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job], speed: Speed) -> Captured:
+    """Capture what the jobs look at, in one forward and one backward pass; nothing where none is needed."""
+    plan = setting.plan
+    if not needs_pass(needs, plan.jobs, plan.metrics):
+        return Captured(torch.empty(0), batch.targets, {})
+    wanted = {name for job in fresh for name in job.layers}
+    layers = [name for name in plan.facts.layers if name in wanted]
+    gradients = any("grads" in job.method.wants for job in fresh)
+    assert setting.module is not None
+    return shared_pass(setting.module, batch, layers, gradients, memory_format(speed.channels_last))
 
-    def done(job: Job, **parts: float) -> None:
-        for name, value in parts.items():
-            seconds[job.folder][name] += value
-        progress(len(samples) / len(jobs) / (1 + len(setting.metrics)))
 
-    def work() -> Iterator[Callable[[], None]]:
-        for job in jobs:
-            heatmaps: list[Tensor] = []
-            yield partial(draw, job, heatmaps)
-            for metric in setting.metrics:
-                yield partial(measure, job, metric, heatmaps)
-
-    score.together(work())
-    for job in jobs:
-        for metric in setting.metrics:  # in their order, whichever was ready first
-            for row, columns in zip(rows[job.folder], measured[job.folder, metric.name], strict=True):
-                row |= columns
-    return rows, score.batch_size
+def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:
+    """Columns and kept maps of a piece's cases, from the parts that hold them, by case id."""
+    wanted = {jobs[j].key: j for j in piece.needs.kept}
+    ids = {case.id for case in piece.cases}
+    stored: dict[str, Stored] = {}
+    for path in piece.parts if piece.needs.described else ():
+        table, note = read_part(path, [*CASE.names, "map", "map_shape"])
+        if not note["entries"]:
+            continue
+        for row in table.slice(0, len(note["cases"])).select(CASE.names).to_pylist():
+            if row["case_id"] in ids:
+                stored.setdefault(row["case_id"], Stored(row, {}))
+        maps, shapes = table.column("map"), table.column("map_shape")
+        for e, entry in enumerate(note["entries"]):
+            for c, (case, flag) in enumerate(zip(note["cases"], entry["maps"], strict=True)):
+                if flag == "1" and case in ids and entry["key"] in wanted:
+                    at = e * len(note["cases"]) + c
+                    values = maps[at].values.to_numpy().reshape(shapes[at].as_py())
+                    stored[case].maps[wanted[entry["key"]]] = values
+    return stored
 
 
 def save_images(setting: Setting, batch: Batch) -> None:
     """Keep the input pictures of the gallery's cases beside the results, for the report."""
-    spec = setting.network.spec
+    spec = setting.plan.facts.spec
     for case_id, image in zip(batch.ids, batch.images, strict=True):
-        path = setting.images / f"{store.image_name(case_id)}.png"
+        path = setting.plan.folder.images / f"{image_name(case_id)}.png"
         if case_id in setting.gallery and not path.is_file():
             mean, std = (torch.tensor(v, device=image.device).view(-1, 1, 1) for v in (spec.mean, spec.std))
             pixels = (image * std + mean).clamp(0, 1)
-            store.write_atomically(path, partial(save_image, pixels, format="png"))
+            write_atomically(path, partial(save_image, pixels, format="png"))

@@ -4,80 +4,103 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.analysis.merged import MAP_COLUMNS
 from bench.datasets.loading import Bad, samples
-from bench.runs import store
-from bench.runs.batch import compute_cases
-from bench.runs.cost import passes_of
-from bench.runs.execution import choose_speed, memory_format
-from bench.runs.plan import NO_LAYER
-from bench.runs.provenance import device_name
-from bench.runs.rows import schema_of
-from bench.runs.run import Outcome, setting_of
-from bench.runs.setup import prepare_run
-from bench.types import Bound, Case, Dataset, Network, UserError
+from bench.runs.batch import Setting, compute_batch
+from bench.runs.cost import Passes, passes_of
+from bench.runs.execution import Speed
+from bench.runs.facts import Opener
+from bench.runs.missing import Needs, Piece
+from bench.runs.provenance import device_name, facts
+from bench.runs.rows import Writer
+from bench.runs.run import Outcome, keeps_map, setting_of, speed_for
+from bench.runs.setup import Prepared, prepare_run
+from bench.runs.store import CHUNK
+from bench.types import NO_LAYER, Bound, Case, Dataset, UserError
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def print_estimate(
     config: dict[str, Any],
-    network: Network,
+    network: Opener,
     data: Dataset | Sequence[Case],
     methods: Sequence[Bound],
     metrics: Sequence[Bound],
+    defaults: Callable[[Bound], dict[str, Any]],
 ) -> Outcome:
     """Run two batches, time the second and print passes, time and disk of the whole plan; nothing is kept.
 
+    Equal maps are scored once, but how many maps are equal is only known afterwards: the figures are an upper bound.
     Arguments and errors as in `bench.runs.run.run`; raises UserError where the first pictures cannot be decoded.
     """
-    plan = prepare_run(config, network, data, methods, metrics)
-    cases, jobs = len(plan.cases), plan.jobs
-    passes = passes_of(jobs, plan.metrics, plan.channels)
-    setting = setting_of(config, plan, set())
-    speed = choose_speed(config, plan.network, plan.device, cases * passes.scored, setting.forward)
-    plan.network.module.to(memory_format=memory_format(speed.channels_last))
-    stream = samples(plan.cases, plan.network.spec, plan.geometry, config["loader_workers"], plan.device)
-    seconds = {job.folder: {"capture": 0.0, "method": 0.0, "metrics": 0.0} for job in jobs}
-    rows: dict[Path, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plan = prepare_run({**config, "out": folder}, network, data, methods, metrics, defaults)
+        needs = Needs(((tuple(range(len(plan.jobs))), tuple(range(len(plan.metrics)))),), (), False)
+        piece = Piece(0, plan.cases, needs, [])
+        keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), set())
+        setting = setting_of(config, plan, network, keeps, set(), [piece])
+        speed = speed_for(config, plan, network, setting, [piece], facts(config, plan.device))
+        number, spent, stored = sample(config, plan, setting, needs, speed)
+    passes = passes_of(plan.jobs, [m.bound for m in plan.metrics], {n: s[0] for n, s in plan.facts.shapes.items()})
+    print_table(plan, passes, number, spent, stored)
+    whole = spent["all"] / number * len(plan.cases)
+    parts = -(-len(plan.cases) // CHUNK)
+    useful = [workers for workers in WORKERS if workers <= parts]
+    console = Console(highlight=False)
+    console.print("workers like this one: " + ", ".join(f"{n}: {duration(whole / n)}" for n in useful))
+    console.print(
+        f"measured on {number} cases, {device_name(plan.device)}, {speed.batch} cases and {speed.score_batch} "
+        f"perturbed images a pass{', compiled' if speed.compiled else ''}, {config['precision']}; no result was kept"
+    )
+    return Outcome(folder=None, complete=False)
+
+
+def sample(
+    config: dict[str, Any], plan: Prepared, setting: Setting, needs: Needs, speed: Speed
+) -> tuple[int, dict[str, float], float]:
+    """Compute two batches; return the cases of the second, its seconds by what they were spent on, and bytes a case."""
+    stream = samples(plan.cases, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device)
     # A CPU's cost a case hardly depends on the batch, and a case may take seconds.
     size = speed.batch if plan.device.type == "cuda" else min(speed.batch, 4)
-    number = spent = 0.0
+    number, spent, stored = 0, dict[str, float](), 0.0
     for _ in range(2):  # the first one warms up; a data set of one batch is timed on that
         began = time.perf_counter()
         ready = [sample for sample in islice(stream, size) if not isinstance(sample, Bad)]
         if not ready:
             break
-        number, rows = len(ready), {job.folder: [] for job in jobs}
-        for parts in seconds.values():
-            parts.update(dict.fromkeys(parts, 0.0))
-        speed = compute_cases(setting, ready, jobs, speed, rows, seconds, lambda _: None)
-        spent = time.perf_counter() - began
+        writer = Writer(plan, {}, [], speed=speed, pieces=[Piece(0, [s.case for s in ready], needs, [])])
+        computed = compute_batch(setting, ready, [None] * len(ready), needs, speed, lambda _: None)
+        writer.add(ready, computed)
+        written = sum(path.stat().st_size for path in plan.folder.parts)
+        for path in plan.folder.parts:
+            path.unlink()
+        number, stored = len(ready), written / len(ready)
+        parts = ("capture", "method", "metrics")
+        spent = {name: sum(one[name] for one in computed.seconds.values()) for name in parts}
+        whole = time.perf_counter() - began
+        spent = {"loading": max(0.0, whole - sum(spent.values())), **spent, "all": whole}
     if not number:
         raise UserError("none of the first pictures can be decoded; nothing to estimate from")
-    schema = schema_of(next(iter(rows.values())))
-    stored = disk(list(rows.values()), schema, cases, len(plan.chunks))
-    if len(plan.chunks) > 1:
-        merged = pa.schema([field for field in schema if field.name not in MAP_COLUMNS])
-        stored += disk(list(rows.values()), merged, cases, 1)
-    parts = {name: sum(one[name] for one in seconds.values()) / number for name in ("capture", "method", "metrics")}
-    parts = {"loading": max(0.0, spent / number - sum(parts.values())), **parts}
+    return number, spent, stored
 
-    console = Console(highlight=False)
-    layers = [name for name in dict.fromkeys(job.layer for job in jobs) if name != NO_LAYER]
+
+def print_table(plan: Prepared, passes: Passes, number: int, spent: dict[str, float], stored: float) -> None:
+    """Print passes, time and disk, a case and all cases; `stored` are bytes a case."""
+    console, cases = Console(highlight=False), len(plan.cases)
+    methods = len({job.label for job in plan.jobs})
+    layers = [name for name in dict.fromkeys(job.layer for job in plan.jobs) if name != NO_LAYER]
     console.print(
-        f"{cases} cases x {len(jobs)} maps each ({len(methods)} methods, {len(layers)} layers), "
-        f"{len(plan.metrics)} metrics, in {len(plan.chunks)} x {len(jobs)} result files"
+        f"{cases} cases x {len(plan.jobs)} maps each ({methods} methods, {len(layers)} layers), "
+        f"{len(plan.metrics)} metrics, in {-(-cases // CHUNK)} result files"
     )
     table = Table("", "a case", "all cases", box=box.SIMPLE_HEAD, padding=(0, 1))
     for column in table.columns[1:]:
@@ -85,34 +108,12 @@ def print_estimate(
     for name, value in vars(passes).items():
         table.add_row(name.replace("_", " ") + " passes", f"{value:,}", f"{value * cases:,}")
     table.add_section()
-    for name, value in {**parts, "all": sum(parts.values())}.items():
-        table.add_row(f"{name} time", f"{value * 1e3:,.0f} ms", duration(value * cases))
+    for name, value in spent.items():
+        table.add_row(f"{name} time", f"{value / number * 1e3:,.0f} ms", duration(value / number * cases))
     table.add_section()
-    table.add_row("disk", f"{stored / cases / 1e3:,.1f} kB", f"{stored / 1e6:,.1f} MB")
+    table.add_row("disk", f"{stored / 1e3:,.1f} kB", f"{stored * cases / 1e6:,.1f} MB")
     console.print(table)
-    whole = spent / number * cases
-    useful = [workers for workers in WORKERS if workers <= max(1, len(plan.chunks))]
-    console.print("workers like this one: " + ", ".join(f"{n}: {duration(whole / n)}" for n in useful))
-    console.print(
-        f"measured on {int(number)} cases, {device_name(plan.device)}, {speed.batch} cases and {speed.score_batch} "
-        f"perturbed images a pass{', compiled' if speed.compiled else ''}, {config['precision']}; no result was kept"
-    )
-    return Outcome([], False, 0, [])
-
-
-def disk(tables: Sequence[list[dict[str, Any]]], schema: pa.Schema, cases: int, files: int) -> float:
-    """Bytes of so many cases in so many files for each list of rows, which are samples of them."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sample.parquet"
-
-        def size(rows: list[dict[str, Any]]) -> int:
-            store.write_chunk(path, rows, schema, {})
-            return path.stat().st_size
-
-        # A file's own part is paid once a file, a further row's for every case.
-        single = [size(rows[:1]) for rows in tables]
-        further = [(size(rows) - one) / max(1, len(rows) - 1) for rows, one in zip(tables, single, strict=True)]
-    return sum(single) * files + sum(further) * (cases - files)
+    console.print("equal maps are scored once, so fewer perturbed images may be needed: it shows only in the run")
 
 
 def duration(seconds: float) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from bench.runs.store import hash_key, read_json, write_first
 from bench.types import Network, UserError
 
 log = logging.getLogger(__name__)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 Forward = Callable[[Tensor], Tensor]
 SIZES = {"cpu": (4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}
 SECONDS = 2.5  # for all measurements together
@@ -212,3 +215,17 @@ def set_precision(precision: str, device: torch.device) -> None:
     if tf32 and device.type != "cuda":
         raise UserError("precision=tf32 needs an NVIDIA GPU; choose float32 or bfloat16")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large freed blocks instead of giving them back to the system.
+
+    A feature map of more than 32 MiB is otherwise a fresh mapping in every forward pass, and touching its pages
+    costs more than some convolutions: on 2 cores efficientnet_lite0 took 23 ms an image without and 14 ms with this.
+    Elsewhere than on Linux with glibc it does nothing. Call it before large tensors are made.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

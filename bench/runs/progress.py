@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -30,14 +29,18 @@ class Progress:
         Cases to do.
     quiet : bool
         Show nothing.
+    name : str
+        Of this process, in front of each line, where several share a terminal; there is no bar then.
     """
 
-    def __init__(self, total: int, *, quiet: bool = False) -> None:
+    def __init__(self, total: int, *, quiet: bool = False, name: str = "") -> None:
+        self.name = name
         self.total, self.done, self.began, self.said = total, 0.0, time.monotonic(), time.monotonic()
         console = Console(stderr=True)
         self.bar: RichProgress | None = None
-        self.lines = not quiet and total > 0 and not console.is_terminal
-        if not quiet and total > 0 and console.is_terminal:
+        drawn = console.is_terminal and not name
+        self.lines = not quiet and total > 0 and not drawn
+        if not quiet and total > 0 and drawn:
             self.bar = RichProgress(SpinnerColumn(), BarColumn(), _Cases(), TimeRemainingColumn(), console=console)
             self.task = self.bar.add_task("", total=total)
 
@@ -54,10 +57,6 @@ class Progress:
         elif self.lines and kind is None:
             self._say()
 
-    def share(self, part: float) -> Callable[[float], None]:
-        """Return an `advance(cases)` that counts a case as this part of one."""
-        return lambda cases: self.advance(cases * part)
-
     def advance(self, cases: float) -> None:
         """Count so many more cases, fractions too."""
         self.done += cases
@@ -71,4 +70,4 @@ class Progress:
         spent = self.said - self.began
         rate = self.done / spent if spent else 0.0
         left = f"{max(0.0, self.total - self.done) / rate:.0f} s left" if rate else "unknown time left"
-        print(f"{self.done:.0f} of {self.total} cases, {rate:.2g}/s, {left}", file=sys.stderr, flush=True)
+        print(f"{self.name}{self.done:.0f} of {self.total} cases, {rate:.2g}/s, {left}", file=sys.stderr, flush=True)

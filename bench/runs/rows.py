@@ -1,17 +1,23 @@
-"""From tensors to the rows of a result file."""
+"""From tensors to rows, and from rows to parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 from torch import Tensor
 
+from bench.maps.heatmaps import named_errors
 from bench.maps.target_scores import group_probability
-from bench.types import Batch, Bound
+from bench.runs.missing import Piece
+from bench.runs.plan import parameters_of
+from bench.runs.provenance import finish_provenance
+from bench.runs.store import write_columns, write_part
+from bench.types import Batch, Bound, Metric
 
-META = pa.schema(
+CASE = pa.schema(
     [
         ("case_id", pa.string()),
         ("image_id", pa.string()),
@@ -26,16 +32,21 @@ META = pa.schema(
         ("other_boxes", pa.list_(pa.float32())),
         ("height", pa.int64()),
         ("width", pa.int64()),
-        ("precision", pa.string()),
+    ]
+)
+META = pa.schema(
+    [
+        ("method", pa.string()),
+        ("layer", pa.string()),
+        *CASE,
         ("degenerate", pa.string()),
-        ("map", pa.list_(pa.float16())),
+        ("map", pa.list_(pa.float32())),
         ("map_shape", pa.list_(pa.int64())),
-        ("map_scale", pa.float64()),
     ]
 )
 
 
-def case_rows(batch: Batch, logits: Tensor, precision: str) -> list[dict[str, Any]]:
+def case_rows(batch: Batch, logits: Tensor) -> list[dict[str, Any]]:
     """Columns that describe the case and what the network says of it, one dict per case."""
     probability = group_probability(logits, batch.targets).tolist()
     best_probability, best = logits.float().softmax(1).max(1)
@@ -55,7 +66,6 @@ def case_rows(batch: Batch, logits: Tensor, precision: str) -> list[dict[str, An
             "other_boxes": batch.other_boxes[i].flatten().tolist(),
             "height": height,
             "width": width,
-            "precision": precision,
         }
         for i in range(len(batch.ids))
     ]
@@ -70,47 +80,152 @@ def union_share(boxes: Tensor, height: int, width: int) -> float:
 
 
 def metric_columns(
-    metrics: Sequence[Bound], heatmaps: Tensor, batch: Batch, score: Any, explain: Any = None
+    metric: Bound, label: str, heatmaps: Tensor, batch: Batch, score: Any = None, explain: Any = None
 ) -> list[dict[str, float | list[float]]]:
-    """Every metric's outputs as columns ``<metric>.<output>``, one dict per case.
+    """Measure: a metric's outputs as columns ``<label>.<output>``, one dict per case.
 
     A metric that takes ``score`` (`bench.maps.scorer.Scorer`) or ``explain`` (`bench.maps.explain.Explain`) gets it.
 
     Raises
     ------
     ValueError
-        A metric's output is not one value or curve per case.
+        An output is not one value or curve per case.
     """
     rows: list[dict[str, float | list[float]]] = [{} for _ in batch.ids]
     offer = {"score": score, "explain": explain}
-    for metric in metrics:
-        given = {name: value for name, value in offer.items() if name in metric.wants}
-        for name, values in metric.call(heatmaps, batch, **given).items():
-            if values.ndim not in (1, 2) or len(values) != len(rows):
-                raise ValueError(f"{metric.name}.{name} has shape {tuple(values.shape)} for {len(rows)} cases")
-            for row, value in zip(rows, values.tolist(), strict=True):
-                row[f"{metric.name}.{name}"] = value
+    with named_errors(metric.name):
+        values_of = metric.call(heatmaps, batch, **{name: offer[name] for name in offer if name in metric.wants})
+    for name, values in values_of.items():
+        if values.ndim not in (1, 2) or len(values) != len(rows):
+            raise ValueError(f"{metric.name}.{name} has shape {tuple(values.shape)} for {len(rows)} cases")
+        for row, value in zip(rows, values.tolist(), strict=True):
+            row[f"{label}.{name}"] = value
     return rows
 
 
-def map_columns(native: Tensor, reasons: Sequence[str], kept: Sequence[bool]) -> list[dict[str, Any]]:
-    """Degenerate reason and, where kept, the map at native size in float16 with its scale."""
-    rows: list[dict[str, Any]] = []
-    for values, reason, keep in zip(native, reasons, kept, strict=True):
-        row: dict[str, Any] = {"degenerate": reason, "map": None, "map_shape": None, "map_scale": None}
-        if keep and reason != "nonfinite":
-            # Scaled to 1, else float16 would lose small gradients (under 6e-8) and large sums (over 65504).
-            scale = float(values.abs().max()) or 1.0
-            scaled = (values / scale).half().flatten().cpu().numpy()
-            row |= {"map": scaled, "map_shape": list(values.shape), "map_scale": scale}
-        rows.append(row)
-    return rows
+def map_columns(native: Tensor, kept: Sequence[bool]) -> list[dict[str, Any]]:
+    """Each map (N, *spatial) at native size where it is kept."""
+    return [
+        {"map": values.flatten().cpu().numpy() if keep else None, "map_shape": list(values.shape) if keep else None}
+        for values, keep in zip(native, kept, strict=True)
+    ]
 
 
-def schema_of(rows: Sequence[dict[str, Any]]) -> pa.Schema:
-    """Columns of a result file: the fixed ones, then the metrics', values as float64 and curves as float32 lists."""
-    fields = list(META)
-    for name, value in rows[0].items() if rows else ():
-        if name not in META.names:
-            fields.append(pa.field(name, pa.list_(pa.float32()) if isinstance(value, list) else pa.float64()))
-    return pa.schema(fields)
+def schema_of(outputs: dict[str, str]) -> pa.Schema:
+    """Columns of a part: the fixed ones, then the metrics' outputs, ``value`` as float64, ``curve`` as float32 list."""
+    types = {"value": pa.float64(), "curve": pa.list_(pa.float32())}
+    return pa.schema([*META, *(pa.field(name, types[kind]) for name, kind in outputs.items())])
+
+
+def outputs_of(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Columns of the metrics in a part's rows: ``value`` or ``curve`` by name."""
+    first = rows[0] if rows else {}
+    return {name: "curve" if isinstance(first[name], list) else "value" for name in first if name not in META.names}
+
+
+@dataclass(eq=False)
+class Writer:
+    """Collects the rows of batches and writes a piece's parts as soon as all its cases are done.
+
+    Attributes
+    ----------
+    plan : Prepared
+    made : dict
+        From `bench.runs.provenance.facts`, for every part.
+    notes : list of dict
+        Of the parts on disk and of those written since.
+    pieces : list of Piece
+        Those that are not complete yet.
+    skipped : dict
+        Pictures that cannot be decoded, by case id.
+    speed : Speed
+        At which the next batch is computed.
+    """
+
+    plan: Any
+    made: dict[str, Any]
+    notes: list[dict[str, Any]]
+    pieces: list[Piece] = field(default_factory=list)
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)
+    speed: Any = None
+    _rows: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    _seconds: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    _dropped: dict[str, int] = field(default_factory=dict)
+
+    def add(self, samples: Sequence[Any], computed: Any) -> None:
+        """Take a batch's rows, and write the pieces that are complete with them."""
+        self.speed = replace(self.speed, score_batch=computed.score_batch)
+        for c, sample in enumerate(samples):
+            case = sample.case.id
+            self._rows[case] = {j: rows[c] for j, rows in computed.rows.items()}
+            self._seconds[case] = {
+                j: {name: value / len(samples) for name, value in parts.items()}
+                for j, parts in computed.seconds.items()
+            }
+            if sample.dropped:
+                self._dropped[case] = sample.dropped
+        self.write_complete()
+
+    def write_complete(self) -> None:
+        """Write every piece whose cases are all done or skipped."""
+        complete = [p for p in self.pieces if all(c.id in self._rows or c.id in self.skipped for c in p.cases)]
+        for piece in complete:
+            for own, wanted in piece.needs.blocks:
+                self._write(piece, own, wanted)
+            for case in piece.cases:
+                self._rows.pop(case.id, None)
+                self._seconds.pop(case.id, None)
+            self.pieces.remove(piece)
+
+    def _write(self, piece: Piece, own: Sequence[int], wanted: Sequence[int]) -> None:
+        """Write one part: these jobs and metrics of a piece's cases."""
+        cases = [case.id for case in piece.cases if case.id in self._rows]
+        rows = [self._rows[case][j] for j in own for case in cases]
+        outputs = outputs_of(rows)
+        note = {
+            "protocol": self.plan.folder.protocol["key"],
+            "cases": cases,
+            "entries": [self._entry(j, cases) for j in own],
+            "metrics": {self.plan.metrics[m].label: metric_note(self.plan.metrics[m]) for m in wanted},
+            "outputs": outputs,
+            "skipped": [self.skipped[case.id] for case in piece.cases if case.id in self.skipped],
+            "dropped": [{"case_id": case, "boxes": self._dropped[case]} for case in cases if case in self._dropped],
+            "batch": self.speed.batch,
+            "score_batch": self.speed.score_batch,
+            "made": self.made,
+        }
+        write_part(self.plan.folder.path, piece.chunk, rows, schema_of(outputs), note)
+        self.notes.append(note)
+
+    def _entry(self, j: int, cases: Sequence[str]) -> dict[str, Any]:
+        """Describe a job in a part's note."""
+        job = self.plan.jobs[j]
+        seconds = [self._seconds[case][j] for case in cases]
+        return {
+            "key": job.key,
+            "method": job.label,
+            "name": job.method.name,
+            "layer": job.layer,
+            "layers": list(job.layers),
+            "index": job.index,
+            "category": job.method.about.get("category", "other"),
+            "version": job.method.about.get("version", 0),
+            "parameters": {k: v for k, v in parameters_of(job.method).items() if k != "version"},
+            "maps": "".join("01"[self._rows[case][j]["map"] is not None] for case in cases),
+            "seconds": {name: round(sum(one[name] for one in seconds), 4) for name in ("capture", "method", "metrics")},
+        }
+
+    def finish(self, bad_records: Sequence[dict[str, str]]) -> None:
+        """Write what is complete, the provenance, and the list of all columns."""
+        self.write_complete()
+        finish_provenance(self.plan.folder, self.made, self.notes, bad_records)
+        outputs = {name: kind for note in self.notes for name, kind in note["outputs"].items()}
+        write_columns(self.plan.folder.path, schema_of(outputs))
+
+
+def metric_note(metric: Metric) -> dict[str, Any]:
+    """Describe a metric in a part's note."""
+    about = {key: value for key, value in metric.bound.about.items() if key != "version"}
+    parameters = {k: v for k, v in parameters_of(metric.bound).items() if k not in ("version", "relu")}
+    version = metric.bound.about.get("version", 0)
+    return {"key": metric.key, "name": metric.bound.name, "version": version, "parameters": parameters, "about": about}

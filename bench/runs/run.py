@@ -1,142 +1,254 @@
-"""Cases -> heatmaps -> metrics -> rows, chunk by chunk."""
+"""What is missing of a run is computed batch by batch and written part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import groupby
-from pathlib import Path
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby, islice
 from typing import Any
 
-from bench.analysis.merged import merge
-from bench.datasets.loading import refuse_many_bad, samples
-from bench.runs import store
-from bench.runs.batch import Setting, compute_chunk
+import torch
+
+from bench.datasets.loading import Bad, refuse_many_bad, samples
+from bench.datasets.transforms import Sample
+from bench.runs.batch import Setting, Stored, compute_batch, read_stored
 from bench.runs.cost import passes_of
 from bench.runs.execution import Speed, choose_speed, forwards, memory_format
-from bench.runs.plan import Job, gallery_cases, write_configs
+from bench.runs.facts import Opener, on_device
+from bench.runs.missing import Needs, Notes, Piece, missing, needs_network, read_notes
+from bench.runs.plan import gallery_cases
 from bench.runs.progress import Progress
-from bench.runs.provenance import bad_pictures, finish_provenance, left_out, start_provenance
+from bench.runs.provenance import facts, kept_or_chosen, left_out
+from bench.runs.rows import Writer
 from bench.runs.setup import Prepared, prepare_run
-from bench.types import Bound, Case, Dataset, Network
+from bench.runs.store import CHUNK, Folder, image_name
+from bench.types import Bound, Case, Dataset, Job
+
+log = logging.getLogger(__name__)
+SMALL = 32 * 32  # positions of the largest map that is kept without being asked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run did: its result folders, whether all chunks of all shards are there, counts, notes."""
+    """What a run did.
 
-    folders: list[Path]
+    Attributes
+    ----------
+    folder : Folder or None
+        Where the results are; None for an estimate.
+    complete : bool
+        Whether everything asked for is on disk, also what other shards compute.
+    computed : int
+        Cases of which something was computed.
+    cases, entries, metrics : list of str
+        Ids of the cases, keys of the jobs and of the metrics asked for.
+    passes, saved : int
+        Perturbed images that went through the network, and those that equal maps made needless.
+    notes : list of str
+        For the user.
+    """
+
+    folder: Folder | None
     complete: bool
-    computed: int
-    notes: list[str]
+    computed: int = 0
+    cases: list[str] = field(default_factory=list)
+    entries: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    passes: int = 0
+    saved: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def run(
     config: dict[str, Any],
-    network: Network,
+    network: Opener,
     data: Dataset | Sequence[Case],
     methods: Sequence[Bound],
     metrics: Sequence[Bound],
+    defaults: Callable[[Bound], dict[str, Any]],
 ) -> Outcome:
-    """Compute what is asked and not there yet.
+    """Compute what is asked for and not on disk yet.
 
     Parameters
     ----------
     config : dict
-        As in conf/config.yaml, plain, and checked with `check`.
-    network : Network
+        As in conf/config.yaml, plain, and checked with `bench.runs.setup.check`.
+    network : Opener
+        Opened only where something needs it.
     data : Dataset or sequence of Case
         The whole data set; `config` chooses from it.
     methods, metrics : sequence of Bound
+    defaults : callable
+        ``defaults(bound)``: parameters of a method or metric that its label need not name.
 
     Raises
     ------
     UserError
         A setting that makes no sense, or a results folder that cannot be written.
     """
-    plan = prepare_run(config, network, data, methods, metrics)
-    jobs, chunks, named = plan.jobs, plan.chunks, [str(name) for name in config["gallery"]["images"]]
-    mine = [index for index in range(len(chunks)) if index % config["shards"] == config["shard"]]
+    plan = prepare_run(config, network, data, methods, metrics, defaults)
+    gallery = gallery_cases(plan.cases, config["gallery"]["cases"], [str(n) for n in config["gallery"]["images"]])
+    keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), gallery)
+    chunks = range(-(-len(plan.cases) // CHUNK))
+    own = [chunk for chunk in chunks if chunk % config["shards"] == config["shard"]]
 
-    def there(job: Job, index: int) -> bool:
-        return present(job, index, chunks[index]) and shows(job, plan.protocol, index, chunks[index], named)
+    def lacking(notes: Notes) -> list[Piece]:
+        return missing(plan.cases, notes, plan.jobs, plan.metrics, keeps, partial(lacks_picture, plan, gallery))
 
-    work = [(index, [job for job in jobs if not there(job, index)]) for index in mine]
-    work = [(index, pending) for index, pending in work if pending]
-    shown = gallery_cases(plan.cases, config["gallery"]["cases"], config["seed"], named)
-    setting = setting_of(config, plan, shown)
-
-    @cache
-    def choose() -> Speed:
-        """Speed of everything new in this run, found at the first need."""
-        scored = [
-            len(chunks[index]) * passes_of(pending, plan.metrics, plan.channels).scored for index, pending in work
-        ]
-        return choose_speed(config, plan.network, plan.device, sum(scored), setting.forward)
-
-    write_configs(jobs)
-    speeds = start_provenance(
-        [job for job in jobs if any(job in some for _, some in work)], config, plan.device, choose
-    )
-
-    def speed_of(job: Job) -> Speed:
-        return speeds[job.folder]
-
-    # Jobs that were begun at another speed keep it and so need a pass of their own.
-    passes = [
-        (index, speed, list(group), len(pending))
-        for index, pending in work
-        for speed, group in groupby(sorted(pending, key=speed_of), speed_of)
-    ]
-    queue = [case for index, *_ in passes for case in chunks[index]]
-    stream = samples(queue, plan.network.spec, plan.geometry, config["loader_workers"], plan.device)
-    pictures = len({case.image_id for case in plan.cases})
-    stream = refuse_many_bad(stream, config["dataset"]["name"], pictures, plan.whole.most_bad, bad_pictures(jobs))
-    smaller: dict[Speed, Speed] = {}
-    try:
-        with Progress(sum(len(chunks[index]) for index, _ in work), quiet=config["quiet"]) as progress:
-            for index, speed, share, pending in passes:
-                plan.network.module.to(memory_format=memory_format(speed.channels_last))
-                advance = progress.share(len(share) / pending)
-                # What memory did not hold once is not tried again.
-                asked = smaller.get(speed, speed)
-                smaller[speed] = compute_chunk(setting, stream, len(chunks[index]), index, share, asked, advance)
-    finally:
-        finish_provenance(jobs, plan.whole.bad_records)
-    # Other shards may have finished theirs in the meantime.
-    others = [(job, index) for job in jobs for index in range(len(chunks)) if index not in mine]
-    complete = all(present(job, index, chunks[index]) for job, index in others)
-    for job in jobs if complete else []:
-        merge(store.Run(job.folder, job.config, {}))
+    notes = read_notes(plan.folder, own)
+    pieces = lacking(notes)
+    writer = Writer(plan, facts(config, plan.device), [note for parts in notes.values() for _, note in parts])
+    passes = saved = 0
+    if pieces:
+        setting = setting_of(config, plan, network, keeps, gallery, pieces)
+        writer.speed = speed_for(config, plan, network, setting, pieces, writer.made)
+        try:
+            with Progress(sum(len(p.cases) for p in pieces), quiet=config["quiet"], name=config["worker"]) as progress:
+                for needs, batch, stored in batches(config, plan, pieces, writer, progress):
+                    tries = [batch]
+                    while tries:
+                        part = tries.pop(0)
+                        about = [stored.get(sample.case.id) for sample in part]
+                        try:
+                            computed = compute_batch(setting, part, about, needs, writer.speed, progress.advance)
+                        except torch.OutOfMemoryError:
+                            tries = halves(part, writer) + tries
+                            continue
+                        passes, saved = passes + computed.passes, saved + computed.saved
+                        writer.add(part, computed)
+        finally:
+            writer.finish(plan.whole.bad_records)
+    others = [chunk for chunk in chunks if chunk not in own]
     return Outcome(
-        [job.folder for job in jobs], complete, sum(len(p) for _, p in work), [*plan.notes, *left_out(jobs[0])]
+        folder=plan.folder,
+        complete=not others or not lacking(read_notes(plan.folder, others)),
+        computed=sum(len(piece.cases) for piece in pieces),
+        cases=[case.id for case in plan.cases],
+        entries=[job.key for job in plan.jobs],
+        metrics=[metric.key for metric in plan.metrics],
+        passes=passes,
+        saved=saved,
+        notes=[*plan.notes, *left_out(writer.notes)],
     )
 
 
-def setting_of(config: dict[str, Any], plan: Prepared, shown: set[str]) -> Setting:
-    """Give what all chunks of a run have in common; `shown` are the cases of the gallery."""
-    network = plan.network
-    return Setting(
-        network, plan.layers, plan.metrics, plan.geometry, plan.device, config["precision"],
-        forwards(network.module, network.spec.size, plan.device, config["precision"]),
-        shown, plan.jobs[0].folder.parent / f"_images-{plan.protocol}", config["save_maps"],
-    )  # fmt: skip
-
-
-def present(job: Job, index: int, cases: Sequence[Case]) -> bool:
-    """Whether a job's chunk is on disk, whole and its own."""
-    return store.valid_chunk(store.chunk_path(job.folder, index), job.key, [case.id for case in cases])
-
-
-def shows(job: Job, protocol: str, index: int, cases: Sequence[Case], named: Sequence[str]) -> bool:
-    """Whether pictures and maps of the named cases were kept; else the chunk is computed again to keep them."""
-    mine = [case.id for case in cases if case.id in named or case.image_id in named]
-    if not mine:
+def keeps_map(plan: Prepared, save_maps: str, gallery: set[str], job: Job, case_id: str) -> bool:
+    """Whether a job's map of a case is kept: small ones unless told otherwise, and all of the gallery's cases."""
+    if case_id in gallery or save_maps in ("all", "true"):
         return True
-    table, note = store.read_chunk(store.chunk_path(job.folder, index), ["case_id", "map", "degenerate"])
-    undecoded = {skipped["case_id"] for skipped in note["skipped"]}
-    mapped = {row["case_id"] for row in table.to_pylist() if row["map"] is not None or row["degenerate"] == "nonfinite"}
-    folder = job.folder.parent / f"_images-{protocol}"
-    pictures = {name for name in mine if (folder / f"{store.image_name(name)}.png").is_file()}
-    return set(mine) <= undecoded | (mapped & pictures)
+    if save_maps != "auto" or len(job.layers) != 1 or job.layer != job.layers[0]:
+        return False
+    return math.prod(plan.facts.shapes[job.layer][1:]) <= SMALL
+
+
+def lacks_picture(plan: Prepared, gallery: set[str], case_id: str) -> bool:
+    """Whether the gallery shows the case and its picture is not on disk."""
+    return case_id in gallery and not (plan.folder.images / f"{image_name(case_id)}.png").is_file()
+
+
+def setting_of(
+    config: dict[str, Any],
+    plan: Prepared,
+    network: Opener,
+    keeps: Callable[[Job, str], bool],
+    gallery: set[str],
+    pieces: Sequence[Piece],
+) -> Setting:
+    """Collect what all batches have in common; the network is loaded where a piece needs it."""
+    needed = any(needs_network(needs, plan.jobs, plan.metrics) for needs in {piece.needs for piece in pieces})
+    module = on_device(network, plan.device).module if needed else None
+    size, precision = plan.facts.spec.size, config["precision"]
+    return Setting(
+        plan=plan,
+        module=module,
+        forward=forwards(module, size, plan.device, precision) if module else lambda speed: None,  # type: ignore
+        precision=precision,
+        keeps=keeps,
+        gallery=gallery,
+    )
+
+
+def speed_for(
+    config: dict[str, Any],
+    plan: Prepared,
+    network: Opener,
+    setting: Setting,
+    pieces: Sequence[Piece],
+    made: dict[str, Any],
+) -> Speed:
+    """Batch sizes and memory format: those that the folder was begun with, else as asked for or measured."""
+    if setting.module is None:
+        return Speed(batch=CHUNK, score_batch=CHUNK, channels_last=True, compiled=False)
+    channels = {name: shape[0] for name, shape in plan.facts.shapes.items()}
+    scored = 0
+    for piece in pieces:
+        for own, wanted in piece.needs.blocks:
+            jobs, metrics = [plan.jobs[j] for j in own], [plan.metrics[m].bound for m in wanted]
+            scored += len(piece.cases) * passes_of(jobs, metrics, channels).scored
+
+    def choose() -> Speed:
+        return choose_speed(config, network(), plan.device, scored, setting.forward)
+
+    speed = kept_or_chosen(plan.folder, made, choose)
+    setting.module.to(memory_format=memory_format(speed.channels_last))
+    return speed
+
+
+def batches(
+    config: dict[str, Any], plan: Prepared, pieces: Sequence[Piece], writer: Writer, progress: Progress
+) -> Iterator[tuple[Needs, list[Sample], dict[str, Stored]]]:
+    """Yield batches of cases that lack the same, with what is on disk of them; a batch may span chunks.
+
+    Pictures that cannot be decoded are left out and noted by the writer.
+    """
+    queue = [case for piece in pieces for case in piece.cases]
+    stream = samples(queue, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device)
+    pictures = len({case.image_id for case in plan.cases})
+    known = {skipped["image_id"] for note in writer.notes for skipped in note["skipped"]}
+    stream = refuse_many_bad(stream, config["dataset"]["name"], pictures, plan.whole.most_bad, known)
+    for needs, group in groupby(pieces, key=lambda piece: piece.needs):
+        ready: list[Sample] = []
+        stored: dict[str, Stored] = {}
+        for piece in group:
+            stored |= read_stored(piece, plan.jobs)
+            writer.pieces.append(piece)
+            for sample in islice(stream, len(piece.cases)):
+                if isinstance(sample, Bad):
+                    writer.skipped[sample.case_id] = vars(sample)
+                    progress.advance(1)
+                    continue
+                ready.append(sample)
+                if len(ready) == writer.speed.batch:
+                    yield needs, ready, stored
+                    for done in ready:
+                        stored.pop(done.case.id, None)
+                    ready = []
+        if ready:
+            yield needs, ready, stored
+
+
+def halves(part: list[Sample], writer: Writer) -> list[list[Sample]]:
+    """Both halves of a batch that memory did not hold; later batches are as small.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        Memory does not hold a single case either.
+    """
+    speed = writer.speed
+    if len(part) == 1 and speed.score_batch == 1:
+        raise torch.OutOfMemoryError("out of memory with one case and one image a pass; use a smaller network or layer")
+    torch.cuda.empty_cache()
+    if len(part) == 1:  # a method's own passes, which go through the network in batches of the scorer's size
+        writer.speed = replace(speed, score_batch=(speed.score_batch + 1) // 2, compiled=False)
+        parts = [part]
+    else:
+        half = (len(part) + 1) // 2
+        writer.speed, parts = replace(speed, batch=half), [part[:half], part[half:]]
+    log.warning(
+        "out of memory: continuing with %d cases, %d perturbed images", writer.speed.batch, writer.speed.score_batch
+    )
+    return parts

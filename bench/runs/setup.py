@@ -1,20 +1,22 @@
-"""What a run needs before it computes: its settings checked, cases chosen, layers resolved, jobs planned."""
+"""What a run needs before it computes: settings checked, cases chosen, network known, jobs and protocol planned."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.datasets.transforms import GEOMETRIES
-from bench.maps.capture import capture
-from bench.networks.layers import resolve_layers
 from bench.runs.execution import set_precision
-from bench.runs.plan import FUSIONS, Job, check_targets, choose_cases, plan_jobs
-from bench.types import Bound, Case, Dataset, Network, UserError
+from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
+from bench.runs.plan import FUSIONS, check_targets, choose_cases, plan_jobs, plan_metrics
+from bench.runs.store import FORMAT, Folder, hash_key, safe_name
+from bench.types import Bound, Case, Dataset, Job, Metric, UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,50 +28,44 @@ class Prepared:
     whole : Dataset
         The data set that the cases were chosen from.
     cases : list of Case
-    network : Network
-        On the device.
+        In the order of the protocol.
+    facts : Facts
     device : torch.device
     geometry : str
         See `bench.datasets.transforms.prepare`.
-    layers : list of str
-    channels : dict of int
-        Channels K of each layer.
-    metrics : list of Bound
-        Those that the data set allows.
-    chunks : list of list of Case
-        The cases by result file.
     jobs : list of Job
-    protocol : str
-        Hash of everything that changes numbers except method and layer.
+    metrics : list of Metric
+        Those that the data set allows.
+    folder : Folder
+        Where the results go.
     notes : list of str
         For the user.
     """
 
     whole: Dataset
     cases: list[Case]
-    network: Network
+    facts: Facts
     device: torch.device
     geometry: str
-    layers: list[str]
-    channels: dict[str, int]
-    metrics: list[Bound]
-    chunks: list[list[Case]]
     jobs: list[Job]
-    protocol: str
+    metrics: list[Metric]
+    folder: Folder
     notes: list[str]
 
 
 def prepare_run(
     config: dict[str, Any],
-    network: Network,
+    network: Opener,
     data: Dataset | Sequence[Case],
     methods: Sequence[Bound],
     metrics: Sequence[Bound],
+    defaults: Callable[[Bound], dict[str, Any]],
 ) -> Prepared:
-    """Choose, resolve and plan, with one look at the network; arguments and errors as in `bench.runs.run.run`."""
+    """Choose cases, look at an unknown network, and plan; arguments and errors as in `bench.runs.run.run`."""
     whole = data if isinstance(data, Dataset) else Dataset(list(data))
+    check_cases(whole.cases)
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
-    has_boxes = any(len(case.boxes) for case in cases)
+    has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
     metrics, notes = usable(metrics, has_boxes)
     device = find_device(config["device"], config["shard"])
@@ -78,22 +74,73 @@ def prepare_run(
     threads = config["threads"] or (1 if os.environ.get("SUBMITIT_EXECUTOR") == "local" else None)
     if threads:
         torch.set_num_threads(threads)
-    network = replace(network, module=network.module.to(device))
-    layers = resolve_layers(network, config["layer"])
-    probe = torch.zeros(1, 3, network.spec.size, network.spec.size, device=device)
-    seen = capture(network.module, probe, None, layers, gradients=False)
-    check_targets(cases, seen.logits.shape[1], whole.outputs if config["target"] == "label" else None)
-    channels = {name: layer.acts.shape[1] for name, layer in seen.layers.items()}
-    jobs, protocol = plan_jobs(config, network, cases, methods, metrics, layers, geometry)
-    chunks = [cases[start : start + config["chunk"]] for start in range(0, len(cases), config["chunk"])]
-    if config["workers"] > len(chunks):
-        notes.append(
-            f"{len(cases)} cases are {len(chunks)} result files of up to {config['chunk']}, so not all of "
-            f"{config['workers']} workers have work; chunk={max(1, len(cases) // config['workers'])} shares them evenly"
-        )
+    facts = known_facts(Path(config["out"]), network.request, config["layer"])
+    if facts is None:
+        facts = look_at(on_device(network, device), config["layer"], device)
+    check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
+    jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults)
+    folder = protocol_folder(config, facts, whole.cases, geometry)
+    remember(folder, network.request, config["layer"], facts)
     return Prepared(
-        whole, cases, network, device, geometry, layers, channels, metrics, chunks, jobs, protocol, whole.notes + notes
+        whole=whole,
+        cases=cases,
+        facts=facts,
+        device=device,
+        geometry=geometry,
+        jobs=jobs,
+        metrics=plan_metrics(metrics, defaults),
+        folder=folder,
+        notes=whole.notes + notes,
     )
+
+
+def check_cases(cases: Sequence[Case]) -> None:
+    """Raise UserError for a data set without cases."""
+    if not cases:
+        raise UserError("the data set holds no cases; widen its selection")
+    if len({case.id for case in cases}) < len(cases):
+        raise ValueError("two cases of the data set have one id")
+
+
+def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case], geometry: str) -> Folder:
+    """Folder of the run's protocol: a hash of everything that makes rows comparable, by name and parameters.
+
+    Neither the number of cases nor methods, metrics, batch sizes, devices or paths are part of it.
+    """
+    left_out = ("root", "allow_bad_records", "_target_")
+    parameters = {
+        "format": FORMAT,
+        "dataset": {key: value for key, value in config["dataset"].items() if key not in left_out},
+        "cases": fingerprint(cases),
+        "seed": config["seed"],
+        "target": config["target"],
+        "geometry": geometry,
+        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(facts.spec).items()},
+        "model": facts.name,
+        "weights": facts.weights_hash,
+        "probability": "softmax",
+        "precision": config["precision"],
+    }
+    key, dataset = hash_key(parameters), str(config["dataset"]["name"])
+    protocol = {
+        "format": FORMAT,
+        "key": key,
+        "dataset": dataset,
+        "model": facts.name,
+        "weights": facts.weights,
+        "parameters": parameters,
+    }
+    return Folder(Path(config["out"]) / safe_name(dataset) / f"{safe_name(facts.name)}-{key}", protocol)
+
+
+def fingerprint(cases: Sequence[Case]) -> str:
+    """Hash of the id, image, target, boxes and flags of every case of a data set, in any order: 16 hex digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for case in sorted(cases, key=lambda case: case.id):
+        digest.update(repr((case.id, case.image_id, case.class_name, case.target)).encode())
+        for values in (case.boxes, case.other_boxes, case.ignore, case.difficult, case.other_difficult):
+            digest.update(f"{tuple(values.shape)}".encode() + values.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
@@ -104,7 +151,7 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
     if not isinstance(gallery, dict) or not isinstance(gallery.get("images"), list):
         raise UserError("gallery has two settings: gallery.cases=NUMBER and 'gallery.images=[ID, …]'")
     least = {
-        "chunk": 1, "batch": 1, "score_batch": 1, "shards": 1, "workers": 1,
+        "batch": 1, "score_batch": 1, "shards": 1, "workers": 1,
         "gallery.cases": 0, "seed": 0, "loader_workers": 0, "threads": 1,
     }  # fmt: skip
     for key, lowest in least.items():
@@ -120,6 +167,7 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
         "transform": (None, *GEOMETRIES),
         "compile": ("auto", True, False),
         "precision": ("float32", "tf32", "bfloat16"),
+        "save_maps": ("auto", "all", "none", True, False),
         "estimate": (True, False),
     }
     for key, known in choices.items():

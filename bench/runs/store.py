@@ -28,7 +28,8 @@ from bench.types import UserError
 log = logging.getLogger(__name__)
 FORMAT = 2
 CHUNK = 16  # cases in one part; a constant, so that every run cuts the cases in the same way
-PROTOCOL, PROVENANCE, OLD_CONFIG = "_protocol.yaml", "_provenance.json", "_config.yaml"
+PROTOCOL, PROVENANCE, COLUMNS = "_protocol.yaml", "_provenance.json", "columns.parquet"
+OLD_CONFIG = "_config.yaml"  # of format 1
 PLACEHOLDER = b"digest:" + b"0" * 32
 DICTIONARY = ["method", "layer", "case_id", "image_id", "class_name", "degenerate"]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -206,8 +207,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Tabl
         It cannot be read.
     """
     data = path.read_bytes()
-    before, mark, after = data.rpartition(b"digest:")
-    if not mark or _digest(before + PLACEHOLDER + after[32:]) != mark + after[:32]:
+    if not is_whole(data):
         raise ValueError(f"{path} is damaged: its hash is not that of its content")
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
@@ -220,8 +220,25 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Tabl
         raise ValueError(f"{path} is not a part of this program: {' '.join(str(error).split())[:120]}") from error
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether the hash in a part's footer is that of all its other bytes."""
+    before, mark, after = data.rpartition(b"digest:")
+    return bool(mark) and _digest(before + PLACEHOLDER + after[32:]) == mark + after[:32]
+
+
 def _digest(data: bytes) -> bytes:
     return b"digest:" + hashlib.blake2b(data, digest_size=16).hexdigest().encode()
+
+
+def write_columns(folder: Path, schema: pa.Schema) -> None:
+    """Write ``columns.parquet``: no rows, all columns of all parts.
+
+    Its name sorts before the parts', so a reader that takes the columns of a folder's first file, such as
+    ``pandas.read_parquet(folder)``, gets those of a metric that was added later, too.
+    """
+    path = folder / COLUMNS
+    if not path.is_file() or pq.read_schema(path) != schema:
+        write_atomically(path, lambda temporary: pq.write_table(schema.empty_table(), temporary, store_schema=False))
 
 
 def set_aside(path: Path) -> None:

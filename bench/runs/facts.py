@@ -1,0 +1,155 @@
+"""What a run needs to know of a network, kept with the results so that a later metric need not load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from bench.maps.capture import capture
+from bench.networks.layers import resolve_layers
+from bench.runs.provenance import versions
+from bench.runs.store import PROTOCOL, Folder, read_protocol, write_text
+from bench.types import InputSpec, Network
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run needs to know of a network; kept with the results, so that a later metric need not load it.
+
+    Attributes
+    ----------
+    name, weights, weights_hash : str
+    spec : InputSpec
+    outputs : int
+    layers : tuple of str
+        Those asked for, in the order of the network.
+    shapes : dict
+        Channels and spatial size of each layer's output.
+    index : dict
+        Place of each layer among the network's modules.
+    """
+
+    name: str
+    weights: str
+    weights_hash: str
+    spec: InputSpec
+    outputs: int
+    layers: tuple[str, ...]
+    shapes: dict[str, list[int]]
+    index: dict[str, int]
+
+
+@dataclass(eq=False)
+class Opener:
+    """The network of a run, built at the first call.
+
+    Attributes
+    ----------
+    build : callable
+    request : dict or None
+        What the network follows from where that can be told without building it, see `request_of`.
+    """
+
+    build: Callable[[], Network]
+    request: dict[str, Any] | None
+    network: Network | None = field(default=None)
+
+    def __call__(self) -> Network:
+        """Build the network, or return the one that was built."""
+        if self.network is None:
+            self.network = self.build()
+        return self.network
+
+
+def on_device(network: Opener, device: torch.device) -> Network:
+    """Build the network and put it on the device."""
+    built = network()
+    network.network = replace(built, module=built.module.to(device))
+    return network.network
+
+
+def request_of(node: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
+    """Describe what a network follows from: its config, the weights file's size and time, the libraries' versions.
+
+    None for a user's own code, which can change unseen.
+    """
+    if "target" in node:
+        return None
+    weights = Path(str(node.get("weights")))
+    stat = weights.stat() if weights.is_file() else None
+    libraries = {name: versions()[name] for name in ("torch", "torchvision", "timm")}
+    plain = {key: value for key, value in node.items() if key != "_target_"}
+    return {"model": plain, "seed": seed, "file": stat and [stat.st_size, stat.st_mtime_ns], "libraries": libraries}
+
+
+def known_facts(out: Path, request: dict[str, Any] | None, layer: Any) -> Facts | None:
+    """Read what earlier runs with this request for a network and its layers have kept of it; None where none has."""
+    if request is None:
+        return None
+    for path in sorted(out.glob(f"*/*/{PROTOCOL}")):
+        try:
+            protocol = read_protocol(path)
+            network = protocol["network"]
+            if network["request"] != request or str(layer) not in network["layers"]:
+                continue
+            spec = InputSpec(**{**network["spec"], **{k: tuple(network["spec"][k]) for k in ("mean", "std")}})
+            return Facts(
+                name=protocol["model"],
+                weights=str(protocol["weights"]),
+                weights_hash=str(protocol["parameters"]["weights"]),
+                spec=spec,
+                outputs=int(network["outputs"]),
+                layers=tuple(network["layers"][str(layer)]),
+                shapes=network["shapes"],
+                index=network["index"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged file only costs loading the network
+    return None
+
+
+def look_at(network: Network, layer: Any, device: torch.device) -> Facts:
+    """Run the network once on an empty picture, for the shapes of its layers and its outputs."""
+    layers = resolve_layers(network, layer)
+    size = network.spec.size
+    seen = capture(network.module, torch.zeros(1, 3, size, size, device=device), None, layers, gradients=False)
+    index = {name: place for place, (name, _) in enumerate(network.module.named_modules()) if name in layers}
+    return Facts(
+        name=network.name,
+        weights=network.weights,
+        weights_hash=network.weights_hash,
+        spec=network.spec,
+        outputs=seen.logits.shape[1],
+        layers=tuple(layers),
+        shapes={name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()},
+        index=index,
+    )
+
+
+def remember(folder: Folder, request: dict[str, Any] | None, layer: Any, facts: Facts) -> None:
+    """Write ``_protocol.yaml``, with what is known of the network added to what an earlier run has kept."""
+    path = folder.path / PROTOCOL
+    try:
+        before = read_protocol(path).get("network") or {}
+    except (OSError, ValueError):
+        before = {}
+    if before.get("request") != request:
+        before = {}
+    network = {
+        "request": request,
+        "spec": dict(folder.protocol["parameters"]["input"]),
+        "outputs": facts.outputs,
+        "layers": {**before.get("layers", {}), str(layer): list(facts.layers)},
+        "shapes": {**before.get("shapes", {}), **facts.shapes},
+        "index": {**before.get("index", {}), **facts.index},
+    }
+    folder.protocol["network"] = network
+    text = yaml.safe_dump(json.loads(json.dumps(folder.protocol)), sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
