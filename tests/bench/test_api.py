@@ -14,7 +14,7 @@ import bench
 from bench.api import explain_image, score_map
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config, written
 from bench.datasets.collage import collage
-from bench.networks.network import torchvision_model
+from bench.networks.sources import torchvision_model
 from bench.types import UserError
 
 STEPS = ("metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=0")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import nn
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
+from bench.__main__ import shipped
+from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, compose_config, plain
+from bench.runs.facts import Opener
 from bench.runs.run import Outcome, run
 from bench.types import InputSpec, Network, UserError
 
@@ -23,26 +25,22 @@ def network(classes: int = 1000) -> Network:
         torch.manual_seed(0)
         layers = nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
         module = nn.Sequential(*layers).eval().requires_grad_(False)
-    return Network("toy", module, InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3), ["1"], "random", str(classes))
+    spec = InputSpec(size=32, resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Network(name="toy", module=module, spec=spec, layers=["1"], weights="random", weights_hash=str(classes))
 
 
-def go(out: Path, *overrides: str, classes: int = 1000) -> Outcome:
-    asked = [
-        "method=[grad_cam,center]",
-        "metric=[box_coverage]",
-        "gallery.cases=0",
-        "quiet=true",
-        f"out={out}",
-        *overrides,
-    ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        node = compose("config", overrides=asked)
-    methods, metrics = bind_all(node.method, GIVEN_TO_METHOD), bind_all(node.metric, GIVEN_TO_METRIC)
-    return run(plain(node), network(classes), build("dataset", node.dataset), methods, metrics)
+def go(out: Path, *words: str, classes: int = 1000) -> Outcome:
+    always = ["method=[grad_cam,center]", "metric=[box_coverage]", "gallery.cases=0", "quiet=true", f"out={out}"]
+    node = plain(compose_config([*always, *words]))
+    methods, metrics = bind_all(node["method"], GIVEN_TO_METHOD), bind_all(node["metric"], GIVEN_TO_METRIC)
+    opener = Opener(partial(network, classes), None)
+    data = build("dataset", node["dataset"])
+    return run({**node, "worker": ""}, opener, data, methods, metrics, partial(shipped, node["seed"]))
 
 
-def facts(outcome: Outcome) -> list[dict[str, Any]]:
-    return [json.loads((folder / "_provenance.json").read_text()) for folder in outcome.folders]
+def facts(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.folder
+    return json.loads((outcome.folder.path / "_provenance.json").read_text())
 
 
 def write(root: Path, pictures: int, box: tuple[int, int, int, int] = (5, 5, 20, 20)) -> list[Path]:
@@ -65,60 +63,59 @@ def tear(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def asked(root: Path, *more: str) -> list[str]:
-    return ["dataset=coco", f"dataset.root={root}", "dataset.split=toy", "chunk=10", *more]
+def toy_coco(root: Path, *more: str) -> list[str]:
+    return ["dataset=coco", f"dataset.root={root}", "dataset.split=toy", *more]
 
 
 def test_half_pictures_are_counted_and_listed(tmp_path: Path) -> None:
     files = write(tmp_path / "coco", 40)
     tear(files[3])
     tear(files[39])  # 2 of 40 are 5 %, not over
-    outcome = go(tmp_path / "out", *asked(tmp_path / "coco"))
-    assert outcome.complete and outcome.computed == 2 * 4
+    outcome = go(tmp_path / "out", *toy_coco(tmp_path / "coco"))
+    assert outcome.complete and outcome.computed == 40
     assert "left out, because the picture is bad: 2 cases (all in _provenance.json)" in outcome.notes
-    for found in facts(outcome):
-        assert [row["case_id"] for row in found["skipped"]] == ["000000000004/cat", "000000000040/cat"]
-        assert all("truncated" in row["reason"] and ".jpg" in row["reason"] for row in found["skipped"])
-    assert go(tmp_path / "out", *asked(tmp_path / "coco")).notes == outcome.notes  # also when nothing is computed
+    rows = sorted(facts(outcome)["skipped"], key=lambda row: row["case_id"])
+    assert [row["case_id"] for row in rows] == ["000000000004/cat", "000000000040/cat"]
+    assert all("truncated" in row["reason"] and ".jpg" in row["reason"] for row in rows)
+    again = go(tmp_path / "out", *toy_coco(tmp_path / "coco"))
+    assert again.computed == 0 and again.notes == outcome.notes
 
 
 def test_over_five_percent_half_pictures_stop_and_keep_what_is_finished(tmp_path: Path) -> None:
     files = write(tmp_path / "coco", 40)
-    for i in (3, 15, 25):
-        tear(files[i])
-    for _ in range(2):  # the second time two are known from finished chunks
-        with pytest.raises(UserError, match=r"3 of 40 pictures are bad, last 000000000026/cat: .*allow_bad_records"):
-            go(tmp_path / "out", *asked(tmp_path / "coco"))
-        assert len(list((tmp_path / "out").rglob("chunk-*.parquet"))) == 2 * 2
-        for path in (tmp_path / "out").rglob("_provenance.json"):
-            assert len(json.loads(path.read_text())["skipped"]) == 2
-    outcome = go(tmp_path / "out", *asked(tmp_path / "coco", "dataset.allow_bad_records=true"))
-    assert outcome.complete and outcome.computed == 2 * 2
-    assert [len(found["skipped"]) for found in facts(outcome)] == [3, 3]
+    order = [int(case.split("/")[0]) - 1 for case in go(tmp_path / "whole", *toy_coco(tmp_path / "coco")).cases]
+    for place in (3, 15, 20):  # two in the first chunk of 16 cases, one in the second
+        tear(files[order[place]])
+    for _ in range(2):  # the second time two are known from the finished chunk
+        with pytest.raises(UserError, match=rf"3 of 40 pictures are bad, last {order[20] + 1:012d}/cat: .*allow_bad"):
+            go(tmp_path / "out", *toy_coco(tmp_path / "coco"), "batch=4")
+        assert len(list((tmp_path / "out").rglob("part-*.parquet"))) == 1
+        (path,) = (tmp_path / "out").rglob("_provenance.json")
+        assert len(json.loads(path.read_text())["skipped"]) == 2
+    outcome = go(tmp_path / "out", *toy_coco(tmp_path / "coco", "dataset.allow_bad_records=true"))
+    assert outcome.complete and outcome.computed == 24
+    assert len(facts(outcome)["skipped"]) == 3
 
 
 def test_missing_and_empty_pictures_reach_the_provenance(tmp_path: Path) -> None:
     files = write(tmp_path / "coco", 40)
     files[0].unlink()
     files[1].write_bytes(b"")
-    outcome = go(tmp_path / "out", *asked(tmp_path / "coco"))
-    for found in facts(outcome):
-        assert [row["reason"] for row in found["bad_records"]] == [
-            "the picture is not there",
-            "the picture is an empty file",
-        ]
+    outcome = go(tmp_path / "out", *toy_coco(tmp_path / "coco"))
+    reasons = [row["reason"] for row in facts(outcome)["bad_records"]]
+    assert reasons == ["the picture is not there", "the picture is an empty file"]
     assert any(note.startswith("bad records left out: 2, first image 1 (1.jpg)") for note in outcome.notes)
 
 
 def test_boxes_cut_away_are_counted_and_listed(tmp_path: Path) -> None:
     write(tmp_path / "coco", 3, box=(0, 0, 22, 30))  # the middle square begins at x = 20: under a fifth is left
-    outcome = go(tmp_path / "out", *asked(tmp_path / "coco", "transform=center_crop"))
+    outcome = go(tmp_path / "out", *toy_coco(tmp_path / "coco", "transform=center_crop"))
     note = "left out, because under 20 % of them is in the input: 3 boxes of 3 cases (all in _provenance.json)"
     assert note in outcome.notes
-    for found in facts(outcome):
-        assert found["dropped_boxes"] == [{"case_id": f"{i:012d}/cat", "boxes": 1} for i in (1, 2, 3)]
-    whole = go(tmp_path / "out", *asked(tmp_path / "coco"))  # stretch cuts nothing
-    assert not [note for note in whole.notes if "20 %" in note] and facts(whole)[0]["dropped_boxes"] == []
+    rows = sorted(facts(outcome)["dropped_boxes"], key=lambda row: row["case_id"])
+    assert rows == [{"case_id": f"{i:012d}/cat", "boxes": 1} for i in (1, 2, 3)]
+    whole = go(tmp_path / "out", *toy_coco(tmp_path / "coco"))  # stretch cuts nothing
+    assert not [note for note in whole.notes if "20 %" in note] and facts(whole)["dropped_boxes"] == []
 
 
 def test_a_mosaic_of_half_pictures_stops(tmp_path: Path) -> None:
@@ -154,8 +151,8 @@ def test_faults_of_the_whole_are_one_line(tmp_path: Path, more: list[str], class
     (tmp_path / "map.csv").write_text("index,category\n5000,cat\n")
     more = [word.replace("MAP", str(tmp_path / "map.csv")) for word in more]
     with pytest.raises(UserError, match=message) as error:
-        go(tmp_path / "out", *asked(tmp_path / "coco", *more), classes=classes)
+        go(tmp_path / "out", *toy_coco(tmp_path / "coco", *more), classes=classes)
     assert "\n" not in str(error.value)
-    # what is explained is then no class of the data set's
+    # The predicted class is explained whatever the data set's classes mean.
     if classes == 5:
-        assert go(tmp_path / "out", *asked(tmp_path / "coco", "target=predicted"), classes=5).complete
+        assert go(tmp_path / "out", *toy_coco(tmp_path / "coco", "target=predicted"), classes=5).complete

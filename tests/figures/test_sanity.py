@@ -9,7 +9,7 @@ import yaml
 from bench.config import GIVEN_TO_METRIC, bind
 from bench.figures import sanity as sanity_plots
 from bench.figures.sanity import randomization_figure
-from bench.networks.network import torchvision_model
+from bench.networks.sources import torchvision_model
 from bench.runs.plan import curve_points
 from bench.types import UserError
 
