@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,19 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.cli import answer, be_verbose, check_launcher
-from bench.config import check_overrides, explain, guard_hydra, plain
-from bench.options import CONF
-from bench.types import UserError, WorkerDied
+from bench.config import (
+    GIVEN_TO_METHOD,
+    GIVEN_TO_METRIC,
+    bind_all,
+    build,
+    check_name,
+    check_overrides,
+    explain,
+    guard_hydra,
+    plain,
+)
+from bench.options import CONF, conf_node
+from bench.types import Bound, UserError, WorkerDied
 
 if TYPE_CHECKING:
     from bench.runs.run import Outcome
@@ -26,8 +38,6 @@ if TYPE_CHECKING:
 
 def task(node: DictConfig) -> None:
     """Run one composed config: the job that Hydra and its launchers call."""
-    from bench.api import compute, share_work
-
     settings = {**plain(node), "command": sys.argv}
     if settings["verbose"]:
         be_verbose()
@@ -40,6 +50,84 @@ def task(node: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         fail(str(error))
+
+
+def compute(settings: dict[str, Any]) -> Outcome:
+    """Bind what a plain config names and compute what is missing of it.
+
+    Parameters
+    ----------
+    settings : dict
+        As in conf/config.yaml, interpolations resolved.
+
+    Returns
+    -------
+    bench.runs.run.Outcome
+    """
+    from bench.runs.estimate import print_estimate
+    from bench.runs.execution import keep_freed_memory
+    from bench.runs.facts import Opener, request_of
+    from bench.runs.run import run
+    from bench.runs.setup import check
+
+    keep_freed_memory()
+    settings = {"worker": "", **settings}
+    if settings["worker"]:
+        logging.basicConfig(format=f"{settings['worker']}%(message)s", level=logging.WARNING)
+    methods = bind_all(settings["method"], GIVEN_TO_METHOD)
+    check(settings, methods)
+    check_name("method", settings["reference"])
+    metrics = bind_all(settings["metric"], GIVEN_TO_METRIC)
+    model, seed = settings["model"], settings["seed"]
+    network = Opener(partial(build, "model", model, seed=seed), request_of(model, seed))
+    data = build("dataset", settings["dataset"], network=network)  # only a mosaic asks the network
+    function = print_estimate if settings["estimate"] else run
+    return function(settings, network, data, methods, metrics, partial(shipped, seed))
+
+
+def shipped(seed: int, bound: Bound) -> dict[str, Any]:
+    """Parameters of a method or metric as its yaml has them; none for one from elsewhere."""
+    group = "method" if str(bound.parameters.get("_target_")).startswith("methods.") else "metric"
+    node = conf_node(group, bound.name)
+    return {key: seed if value == "${seed}" else value for key, value in node.items()}
+
+
+def share_work(settings: dict[str, Any]) -> None:
+    """Compute in ``workers`` processes on this machine, each with its own chunks and its share of the cores.
+
+    Raises
+    ------
+    UserError
+        What a worker says is wrong with the settings.
+    WorkerDied
+        A worker ended early; finished parts are kept.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    # As a script this module is called __main__, which the other processes do not know.
+    from bench.__main__ import compute
+
+    workers, shards = settings["workers"], settings["shards"]
+    threads = settings["threads"] or max(1, (os.cpu_count() or 1) // workers)
+    tasks = [
+        {
+            **settings,
+            "workers": 1,
+            "threads": threads,
+            "shards": shards * workers,
+            "shard": settings["shard"] + shards * i,
+            "worker": f"worker {i + 1}: ",
+        }
+        for i in range(workers)
+    ]
+    try:
+        with parallel_config("loky", inner_max_num_threads=threads):
+            Parallel(n_jobs=workers)(delayed(compute)(one) for one in tasks)
+    except BrokenProcessPool as error:
+        raise WorkerDied(
+            "a worker ended early (killed, or out of memory); finished parts are kept, and the same command continues"
+        ) from error
 
 
 def show(settings: dict[str, Any], outcome: Outcome) -> None:

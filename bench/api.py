@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import index
 from typing import Any
 
@@ -38,13 +37,10 @@ from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
 from bench.networks.layers import resolve_layers
-from bench.options import conf_node
-from bench.runs.execution import keep_freed_memory
-from bench.runs.facts import Opener, request_of
 from bench.runs.plan import check_targets, looks_at_layer, plan_jobs
 from bench.runs.rows import metric_columns
-from bench.runs.setup import check, usable
-from bench.types import Batch, Bound, Case, Network, UserError, WorkerDied
+from bench.runs.setup import usable
+from bench.types import Batch, Bound, Case, Network, UserError
 
 __all__ = ["explain_image", "load_results", "run", "score_map"]
 SCORE_BATCH = 16
@@ -74,7 +70,7 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     bench.types.UserError
         A name or setting that does not exist or makes no sense, several workers, or an estimate.
     """
-    from bench.__main__ import show
+    from bench.__main__ import compute, show
 
     node = plain(compose_config(["quiet=true", *overrides], settings))
     if type(node["workers"]) is int and node["workers"] > 1:
@@ -90,78 +86,6 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     if group is None:
         raise UserError(f"no readable cases under {node['out']}")
     return summarize_group(group, reference=node["reference"])
-
-
-def compute(settings: dict[str, Any]) -> Any:
-    """Bind what a plain config names and compute what is missing of it.
-
-    Parameters
-    ----------
-    settings : dict
-        As in conf/config.yaml, interpolations resolved.
-
-    Returns
-    -------
-    bench.runs.run.Outcome
-    """
-    from bench.runs.estimate import print_estimate
-    from bench.runs.run import run as complete
-
-    keep_freed_memory()
-    settings = {"worker": "", **settings}
-    if settings["worker"]:
-        logging.basicConfig(format=f"{settings['worker']}%(message)s", level=logging.WARNING)
-    methods = bind_all(settings["method"], GIVEN_TO_METHOD)
-    check(settings, methods)
-    check_name("method", settings["reference"])
-    metrics = bind_all(settings["metric"], GIVEN_TO_METRIC)
-    model, seed = settings["model"], settings["seed"]
-    network = Opener(partial(build, "model", model, seed=seed), request_of(model, seed))
-    data = build("dataset", settings["dataset"], network=network)  # only a mosaic asks the network
-    function = print_estimate if settings["estimate"] else complete
-    return function(settings, network, data, methods, metrics, partial(shipped, seed))
-
-
-def shipped(seed: int, bound: Bound) -> dict[str, Any]:
-    """Parameters of a method or metric as its yaml has them; none for one from elsewhere."""
-    group = "method" if str(bound.parameters.get("_target_")).startswith("methods.") else "metric"
-    node = conf_node(group, bound.name)
-    return {key: seed if value == "${seed}" else value for key, value in node.items()}
-
-
-def share_work(settings: dict[str, Any]) -> None:
-    """Compute in ``workers`` processes on this machine, each with its own chunks and its share of the cores.
-
-    Raises
-    ------
-    UserError
-        What a worker says is wrong with the settings.
-    WorkerDied
-        A worker ended early; finished parts are kept.
-    """
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    workers, shards = settings["workers"], settings["shards"]
-    threads = settings["threads"] or max(1, (os.cpu_count() or 1) // workers)
-    tasks = [
-        {
-            **settings,
-            "workers": 1,
-            "threads": threads,
-            "shards": shards * workers,
-            "shard": settings["shard"] + shards * i,
-            "worker": f"worker {i + 1}: ",
-        }
-        for i in range(workers)
-    ]
-    try:
-        with parallel_config("loky", inner_max_num_threads=threads):
-            Parallel(n_jobs=workers)(delayed(compute)(one) for one in tasks)
-    except BrokenProcessPool as error:
-        raise WorkerDied(
-            "a worker ended early (killed, or out of memory); finished parts are kept, and the same command continues"
-        ) from error
 
 
 @dataclass(frozen=True, eq=False)

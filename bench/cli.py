@@ -23,6 +23,14 @@ VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-na
           "--experimental-rerun", "--info", "-i"}  # fmt: skip
 FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
          "--shell-completion", "-sc"}  # fmt: skip
+# Hydra's launchers that we know: the module of the plugin, and the extra that installs it.
+LAUNCHERS = {
+    "basic": ("", ""),
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "ray": ("hydra_ray_launcher", "ray"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+}
 
 # Hydra's launchers: the module of the plugin, and the extra that brings it.
 LAUNCHERS = {
@@ -145,6 +153,15 @@ def check_words(words: Sequence[str]) -> None:
         elif "=" not in word and not word.startswith("~") and before not in VALUED:
             raise UserError(f"{word!r} is no setting: write NAME=VALUE, or see python -m bench --help")
         before = word
+
+
+def check_launcher(words: Sequence[str]) -> None:
+    """Raise UserError for a launcher whose plugin is not installed, with the command that installs it."""
+    for word in words:
+        key, _, name = word.partition("=")
+        module, extra = LAUNCHERS.get(name, ("", ""))
+        if key == "hydra/launcher" and module and find_spec(f"hydra_plugins.{module}") is None:
+            raise UserError(f"hydra/launcher={name} needs a plugin: pip install 'cam-bench[{extra}]'")
 
 
 def be_verbose() -> None:

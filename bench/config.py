@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, bind_function, written
+from bench.cli import LAUNCHERS
 from bench.options import CONF, GROUPS, check_name, conf_node, did_you_mean, named_function, names
 from bench.types import Bound, UserError
 
@@ -29,7 +30,6 @@ __all__ = [
 # For hydra/launcher=ray: GPUs that a job gets where this machine has any.
 OmegaConf.register_new_resolver("bench_gpus", lambda: int(Path("/dev/nvidia0").exists()), replace=True)
 SEVERAL = ("method", "metric")
-LAUNCHERS = ("basic", "joblib", "ray", "submitit_local", "submitit_slurm")
 # What may write log messages; Python's logging would call any function that a config names.
 LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
 

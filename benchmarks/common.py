@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.config import build
 from bench.datasets.collage import collage
 from bench.datasets.transforms import collate, prepare
-from bench.networks.network import efficientnet_lite0
 from bench.options import conf_node
 from bench.types import Batch, Bound, Network
 
@@ -29,7 +29,7 @@ def load(group: str, name: str) -> Bound:
 
 def lite0() -> Network:
     """Give the pretrained efficientnet_lite0, its module in channels_last as the program runs it."""
-    network = efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=["blocks.6.0.bn2.act", "bn2.act"])
+    network = build("model", conf_node("model", "efficientnet_lite0"))
     network.module.to(memory_format=torch.channels_last)
     return network
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import yaml
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, build
 from bench.datasets.coco import coco
 from bench.datasets.collage import collage
 from bench.datasets.loading import samples
-from bench.networks.network import efficientnet_lite0
+from bench.options import conf_node
 from bench.runs.batch import Setting, compute_chunk
 from bench.runs.execution import Speed
 from bench.runs.memory import keep_freed_memory
@@ -57,7 +57,7 @@ def rows(repeats: int) -> list[str]:
     """One Markdown row ``| work | against | ms | ms against | ratio | goal |``, milliseconds a case."""
     keep_freed_memory()
     label, cases = pictures()
-    network = efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=["blocks.6.0.bn2.act", "bn2.act"])
+    network = build("model", conf_node("model", "efficientnet_lite0"))
     network.module.to(memory_format=torch.channels_last)
     metrics = [part("metric", "energy_pointing_game", GIVEN_TO_METRIC)]
     method = part("method", "grad_cam", GIVEN_TO_METHOD)

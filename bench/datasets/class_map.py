@@ -1,17 +1,108 @@
-"""Which outputs of a network are a data set's class: tables from WordNet, or a user's own."""
+"""Which outputs of a network mean a category (by WordNet, or a user's table), and which categories to ask about."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from bench.datasets.records import need_file
+from bench.datasets.records import check_names, need_file, need_number
 from bench.types import UserError
 
 FOLDER = Path(__file__).parent / "classes"
 IMAGENET_OUTPUTS = 1000
 MATCHES = ("strict", "loose")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which categories of a data set are asked about, in which images.
+
+    Attributes
+    ----------
+    categories : list of str
+        Asked about.
+    groups : dict
+        Output indices that mean a category.
+    outputs : int or None
+        Number of outputs of the networks that `groups` is made for.
+    without : list of str
+        Categories that no output means.
+    least, most : int
+        Number of instances in an image that is asked about; no upper limit where `most` is None.
+    """
+
+    categories: list[str]
+    groups: dict[str, tuple[int, ...]]
+    outputs: int | None
+    without: list[str]
+    least: int
+    most: int | None
+
+    def takes(self, instances: int) -> bool:
+        """Whether an image with so many instances of a category is asked about."""
+        return instances >= self.least and (self.most is None or instances <= self.most)
+
+
+def select(
+    table: str,
+    known: Sequence[str],
+    *,
+    categories: Any,
+    exclude: Any,
+    min_instances: int,
+    max_instances: int | None,
+    class_map: str | None,
+    match: str,
+) -> Selection:
+    """Check the parameters that data sets of many categories share.
+
+    Parameters
+    ----------
+    table : {"coco", "voc"}
+    known : sequence of str
+        The data set's categories.
+    categories, exclude : str, sequence of str or None
+        Categories to ask about, or not to. Objects of the others stay in ``other_boxes``.
+    min_instances, max_instances : int
+        Images with so many instances of the category, at least 1.
+    class_map, match : str
+        See `read_class_map`.
+
+    Raises
+    ------
+    UserError
+        An unknown category, one that no output of the network means, a number out of range, a bad class map.
+    """
+    need_number("min_instances", min_instances, 1)
+    need_number("max_instances", min_instances if max_instances is None else max_instances, min_instances)
+    groups, outputs = read_class_map(table, class_map, match)
+    wanted, unwanted = names_list("categories", categories), names_list("exclude", exclude) or []
+    check_names("categories", wanted or [], known)
+    check_names("exclude", unwanted, known)
+    for name in wanted or []:
+        if name not in groups:
+            raise UserError(f"dataset.categories: no class of the class map means {name!r}; leave it out")
+    return Selection(
+        categories=[one for one in known if one in groups and one in (wanted or known) and one not in unwanted],
+        groups=groups,
+        outputs=outputs,
+        without=[name for name in known if name not in groups],
+        least=min_instances,
+        most=max_instances,
+    )
+
+
+def names_list(setting: str, value: Any) -> list[str] | None:
+    """Accept a name or a list of names; None stays None."""
+    if value is None or isinstance(value, str):
+        return [value] if value is not None else None
+    if not isinstance(value, Sequence):
+        raise UserError(f"dataset.{setting}={value} must be a name or a list: 'dataset.{setting}=[a,b]'")
+    return [str(one) for one in value]
 
 
 @cache
@@ -21,7 +112,7 @@ def imagenet_classes() -> dict[str, tuple[int, str]]:
     return {row["wnid"]: (int(row["index"]), row["name"]) for row in rows}
 
 
-def class_map(name: str, own: str | None, match: str = "strict") -> tuple[dict[str, tuple[int, ...]], int | None]:
+def read_class_map(name: str, own: str | None, match: str = "strict") -> tuple[dict[str, tuple[int, ...]], int | None]:
     """Read which output indices mean which category.
 
     Parameters
@@ -75,8 +166,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            found = reader.fieldnames or []
-            missing = [column for column in columns if column not in found]
+            missing = [column for column in columns if column not in (reader.fieldnames or [])]
             if missing:
                 raise UserError(f"{path} has no column {missing[0]!r}; its first line must name {','.join(columns)}")
             return list(reader)

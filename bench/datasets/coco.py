@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
-from bench.datasets.class_map import class_map as read_class_map
+from bench.datasets.class_map import select
 from bench.datasets.records import (
-    asked_categories,
+    Object,
     bad,
-    box_tensor,
+    boxed_case,
     check_bad,
     files_in,
     finish,
@@ -32,16 +33,6 @@ from bench.datasets.records import (
 from bench.types import Case, Dataset, UserError
 
 _FIELDS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
-
-
-class _Object(NamedTuple):
-    """One sound annotation."""
-
-    category: str
-    box: tuple[float, float, float, float]
-    area: float
-    crowd: bool
-    segmentation: Any
 
 
 def coco(
@@ -79,7 +70,7 @@ def coco(
     class_map : str, optional
         csv (index,category) for networks with other classes than ImageNet's.
     match : {"strict", "loose"}
-        See `bench.datasets.class_map.class_map`.
+        See `bench.datasets.class_map.read_class_map`.
     allow_bad_records : bool
         Go on when more than 5 % of the pictures or annotations are bad.
 
@@ -94,8 +85,6 @@ def coco(
     UserError
         A missing or foreign annotation file, a selection that makes no sense, too many bad records.
     """
-    need_number("min_instances", min_instances, 1)
-    need_number("max_instances", min_instances if max_instances is None else max_instances, min_instances)
     need_number("min_area", min_area, 0, whole=False)
     top = need_folder(root, "dataset.root")
     path = (
@@ -106,9 +95,16 @@ def coco(
     folder = need_folder(top / split, "dataset.root and dataset.split")
     content = _read(path)
     names = {one["id"]: str(one["name"]) for one in content["categories"]}
-    groups, outputs = read_class_map("coco", class_map, match)
-    asked = asked_categories(categories, exclude, list(names.values()), groups)
-
+    selection = select(
+        "coco",
+        list(names.values()),
+        categories=categories,
+        exclude=exclude,
+        min_instances=min_instances,
+        max_instances=max_instances,
+        class_map=class_map,
+        match=match,
+    )
     images, bad_images = _images(content["images"], folder, subset)
     objects, bad_annotations = _objects(content["annotations"], images, names, {one["id"] for one in content["images"]})
     check_bad("coco", "pictures", bad_images, len(images) + len(bad_images), allow_bad_records)
@@ -117,19 +113,15 @@ def coco(
     cases = []
     unmapped = 0
     for key, image in images.items():
-        found = objects.get(key, [])
-        unmapped += len({one.category for one in found if one.category not in groups and not one.crowd})
-        for category in asked:
-            mine = [one for one in found if one.category == category and not one.crowd]
-            if not min_instances <= len(mine) <= (max_instances or len(mine)) or not mine:
-                continue
-            if min(one.area for one in mine) < min_area:
-                continue
-            cases.append(_case(image, folder, category, groups[category], mine, found))
-    without = [name for name in names.values() if name not in groups]
-    pairs = f"{len(without)} ({unmapped} image-category pairs)"
-    notes = [f"coco: categories not asked about, because no class means them: {pairs}"] if without else []
-    return finish("coco", cases, bad_images + bad_annotations, notes, outputs, allow_bad_records)
+        shown = objects.get(key, [])
+        unmapped += len({one.category for one in shown if one.category in selection.without and not one.crowd})
+        for category in selection.categories:
+            areas = [one.area for one in shown if one.category == category and not one.crowd]
+            if selection.takes(len(areas)) and min(areas) >= min_area:
+                cases.append(_case(image, folder, category, selection.groups[category], shown))
+    pairs = f"{len(selection.without)} ({unmapped} image-category pairs)"
+    notes = [f"coco: categories not asked about, because no class means them: {pairs}"] if selection.without else []
+    return finish("coco", cases, bad_images + bad_annotations, notes, selection.outputs, allow_bad_records)
 
 
 def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -149,7 +141,7 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
 def _images(
     rows: list[dict[str, Any]], folder: Path, subset: str | None
 ) -> tuple[dict[Any, dict[str, Any]], list[dict[str, str]]]:
-    """Images whose file is there, by id in the order of ids; and the bad ones."""
+    """Images whose file exists, by id in the order of ids, and the bad ones."""
     rows = sorted(rows, key=lambda row: (str(type(row["id"])), row["id"]))
     wrong = []
     if subset:
@@ -177,15 +169,15 @@ def _images(
 
 def _objects(
     rows: list[dict[str, Any]], images: dict[Any, dict[str, Any]], names: dict[Any, str], known: set[Any]
-) -> tuple[dict[Any, list[_Object]], list[dict[str, str]]]:
+) -> tuple[dict[Any, list[Object]], list[dict[str, str]]]:
     """Sound annotations of the chosen images by image id, and the bad ones."""
-    good: dict[Any, list[_Object]] = {}
+    good: dict[Any, list[Object]] = {}
     wrong = []
     for row in sorted(rows, key=lambda row: str(row.get("id", "")).zfill(20)):
         label = f"annotation {row.get('id')} of image {row['image_id']}"
         image = images.get(row["image_id"])
         if image is None:
-            # Those of images that are bad or not in the subset go with their image.
+            # Annotations of bad images, and of images outside the subset, are dropped with their image.
             if row["image_id"] not in known:
                 wrong.append(bad(label, "there is no image with this id"))
             continue
@@ -201,34 +193,34 @@ def _objects(
         if isinstance(box, str):
             wrong.append(bad(label, box))
             continue
-        area = row.get("area") or (box[2] - box[0]) * (box[3] - box[1])
-        crowd = bool(row.get("iscrowd", 0))
-        good.setdefault(row["image_id"], []).append(_Object(category, box, area, crowd, row.get("segmentation")))
+        good.setdefault(row["image_id"], []).append(
+            Object(
+                category,
+                box,
+                crowd=bool(row.get("iscrowd", 0)),
+                area=row.get("area") or (box[2] - box[0]) * (box[3] - box[1]),
+                segmentation=row.get("segmentation"),
+            )
+        )
     return good, wrong
 
 
-def _case(
-    image: dict[str, Any],
-    folder: Path,
-    category: str,
-    target: tuple[int, ...],
-    mine: list[_Object],
-    found: list[_Object],
-) -> Case:
+def _case(image: dict[str, Any], folder: Path, category: str, target: tuple[int, ...], shown: list[Object]) -> Case:
     number = f"{image['id']:012d}" if isinstance(image["id"], int) else str(image["id"])
     size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
-    boxes = box_tensor(one.box for one in mine)
-    return Case(
-        id=f"{number}/{category}",
+    path = str(folder / image["file_name"])
+    case = boxed_case(
+        case_id=f"{number}/{category}",
         image_id=number,
         class_name=category,
+        category=category,
         target=target,
-        load=partial(_load, str(folder / image["file_name"]), size, boxes, [one.segmentation for one in mine]),
-        boxes=boxes,
-        other_boxes=box_tensor(one.box for one in found if one.category != category and not one.crowd),
-        difficult=torch.zeros(len(mine), dtype=torch.bool),
-        ignore=box_tensor(one.box for one in found if one.category == category and one.crowd),
+        objects=shown,
+        path=path,
+        size=size,
     )
+    outlines = [one.segmentation for one in shown if one.category == category and not one.crowd]
+    return replace(case, load=partial(_load, path, size, case.boxes, outlines))
 
 
 def _load(
@@ -243,7 +235,7 @@ def _load(
     except Exception as error:  # pycocotools raises Exception itself for a foreign segmentation
         raise ValueError(f"{path}: a segmentation cannot be decoded ({error})") from error
     for mask, box in zip(masks, boxes.tolist(), strict=True):
-        if not mask.numpy().any():  # an outline thinner than a pixel; numpy stops at the first pixel it finds
+        if not mask.numpy().any():  # an outline thinner than a pixel; numpy stops at the first pixel that is set
             x0, y0, x1, y1 = (int(value) for value in box)
             mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
     return image, masks

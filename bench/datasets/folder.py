@@ -1,4 +1,4 @@
-"""A user's own pictures: no ground truth, the predicted class is explained."""
+"""A user's own pictures without boxes: any folder (the predicted class is explained), or one folder a class."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from bench.datasets.images import read_image
-from bench.types import Case, UserError
-
-# Pillow also opens films and documents, which are no pictures here (and need Ghostscript or ffmpeg).
-_NO_PICTURES = {".eps", ".ps", ".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr", ".wmf", ".emf"}
+from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes, read_class_map
+from bench.datasets.images import picture_extensions, read_image
+from bench.datasets.records import bad, check_bad, finish, need_folder
+from bench.types import Case, Dataset, UserError
 
 
 def folder(*, root: str | os.PathLike[str] | None = None) -> list[Case]:
@@ -30,7 +28,7 @@ def folder(*, root: str | os.PathLike[str] | None = None) -> list[Case]:
     -------
     list of Case
         Without boxes; id is the path relative to `root` with forward slashes, `target` is ``()``, the
-        predicted class. A picture that cannot be decoded is found out only by ``load()``.
+        predicted class. ``load()`` raises for a picture that cannot be decoded.
 
     Raises
     ------
@@ -45,28 +43,76 @@ def folder(*, root: str | os.PathLike[str] | None = None) -> list[Case]:
     if not top.is_dir():
         raise UserError(f"{top} is a file: set dataset.root to the folder that holds the pictures")
     readable = picture_extensions()
-    found = sorted(path.relative_to(top).as_posix() for path in _files(top) if path.suffix.lower() in readable)
-    if not found:
+    names = sorted(path.relative_to(top).as_posix() for path in _files(top) if path.suffix.lower() in readable)
+    if not names:
         raise UserError(f"no picture in {top} or below: put .jpg or .png files there, or set another dataset.root")
-    return [
-        Case(
-            id=name,
-            image_id=name,
-            class_name="",
-            target=(),
-            load=partial(_load, str(top.absolute() / name)),
-            boxes=torch.zeros(0, 4),
-            other_boxes=torch.zeros(0, 4),
-            difficult=torch.zeros(0, dtype=torch.bool),
+    return [_case(name, "", (), top.absolute() / name) for name in names]
+
+
+def imagefolder(
+    *, root: str | os.PathLike[str], class_map: str | None = None, allow_bad_records: bool = False
+) -> Dataset:
+    """List the pictures below ``root/<class>/``, labelled by the folder.
+
+    Parameters
+    ----------
+    root : path
+        Folders are named by ImageNet synset (n01440764), unless there is a class map.
+    class_map : str, optional
+        csv (index,category) with the folders' names as categories, or ``sorted``: a folder's index is its place
+        in alphabetical order, as torchvision's ImageFolder numbers what it trains on.
+    allow_bad_records : bool
+        Go on when more than 5 % of the pictures are bad.
+
+    Returns
+    -------
+    Dataset
+        Without boxes; id is the path below `root`.
+
+    Raises
+    ------
+    UserError
+        No folders, or folders whose class is not known.
+    """
+    top = need_folder(root, "dataset.root")
+    folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise UserError(
+            f"{top} has no folders; it takes one folder of pictures a class (without classes: dataset=folder)"
         )
-        for name in found
-    ]
+    classes, outputs = _classes(folders, class_map)
+    unknown = [name for name in folders if name not in classes]
+    if len(unknown) == len(folders):
+        raise UserError(
+            f"{top}: no class is known by the name {unknown[0]!r}; name folders by synset (n01440764), or give "
+            "dataset.class_map=FILE (index,category) or dataset.class_map=sorted"
+        )
+    readable = picture_extensions()
+    cases, wrong = [], [bad(f"{name}/", "no class has the name of this folder") for name in unknown]
+    check_bad("imagefolder", "folders", wrong, len(folders), allow_bad_records)
+    empty = []
+    for name in folders:
+        if name not in classes:
+            continue
+        for path in sorted(path for path in (top / name).rglob("*") if path.suffix.lower() in readable):
+            place = path.relative_to(top).as_posix()
+            if path.stat().st_size:
+                target, class_name = classes[name]
+                cases.append(_case(place, class_name, target, path))
+            else:
+                empty.append(bad(place, "the picture is an empty file"))
+    check_bad("imagefolder", "pictures", empty, len(cases) + len(empty), allow_bad_records)
+    return finish("imagefolder", cases, wrong + empty, [], outputs, allow_bad_records)
 
 
-def picture_extensions() -> frozenset[str]:
-    """Extensions, in lower case with the dot, of the picture formats this Pillow can decode."""
-    names = Image.registered_extensions().items()
-    return frozenset(extension for extension, name in names if name in Image.OPEN) - _NO_PICTURES
+def _classes(folders: list[str], own: str | None) -> tuple[dict[str, tuple[tuple[int, ...], str]], int | None]:
+    """Target and class name by folder, and the number of outputs they are meant for."""
+    if own == "sorted":
+        return {name: ((index,), name) for index, name in enumerate(folders)}, len(folders)
+    if own:
+        groups, outputs = read_class_map("imagefolder", own)
+        return {name: (group, name) for name, group in groups.items()}, outputs
+    return {name: ((index,), title) for name, (index, title) in imagenet_classes().items()}, IMAGENET_OUTPUTS
 
 
 def _files(top: Path) -> list[Path]:
@@ -88,5 +134,18 @@ def _refuse(error: OSError) -> None:
     raise UserError(f"cannot read the folder {error.filename} ({error.strerror}): check its permissions")
 
 
-def _load(path: str) -> tuple[Tensor, Tensor | None]:
+def _case(name: str, class_name: str, target: tuple[int, ...], path: Path) -> Case:
+    return Case(
+        id=name,
+        image_id=name,
+        class_name=class_name,
+        target=target,
+        load=partial(_load, str(path)),
+        boxes=torch.zeros(0, 4),
+        other_boxes=torch.zeros(0, 4),
+        difficult=torch.zeros(0, dtype=torch.bool),
+    )
+
+
+def _load(path: str) -> tuple[Tensor, None]:
     return read_image(path), None

@@ -5,24 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import os
-import xml.etree.ElementTree as ElementTree
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
-from bench.datasets.folder import picture_extensions
-from bench.datasets.records import (
-    bad,
-    box_tensor,
-    check_bad,
-    finish,
-    load_checked,
-    need_folder,
-    sound_box,
-)
+from bench.datasets.images import picture_extensions
+from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, need_folder, sound_box
+from bench.datasets.voc import read_xml
 from bench.types import Case, Dataset, UserError
 
 
@@ -129,7 +118,7 @@ def _annotation_source(top: Path, split: str, own: str | None) -> Path:
 def _pictures(folder: Path) -> dict[str, _Picture]:
     """Pictures in a folder and its direct subfolders, by name without extension, in their order."""
     readable, classes = picture_extensions(), imagenet_classes()
-    found = {}
+    pictures = {}
     with os.scandir(folder) as entries:
         below = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     for place in (str(folder), *below):
@@ -138,8 +127,8 @@ def _pictures(folder: Path) -> dict[str, _Picture]:
             for entry in entries:
                 stem, extension = os.path.splitext(entry.name)
                 if extension.lower() in readable and entry.is_file() and not stem.startswith("."):
-                    found[stem] = _Picture(Path(entry.path), entry.stat().st_size == 0, synset)
-    return dict(sorted(found.items()))
+                    pictures[stem] = _Picture(Path(entry.path), entry.stat().st_size == 0, synset)
+    return dict(sorted(pictures.items()))
 
 
 def read_csv(path: Path) -> dict[str, _Annotation | None]:
@@ -165,29 +154,24 @@ def read_csv(path: Path) -> dict[str, _Annotation | None]:
         raise UserError(f"{path} cannot be read as csv ({error})") from error
     # Whole numbers are pixels, the last of which belongs to the box; fractions are edges, of resized pictures.
     last = 0 if any("." in word for words in lines.values() for word in words) else 1
-    found: dict[str, _Annotation | None] = {}
+    annotations: dict[str, _Annotation | None] = {}
     for name, words in lines.items():
         try:
             numbers = [[float(word) for word in words[i + 1 : i + 5]] for i in range(0, len(words), 5)]
             rows = [(words[5 * i], (x0, y0, x1 + last, y1 + last)) for i, (x0, y0, x1, y1) in enumerate(numbers)]
-            found[name] = _Annotation(None, rows) if rows else None
+            annotations[name] = _Annotation(None, rows) if rows else None
         except ValueError:
-            found[name] = None
-    return found
+            annotations[name] = None
+    return annotations
 
 
 def _read_xml(path: Path) -> _Annotation | None:
-    try:
-        tree = ElementTree.parse(path).getroot()
-        height, width = (int(tree.findtext(f"size/{side}", "0")) for side in ("height", "width"))
-        objects = []
-        for node in tree.findall("object"):
-            x0, y0, x1, y1 = (float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-            objects.append(((node.findtext("name") or "").strip(), (x0, y0, x1 + 1, y1 + 1)))
-    except (ElementTree.ParseError, OSError, ValueError):
+    annotation = read_xml(path)
+    if isinstance(annotation, str):
         return None
-    size = (height, width) if height > 0 and width > 0 else None
-    return _Annotation(size, objects) if objects else None
+    # xmax and ymax belong to the box; a single bad box makes the class of the picture doubtful.
+    objects = [(name, (box[0], box[1], box[2] + 1, box[3] + 1)) for name, box, _ in annotation.objects if box]
+    return _Annotation(annotation.size, objects) if objects and len(objects) == len(annotation.objects) else None
 
 
 def _case(
@@ -204,25 +188,20 @@ def _case(
     if picture.synset and picture.synset != synset:
         return f"it lies in the folder of {picture.synset}, but its annotation says {synset}"
     height, width = annotation.size or (math.inf, math.inf)
-    boxes: dict[bool, list[tuple[float, float, float, float]]] = {True: [], False: []}
-    for label, box in annotation.objects:
-        checked = sound_box(box, width, height)
-        if isinstance(checked, str):
-            return checked
-        boxes[label == synset].append(checked)
+    objects = []
+    for label, edges in annotation.objects:
+        box = sound_box(edges, width, height)
+        if isinstance(box, str):
+            return box
+        objects.append(Object(label, box))
     index, class_name = classes[synset]
-    mine = box_tensor(boxes[True])
-    return Case(
-        id=name,
+    return boxed_case(
+        case_id=name,
         image_id=name,
         class_name=class_name,
+        category=synset,
         target=(index,),
-        load=partial(_load, str(picture.path), annotation.size, mine),
-        boxes=mine,
-        other_boxes=box_tensor(boxes[False]),
-        difficult=torch.zeros(len(mine), dtype=torch.bool),
+        objects=objects,
+        path=str(picture.path),
+        size=annotation.size,
     )
-
-
-def _load(path: str, size: tuple[int, int] | None, boxes: torch.Tensor) -> tuple[torch.Tensor, None]:
-    return load_checked(path, size, boxes), None

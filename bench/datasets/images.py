@@ -1,4 +1,4 @@
-"""Decode image files; the one decoder of all data sets."""
+"""Decode picture files, for all data sets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.io import decode_jpeg, read_file
 
+# Pillow also opens films and documents, which are no pictures here (and need Ghostscript or ffmpeg).
+_NO_PICTURES = {".eps", ".ps", ".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr", ".wmf", ".emf"}
 # Pillow keeps 16-bit grey in its own modes, and "I" (32-bit) for 16-bit PNGs in older releases.
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def picture_extensions() -> frozenset[str]:
+    """Extensions, in lower case with the dot, of the picture formats this Pillow can decode."""
+    names = Image.registered_extensions().items()
+    return frozenset(extension for extension, name in names if name in Image.OPEN) - _NO_PICTURES
 
 
 def read_image(path: str | PathLike[str]) -> Tensor:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,22 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from bench.datasets.class_map import IMAGENET_OUTPUTS
+from bench.datasets.coco import coco
+from bench.datasets.collage import collage
+from bench.datasets.folder import imagefolder
+from bench.datasets.imagenet import imagenet
 from bench.datasets.records import bad, bad_note, box_tensor, check_bad, check_names, need_number
 from bench.datasets.transforms import prepare
-from bench.maps.target_scores import group_probability
+from bench.datasets.voc import voc
 from bench.types import Case, Dataset, Network, UserError
 
-SOURCES = ("collage", "imagefolder", "imagenet", "coco", "voc")
+SOURCES: dict[str, Callable[..., Any]] = {
+    "collage": collage,
+    "imagefolder": imagefolder,
+    "imagenet": imagenet,
+    "coco": coco,
+    "voc": voc,
+}
 
 
 def mosaic(
@@ -91,7 +100,7 @@ def mosaic(
             pool.setdefault(case.class_name, []).append(case)
     judge = _Judge(min_probability, network)
     cases = []
-    usable = {name: len(found) for name, found in pool.items() if len({case.image_id for case in found}) >= targets}
+    usable = {name: len(group) for name, group in pool.items() if len({case.image_id for case in group}) >= targets}
     for index in range(mosaics):
         made = None
         while usable and made is None:
@@ -99,15 +108,14 @@ def mosaic(
             names = sorted(usable, key=lambda one: hashlib.sha256(f"{seed}/{one}".encode()).hexdigest())
             generator = np.random.default_rng([seed, index])
             name = names[index % len(names)]
-            mine = list(_distinct(pool[name], judge, generator, targets))
-            if len(mine) < targets:
+            chosen = list(_distinct(pool[name], judge, generator, targets))
+            others: list[Case] = []
+            if len(chosen) == targets:
+                others = _others(pool, name, judge, generator, grid**2 - targets, {case.image_id for case in chosen})
+            if len(chosen) + len(others) < grid**2:
                 del usable[name]
                 continue
-            others = _others(pool, name, judge, generator, grid**2 - targets, {case.image_id for case in mine})
-            if len(others) < grid**2 - targets:
-                del usable[name]
-                continue
-            made = _case(index, seed, grid, size // grid, mine, others, generator)
+            made = _case(index, seed, grid, size // grid, chosen, others, generator)
         if made is None:
             least = f" that the network gives probability {min_probability}" if min_probability else ""
             raise UserError(
@@ -128,8 +136,7 @@ def _source(source: Mapping[str, Any] | None, allow_bad_records: bool) -> Datase
     parameters = dict(source or {"name": "collage"})
     name = str(parameters.pop("name", ""))
     check_names("source.name", [name], SOURCES)
-    function = getattr(import_module(f"bench.datasets.{name}"), name)
-    signature = inspect.signature(function).parameters
+    signature = inspect.signature(SOURCES[name]).parameters
     check_names("source", parameters, signature)
     for key, parameter in signature.items():
         if parameter.default is inspect.Parameter.empty and key not in parameters:
@@ -137,13 +144,9 @@ def _source(source: Mapping[str, Any] | None, allow_bad_records: bool) -> Datase
     if "allow_bad_records" in signature:
         parameters.setdefault("allow_bad_records", allow_bad_records)
     if name == "collage":
-        # An object of another class in a cell would make it no clean answer.
-        parameters.setdefault("others", 0)
-    found = function(**parameters)
-    # The embedded scenes' classes are ImageNet's.
-    return (
-        found if isinstance(found, Dataset) else Dataset(found, outputs=IMAGENET_OUTPUTS if name == "collage" else None)
-    )
+        # An object of another class in a cell would make the ground truth wrong.
+        return Dataset(collage(**{"others": 0, **parameters}), outputs=IMAGENET_OUTPUTS)
+    return SOURCES[name](**parameters)
 
 
 class _Judge:
@@ -177,7 +180,7 @@ class _Judge:
             logits = network.module(image.to(device))
         if max(case.target) >= logits.shape[1]:
             raise UserError(f"{case.id} is of output {max(case.target)}, but the network has {logits.shape[1]} outputs")
-        enough = group_probability(logits, [case.target])[0].item() >= self.least
+        enough = logits.float().softmax(1)[0, list(case.target)].sum().item() >= self.least
         if not enough:
             self.refused.add(case.id)
         return enough
@@ -195,46 +198,46 @@ def _distinct(pool: list[Case], judge: _Judge, generator: np.random.Generator, n
 
 
 def _others(
-    pool: dict[str, list[Case]], asked: str, judge: _Judge, generator: np.random.Generator, number: int, taken: set[str]
+    pool: dict[str, list[Case]], name: str, judge: _Judge, generator: np.random.Generator, number: int, taken: set[str]
 ) -> list[Case]:
-    """Draw cases of other classes, one of each in turn, that share no output and no image with what is there."""
-    forbidden = set(pool[asked][0].target)
-    # An image of a multi-label source that also shows the asked class is no clean counterexample.
-    shows = {case.image_id for case in pool[asked]}
-    names = [name for name in sorted(pool) if name != asked and not forbidden & set(pool[name][0].target)]
+    """Draw cases of other classes, one of each in turn, that share no output with `name` and no image with `taken`."""
+    forbidden = set(pool[name][0].target)
+    # In a multi-label source, an image of another class may show the class asked about, too.
+    shows = {case.image_id for case in pool[name]}
+    names = [one for one in sorted(pool) if one != name and not forbidden & set(pool[one][0].target)]
     names = [names[i] for i in generator.permutation(len(names))]
-    queues = [iter([pool[name][i] for i in generator.permutation(len(pool[name]))]) for name in names]
-    found: list[Case] = []
-    while queues and len(found) < number:
+    queues = [iter([pool[one][i] for i in generator.permutation(len(pool[one]))]) for one in names]
+    drawn: list[Case] = []
+    while queues and len(drawn) < number:
         for queue in list(queues):
             case = next((c for c in queue if c.image_id not in taken | shows and judge(c)), None)
             if case is None:
                 queues.remove(queue)
-            elif len(found) < number:
-                found.append(case)
+            elif len(drawn) < number:
+                drawn.append(case)
                 taken = taken | {case.image_id}
-    return found
+    return drawn
 
 
 def _case(
-    index: int, seed: int, grid: int, cell: int, mine: list[Case], others: list[Case], generator: np.random.Generator
+    index: int, seed: int, grid: int, cell: int, chosen: list[Case], others: list[Case], generator: np.random.Generator
 ) -> Case:
     places = generator.permutation(grid**2)
-    placed = sorted(zip(places.tolist(), mine + others, strict=True), key=lambda pair: pair[0])
+    placed = sorted(zip(places.tolist(), chosen + others, strict=True), key=lambda pair: pair[0])
     digest = hashlib.sha256("\n".join(case.id for _, case in placed).encode()).hexdigest()[:8]
     corners = [(place % grid * cell, place // grid * cell) for place in places.tolist()]
     boxes = [(left, top, left + cell, top + cell) for left, top in corners]
     image_id = f"mosaic-{seed}-{index:05d}-{digest}"
-    name = mine[0].class_name
+    name = chosen[0].class_name
     return Case(
         id=f"{image_id}/{name}",
         image_id=image_id,
         class_name=name,
-        target=mine[0].target,
+        target=chosen[0].target,
         load=partial(_load, [case for _, case in placed], grid, cell),
-        boxes=box_tensor(boxes[: len(mine)]),
-        other_boxes=box_tensor(boxes[len(mine) :]),
-        difficult=torch.zeros(len(mine), dtype=torch.bool),
+        boxes=box_tensor(boxes[: len(chosen)]),
+        other_boxes=box_tensor(boxes[len(chosen) :]),
+        difficult=torch.zeros(len(chosen), dtype=torch.bool),
     )
 
 

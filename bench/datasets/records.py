@@ -1,4 +1,4 @@
-"""Checks that data sets with annotation files share: what is there, what is sound, what is left out."""
+"""What data sets with annotation files share: checks of settings, files and boxes, and a case of sound objects."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,20 @@ from bench.types import Case, Dataset, UserError
 MOST_BAD = 0.05
 # Annotators' boxes stick out by the width of a rounding; more means that box and picture do not belong together.
 TOLERANCE = 1.0
+
+
+class Object(NamedTuple):
+    """One sound annotation: an object of a category with its box (xyxy, exclusive, pixels of the picture).
+
+    ``difficult`` is VOC's flag; ``crowd``, ``area`` (pixels) and ``segmentation`` are COCO's.
+    """
+
+    category: str
+    box: tuple[float, float, float, float]
+    difficult: bool = False
+    crowd: bool = False
+    area: float = 0.0
+    segmentation: Any = None
 
 
 def need_folder(path: str | os.PathLike[str] | None, setting: str) -> Path:
@@ -56,7 +71,7 @@ def files_in(folder: Path) -> dict[str, int]:
 
 
 def picture_fault(name: str, files: Mapping[str, int]) -> str | None:
-    """Say what is wrong with a picture's file without decoding it; None where it is there and not empty."""
+    """Say what is wrong with a picture's file without decoding it; None where it exists and is not empty."""
     if name not in files:
         return "the picture is not there"
     return None if files[name] else "the picture is an empty file"
@@ -67,21 +82,21 @@ def bad(record: str, reason: str) -> dict[str, str]:
     return {"record": record, "reason": reason}
 
 
-def check_bad(setting: str, what: str, found: Sequence[dict[str, str]], total: int, allow: bool) -> None:
+def check_bad(setting: str, what: str, wrong: Sequence[dict[str, str]], total: int, allow: bool) -> None:
     """Raise UserError where more than 5 % of a kind of record is bad, unless that is allowed."""
-    if total and len(found) > MOST_BAD * total and not allow:
+    if total and len(wrong) > MOST_BAD * total and not allow:
         raise UserError(
-            f"dataset={setting}: {len(found)} of {total} {what} are bad, first {found[0]['record']}: "
-            f"{found[0]['reason']}; mend them, or go on without them with dataset.allow_bad_records=true"
+            f"dataset={setting}: {len(wrong)} of {total} {what} are bad, first {wrong[0]['record']}: "
+            f"{wrong[0]['reason']}; mend them, or go on without them with dataset.allow_bad_records=true"
         )
 
 
-def bad_note(found: Sequence[dict[str, str]]) -> list[str]:
+def bad_note(wrong: Sequence[dict[str, str]]) -> list[str]:
     """Return the line that tells the user of bad records; nothing where there are none."""
-    if not found:
+    if not wrong:
         return []
-    first = found[0]
-    return [f"bad records left out: {len(found)}, first {first['record']}: {first['reason']} (all in _provenance.json)"]
+    first = wrong[0]
+    return [f"bad records left out: {len(wrong)}, first {first['record']}: {first['reason']} (all in _provenance.json)"]
 
 
 def sound_box(box: Sequence[float], width: float, height: float) -> tuple[float, float, float, float] | str:
@@ -135,47 +150,66 @@ def load_checked(path: str, size: tuple[int, int] | None, boxes: Tensor | None =
     return image
 
 
-def check_names(setting: str, asked: Iterable[str], known: Iterable[str]) -> None:
+def boxed_case(
+    *,
+    case_id: str,
+    image_id: str,
+    class_name: str,
+    category: str,
+    target: tuple[int, ...],
+    objects: Sequence[Object],
+    path: str,
+    size: tuple[int, int] | None,
+) -> Case:
+    """Ask where a category is in a picture with annotated objects.
+
+    Parameters
+    ----------
+    case_id, image_id, class_name, target
+        As in `bench.types.Case`.
+    category : str
+        Objects of this category are the class; crowds of it are regions to ignore, crowds of others are left out.
+    objects : sequence of Object
+        All of the picture.
+    path : str
+        Of the picture.
+    size : (int, int) or None
+        Annotated (height, width), checked when the picture is loaded.
+    """
+    instances = [one for one in objects if one.category == category and not one.crowd]
+    others = [one for one in objects if one.category != category and not one.crowd]
+    boxes = box_tensor(one.box for one in instances)
+    return Case(
+        id=case_id,
+        image_id=image_id,
+        class_name=class_name,
+        target=target,
+        load=partial(_load_boxed, path, size, boxes),
+        boxes=boxes,
+        other_boxes=box_tensor(one.box for one in others),
+        difficult=torch.tensor([one.difficult for one in instances], dtype=torch.bool),
+        ignore=box_tensor(one.box for one in objects if one.category == category and one.crowd),
+        other_difficult=torch.tensor([one.difficult for one in others], dtype=torch.bool),
+    )
+
+
+def _load_boxed(path: str, size: tuple[int, int] | None, boxes: Tensor) -> tuple[Tensor, None]:
+    return load_checked(path, size, boxes), None
+
+
+def check_names(setting: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raise UserError, with the nearest names, for a name that is not known."""
     known = list(known)
-    for name in asked:
+    for name in names:
         if name not in known:
             near = get_close_matches(str(name), known, 3, 0.5) or sorted(known)
             raise UserError(f"dataset.{setting}: there is no {name!r}; there are {', '.join(near)}")
 
 
-def names_list(setting: str, value: Any) -> list[str] | None:
-    """Accept a name or a list of names; None stays None."""
-    if value is None or isinstance(value, str):
-        return [value] if value is not None else None
-    if not isinstance(value, Sequence):
-        raise UserError(f"dataset.{setting}={value} must be a name or a list: 'dataset.{setting}=[a,b]'")
-    return [str(one) for one in value]
-
-
-def asked_categories(
-    categories: Any, exclude: Any, known: Sequence[str], mapped: Mapping[str, tuple[int, ...]]
-) -> list[str]:
-    """Names of the categories to ask about: those with a class, selected by ``categories`` and ``exclude``.
-
-    Raises
-    ------
-    UserError
-        An unknown name, or one asked for that no output of the network means.
-    """
-    wanted, unwanted = names_list("categories", categories), names_list("exclude", exclude) or []
-    check_names("categories", wanted or [], known)
-    check_names("exclude", unwanted, known)
-    for name in wanted or []:
-        if name not in mapped:
-            raise UserError(f"dataset.categories: no class of the class map means {name!r}; leave it out")
-    return [name for name in known if name in mapped and name in (wanted or known) and name not in unwanted]
-
-
 def finish(
-    name: str, cases: list[Case], found_bad: list[dict[str, str]], notes: list[str], outputs: int | None, allow: bool
+    name: str, cases: list[Case], wrong: list[dict[str, str]], notes: list[str], outputs: int | None, allow: bool
 ) -> Dataset:
-    """Put a data set together; refuses an empty one. `allow` lets a run go on whatever share of its pictures is bad.
+    """Put a data set together. With `allow` a run goes on whatever share of its pictures turns out to be bad.
 
     Raises
     ------
@@ -183,6 +217,12 @@ def finish(
         No case is left.
     """
     if not cases:
-        reason = f"; first bad record {found_bad[0]['record']}: {found_bad[0]['reason']}" if found_bad else ""
+        reason = f"; first bad record {wrong[0]['record']}: {wrong[0]['reason']}" if wrong else ""
         raise UserError(f"dataset={name} leaves no case; widen its selection or check dataset.root{reason}")
-    return Dataset(cases, found_bad, notes + bad_note(found_bad), outputs, 1.0 if allow else MOST_BAD)
+    return Dataset(
+        cases=cases,
+        bad_records=wrong,
+        notes=notes + bad_note(wrong),
+        outputs=outputs,
+        most_bad=1.0 if allow else MOST_BAD,
+    )

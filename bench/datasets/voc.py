@@ -5,29 +5,24 @@ from __future__ import annotations
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from bench.datasets.class_map import class_map as read_class_map
+from bench.datasets.class_map import select
 from bench.datasets.records import (
-    asked_categories,
+    Object,
     bad,
-    box_tensor,
+    boxed_case,
     check_bad,
     check_names,
     files_in,
     finish,
-    load_checked,
     need_file,
     need_folder,
-    need_number,
     picture_fault,
     sound_box,
 )
-from bench.types import Case, Dataset, UserError
+from bench.types import Dataset, UserError
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -35,12 +30,14 @@ CLASSES = (
 )  # fmt: skip
 
 
-class _Object(NamedTuple):
-    """One sound object of an annotation."""
+class Annotation(NamedTuple):
+    """A picture's XML file: (height, width) where known, and of each object its name, box as written, ``difficult``.
 
-    category: str
-    box: tuple[float, float, float, float]
-    difficult: bool
+    The box is (xmin, ymin, xmax, ymax), None where it is not four numbers.
+    """
+
+    size: tuple[int, int] | None
+    objects: list[tuple[str, tuple[float, float, float, float] | None, bool]]
 
 
 def voc(
@@ -73,7 +70,7 @@ def voc(
     class_map : str, optional
         csv (index,category) for networks with other classes than ImageNet's.
     match : {"strict", "loose"}
-        See `bench.datasets.class_map.class_map`.
+        See `bench.datasets.class_map.read_class_map`.
     allow_bad_records : bool
         Go on when more than 5 % of the images or objects are bad.
 
@@ -88,16 +85,22 @@ def voc(
     UserError
         A missing folder or image set, a selection that makes no sense, too many bad records.
     """
-    need_number("min_instances", min_instances, 1)
-    need_number("max_instances", min_instances if max_instances is None else max_instances, min_instances)
     top = need_folder(root, "dataset.root")
-    groups, outputs = read_class_map("voc", class_map, match)
-    asked = asked_categories(categories, exclude, CLASSES, groups)
+    selection = select(
+        "voc",
+        CLASSES,
+        categories=categories,
+        exclude=exclude,
+        min_instances=min_instances,
+        max_instances=max_instances,
+        class_map=class_map,
+        match=match,
+    )
     listed = [years] if isinstance(years, int | str) else list(years)
     if not listed:
         raise UserError("dataset.years is empty; name one or several, e.g. 'dataset.years=[2007,2012]'")
 
-    cases: list[Case] = []
+    cases = []
     bad_images: list[dict[str, str]] = []
     bad_objects: list[dict[str, str]] = []
     seen: set[str] = set()
@@ -111,30 +114,34 @@ def voc(
                 continue
             seen.add(name)
             label = f"VOC{year}/{name}"
-            fault = picture_fault(f"{name}.jpg", files)
-            read = fault or _read(folder / "Annotations" / f"{name}.xml")
-            if isinstance(read, str):
-                bad_images.append(bad(label, read))
+            annotation = picture_fault(f"{name}.jpg", files) or read_xml(folder / "Annotations" / f"{name}.xml")
+            if isinstance(annotation, str):
+                bad_images.append(bad(label, annotation))
                 continue
-            size, rows = read
-            total_objects += len(rows)
-            bad_objects += [bad(label, row) for row in rows if isinstance(row, str)]
-            objects = [row for row in rows if not isinstance(row, str)]
-            unmapped += len({one.category for one in objects if one.category not in groups})
-            picture = str(folder / "JPEGImages" / f"{name}.jpg")
-            for category in asked:
-                mine = [one for one in objects if one.category == category]
-                if mine and min_instances <= len(mine) <= (max_instances or len(mine)):
-                    cases.append(_case(name, picture, size, category, groups[category], objects))
+            objects, reasons = _sound(annotation)
+            total_objects += len(annotation.objects)
+            bad_objects += [bad(label, reason) for reason in reasons]
+            unmapped += len({one.category for one in objects if one.category in selection.without})
+            for category in selection.categories:
+                if selection.takes(sum(one.category == category for one in objects)):
+                    case = boxed_case(
+                        case_id=f"{name}/{category}",
+                        image_id=name,
+                        class_name=category,
+                        category=category,
+                        target=selection.groups[category],
+                        objects=objects,
+                        path=str(folder / "JPEGImages" / f"{name}.jpg"),
+                        size=annotation.size,
+                    )
+                    cases.append(case)
     check_bad("voc", "images", bad_images, len(seen), allow_bad_records)
     check_bad("voc", "objects", bad_objects, total_objects, allow_bad_records)
     notes = [f"voc: {repeated} images are in several years and count once"] if repeated else []
-    without = [name for name in CLASSES if name not in groups]
-    if without:
-        notes.append(
-            f"voc: not asked about, because no class means it: {', '.join(without)} ({unmapped} image-class pairs)"
-        )
-    return finish("voc", cases, bad_images + bad_objects, notes, outputs, allow_bad_records)
+    if selection.without:
+        names = f"{', '.join(selection.without)} ({unmapped} image-class pairs)"
+        notes.append(f"voc: not asked about, because no class means it: {names}")
+    return finish("voc", cases, bad_images + bad_objects, notes, selection.outputs, allow_bad_records)
 
 
 def _image_set(folder: Path, split: str) -> list[str]:
@@ -147,8 +154,8 @@ def _image_set(folder: Path, split: str) -> list[str]:
     return [row[0] for row in rows if row and row[1:] != ["-1"]]
 
 
-def _read(path: Path) -> tuple[tuple[int, int] | None, list[_Object | str]] | str:
-    """Annotated (height, width) and the objects, a str for each bad one; a str alone where the file is bad."""
+def read_xml(path: Path) -> Annotation | str:
+    """Read an annotation in VOC's XML format, which ImageNet has too; a str says why it cannot be read."""
     if not path.is_file():
         return "its annotation is not there"
     try:
@@ -157,50 +164,35 @@ def _read(path: Path) -> tuple[tuple[int, int] | None, list[_Object | str]] | st
         return f"its annotation cannot be read ({error})"
     try:
         height, width = (int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
-        size = (height, width) if height > 0 and width > 0 else None
     except ValueError:
-        size = None
-    return size, [_object(node, size) for node in tree.findall("object")]
+        height = width = 0
+    objects: list[tuple[str, tuple[float, float, float, float] | None, bool]] = []
+    for node in tree.findall("object"):
+        try:
+            x0, y0, x1, y1 = (float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            box = (x0, y0, x1, y1)
+        except ValueError:
+            box = None
+        difficult = (node.findtext("difficult") or "0").strip() == "1"
+        objects.append(((node.findtext("name") or "").strip(), box, difficult))
+    return Annotation((height, width) if height > 0 and width > 0 else None, objects)
 
 
-def _object(node: ElementTree.Element, size: tuple[int, int] | None) -> _Object | str:
-    category = (node.findtext("name") or "").strip()
-    if category not in CLASSES:
-        return f"there is no class {category!r}"
-    try:
-        x0, y0, x1, y1 = (float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError:
-        return f"a {category} has no box of four numbers"
-    height, width = size or (float("inf"), float("inf"))
-    # Pixels are counted from 1 and xmax, ymax belong to the box.
-    box = sound_box((x0 - 1, y0 - 1, x1, y1), width, height)
-    if isinstance(box, str):
-        return f"{category}: {box}"
-    return _Object(category, box, (node.findtext("difficult") or "0").strip() == "1")
-
-
-def _case(
-    name: str,
-    picture: str,
-    size: tuple[int, int] | None,
-    category: str,
-    target: tuple[int, ...],
-    objects: list[_Object],
-) -> Case:
-    mine = [one for one in objects if one.category == category]
-    boxes = box_tensor(one.box for one in mine)
-    return Case(
-        id=f"{name}/{category}",
-        image_id=name,
-        class_name=category,
-        target=target,
-        load=partial(_load, picture, size, boxes),
-        boxes=boxes,
-        other_boxes=box_tensor(one.box for one in objects if one.category != category),
-        difficult=torch.tensor([one.difficult for one in mine], dtype=torch.bool),
-        other_difficult=torch.tensor([o.difficult for o in objects if o.category != category], dtype=torch.bool),
-    )
-
-
-def _load(path: str, size: tuple[int, int] | None, boxes: torch.Tensor) -> tuple[torch.Tensor, None]:
-    return load_checked(path, size, boxes), None
+def _sound(annotation: Annotation) -> tuple[list[Object], list[str]]:
+    """Sound objects of an annotation, and what is wrong with each of the others."""
+    height, width = annotation.size or (float("inf"), float("inf"))
+    objects, reasons = [], []
+    for category, edges, difficult in annotation.objects:
+        if category not in CLASSES:
+            reasons.append(f"there is no class {category!r}")
+            continue
+        if edges is None:
+            reasons.append(f"a {category} has no box of four numbers")
+            continue
+        # Pixels are counted from 1 and xmax, ymax belong to the box.
+        box = sound_box((edges[0] - 1, edges[1] - 1, edges[2], edges[3]), width, height)
+        if isinstance(box, str):
+            reasons.append(f"{category}: {box}")
+        else:
+            objects.append(Object(category, box, difficult))
+    return objects, reasons

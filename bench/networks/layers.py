@@ -1,22 +1,31 @@
-"""Which layers to look at: names, globs, the last one before pooling, or all behind an activation."""
+"""Layers to look at: by name or glob, the last feature map before pooling, or all behind an activation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 
-from bench.networks.default_layers import default_layers, feature_maps, is_activation
+import torch
+from torch import Tensor, nn
+
 from bench.types import Network, UserError
 
+ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
+)  # fmt: skip
+# timm defines classes of its own for the same functions.
+ACTIVATION_NAMES = {"Swish", "SiLU", "HardSwish", "HardSwishMe", "SwishMe", "MishJit", "GELUTanh", "QuickGELU", "GELU"}
 
-def resolve_layers(network: Network, asked: str | Sequence[str] | None) -> list[str]:
-    """Names of the asked layers in the order of ``named_modules()``.
+
+def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list[str]:
+    """Names of the chosen layers in the order of ``named_modules()``.
 
     Parameters
     ----------
     network : Network
-    asked : None, str or sequence of str
+    wanted : None, str or sequence of str
         None takes the network's default layers, ``auto`` the last feature map before pooling, ``all`` every
         feature map behind an activation; else names or globs (``features.*``).
 
@@ -25,10 +34,10 @@ def resolve_layers(network: Network, asked: str | Sequence[str] | None) -> list[
     UserError
         Nothing matches; the nearest names are listed.
     """
-    if asked in ("auto", "all"):
-        found = activation_layers(network)
-        return found if asked == "all" else default_layers(network.name, network.module, network.spec.size)
-    patterns = network.layers if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    if wanted in ("auto", "all"):
+        active = activation_layers(network)
+        return active if wanted == "all" else default_layers(network.name, network.module, network.spec.size)
+    patterns = network.layers if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
     names = [name for name, _ in network.module.named_modules() if name]
     chosen: set[str] = set()
     for pattern in map(str, patterns):
@@ -49,7 +58,84 @@ def activation_layers(network: Network) -> list[str]:
         The network has none: its activations are functions, not modules.
     """
     maps = feature_maps(network.name, network.module, network.spec.size)
-    found = [name for name in maps if is_activation(network.module.get_submodule(name))]
-    if not found:
+    active = [name for name in maps if is_activation(network.module.get_submodule(name))]
+    if not active:
         raise UserError(f"{network.name} has no activation modules; name layers with layer=")
-    return found
+    return active
+
+
+def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
+    """Find the last feature map behind an activation before pooling; where there is none, the last feature map.
+
+    Parameters and errors as in `feature_maps`.
+
+    Returns
+    -------
+    list of str
+        One name.
+    """
+    sides = feature_maps(name, module, size)
+    last = [layer for layer in sides if sides[layer] == list(sides.values())[-1]]
+    active = [layer for layer in last if is_activation(module.get_submodule(layer))]
+    return [(active or last)[-1]]
+
+
+def feature_maps(name: str, module: nn.Module, size: int) -> dict[str, int]:
+    """Find every module that gives a feature map, by one forward pass of an empty picture.
+
+    A feature map is (1, K, h, w) with h = w > 1, which also rules out channels-last maps and pooled features.
+    A pool, and what hands a pool's output on (a container, dropout), is left out.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    module : nn.Module
+        In evaluation mode.
+    size : int
+        Side of the input in pixels.
+
+    Returns
+    -------
+    dict
+        Module name to the side of its map, in the order of running; for a module that runs several times the last
+        run counts.
+
+    Raises
+    ------
+    UserError
+        The network has no feature map, or cannot be run on such an input.
+    """
+    sides: dict[str, int] = {}
+    pooled: list[object] = []
+
+    def record(layer: str, one: nn.Module, _inputs: object, output: object) -> None:
+        sides.pop(layer, None)
+        if "Pool" in type(one).__name__:
+            pooled.append(output)
+        if any(output is before for before in pooled):
+            return
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
+            sides[layer] = output.shape[2]
+
+    handles = [one.register_forward_hook(partial(record, layer)) for layer, one in module.named_modules() if layer]
+    try:
+        device = next(iter(module.state_dict().values())).device
+        with torch.inference_mode():
+            module(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        detail = " ".join(str(error).split())[:150]
+        raise UserError(
+            f"{name} cannot be run on a picture of {size} x {size} ({detail}); set the model's size"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not sides:
+        raise UserError(f"{name} has no feature map (N, K, h, w), so it is no CNN; name a layer with layer=")
+    return sides
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is one of the known activation functions."""
+    return isinstance(module, ACTIVATIONS) or type(module).__name__ in ACTIVATION_NAMES

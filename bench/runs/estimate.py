@@ -67,7 +67,7 @@ def print_estimate(
 def sample(
     config: dict[str, Any], plan: Prepared, setting: Setting, needs: Needs, speed: Speed
 ) -> tuple[int, dict[str, float], float]:
-    """Compute two batches: cases of the second one, its seconds by what they were spent on, and bytes of a full part."""
+    """Compute two batches; return the cases of the second, its seconds by what they were spent on, and bytes a case."""
     stream = samples(plan.cases, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device)
     # A CPU's cost a case hardly depends on the batch, and a case may take seconds.
     size = speed.batch if plan.device.type == "cuda" else min(speed.batch, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -142,13 +143,13 @@ def remember(folder: Folder, request: dict[str, Any] | None, layer: Any, facts: 
         before = {}
     network = {
         "request": request,
-        "spec": folder.protocol["parameters"]["input"],
+        "spec": dict(folder.protocol["parameters"]["input"]),
         "outputs": facts.outputs,
         "layers": {**before.get("layers", {}), str(layer): list(facts.layers)},
         "shapes": {**before.get("shapes", {}), **facts.shapes},
         "index": {**before.get("index", {}), **facts.index},
     }
     folder.protocol["network"] = network
-    text = yaml.safe_dump(folder.protocol, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(json.loads(json.dumps(folder.protocol)), sort_keys=False, allow_unicode=True)
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)

@@ -207,8 +207,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Tabl
         It cannot be read.
     """
     data = path.read_bytes()
-    before, mark, after = data.rpartition(b"digest:")
-    if not mark or _digest(before + PLACEHOLDER + after[32:]) != mark + after[:32]:
+    if not is_whole(data):
         raise ValueError(f"{path} is damaged: its hash is not that of its content")
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
@@ -219,6 +218,12 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Tabl
         return file.read(columns=names, use_threads=False), note
     except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a part of this program: {' '.join(str(error).split())[:120]}") from error
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the hash in a part's footer is that of all its other bytes."""
+    before, mark, after = data.rpartition(b"digest:")
+    return bool(mark) and _digest(before + PLACEHOLDER + after[32:]) == mark + after[:32]
 
 
 def _digest(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 import bench
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config, written
 from bench.datasets.collage import collage
-from bench.networks.network import torchvision_model
+from bench.networks.sources import torchvision_model
 from bench.picture import explain_image, score_map
 from bench.runs.store import read_chunk
 from bench.types import UserError

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bench.listing import LISTS, entries, function
 from PIL import Image
 from rich.console import Console
 
 from bench import __main__ as command_line
-from bench.config import options
+from bench.cli import FLAGS, LISTS, VALUED, answer
+from bench.options import docstring, entries, names
 
 ROOT = Path(__file__).parents[2]
 FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]

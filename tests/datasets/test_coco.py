@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.datasets.class_map import class_map
+from bench.datasets.class_map import read_class_map
 from bench.datasets.coco import coco, decode
 from bench.types import UserError
 
@@ -149,7 +149,7 @@ def test_user_errors(toy: Path, more: dict[str, Any], message: str) -> None:
 def test_bad_class_maps(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        class_map("coco", str(tmp_path / "mine.csv"))
+        read_class_map("coco", str(tmp_path / "mine.csv"))
 
 
 @pytest.mark.parametrize(

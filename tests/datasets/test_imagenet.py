@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.datasets.imagefolder import imagefolder
+from bench.datasets.folder import imagefolder
 from bench.datasets.imagenet import imagenet
 from bench.types import UserError
 

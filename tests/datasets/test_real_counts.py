@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.datasets.coco import coco
-from bench.datasets.imagefolder import imagefolder
+from bench.datasets.folder import imagefolder
 from bench.datasets.imagenet import imagenet
 from bench.datasets.voc import voc
 

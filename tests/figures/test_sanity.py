@@ -10,7 +10,7 @@ from bench.analysis.groups import group_runs, load_group
 from bench.config import GIVEN_TO_METRIC, bind
 from bench.figures import sanity as sanity_plots
 from bench.figures.sanity import randomization_figure
-from bench.networks.network import torchvision_model
+from bench.networks.sources import torchvision_model
 from bench.runs.plan import curve_points
 from bench.runs.store import find_runs
 from bench.types import UserError

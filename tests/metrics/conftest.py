@@ -11,7 +11,7 @@ import torch
 from skimage.transform import resize
 
 from bench.maps.capture import capture
-from bench.networks.network import efficientnet_lite0
+from bench.networks.sources import efficientnet_lite
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def adversarial_maps(height, width):
 def native_maps():
     """Name -> Layer-CAM of efficientnet_lite0 on scikit-image's photos, at the layers' own size."""
     layers = ["blocks.6.0.bn2.act", "blocks.4.0.bn2.act"]
-    model = efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=layers)
+    model = efficientnet_lite(name="efficientnet_lite0", weights="default", layers=layers, size=224, resize=256)
     photos = [
         resize(photo, (224, 224), anti_aliasing=True) for photo in (skimage.data.chelsea(), skimage.data.coffee())
     ]

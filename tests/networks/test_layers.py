@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.config import build
 from bench.maps.heatmaps import fuse
-from bench.networks.default_layers import feature_maps
-from bench.networks.layers import resolve_layers
-from bench.networks.network import efficientnet_lite0, torchvision_model
+from bench.networks.layers import feature_maps, resolve_layers
+from bench.networks.sources import torchvision_model
+from bench.options import conf_node
 from bench.types import Network, UserError
 
 
 @pytest.fixture(scope="module")
 def lite0() -> Network:
-    return efficientnet_lite0(name="efficientnet_lite0", weights="random", layers=["bn2.act", "blocks.6.0.bn2.act"])
+    return build("model", {**conf_node("model", "efficientnet_lite0"), "weights": "random"})
 
 
 def test_default_layers_in_forward_order(lite0: Network) -> None:

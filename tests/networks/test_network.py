@@ -10,13 +10,15 @@ from safetensors.torch import save_file
 
 from bench.config import build
 from bench.datasets.transforms import prepare
-from bench.networks.network import efficientnet_lite0, torchvision_model, weights_hash
+from bench.networks.network import weights_hash
+from bench.networks.sources import torchvision_model
+from bench.options import conf_node
 from bench.types import Case, Network, UserError
 
 
 @pytest.fixture(scope="module")
 def lite0() -> Network:
-    return efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=["bn2.act", "blocks.6.0.bn2.act"])
+    return build("model", {**conf_node("model", "efficientnet_lite0"), "weights": "default"})
 
 
 def resnet(weights: str) -> Network:
@@ -89,7 +91,7 @@ def test_input_is_the_weight_enums_own(name: str, monkeypatch: pytest.MonkeyPatc
 
     network = build(
         "model",
-        {"name": name, "_target_": "bench.networks.network.torchvision_model", "weights": "random", "layers": []},
+        {"name": name, "_target_": "bench.networks.sources.torchvision_model", "weights": "random", "layers": []},
     )
     photo = torch.from_numpy(chelsea()).permute(2, 0, 1)
     nothing = torch.zeros(0, 4)

@@ -11,7 +11,7 @@ from torch import nn
 
 from bench.config import CONF, build
 from bench.maps.capture import capture
-from bench.networks.default_layers import default_layers
+from bench.networks.layers import default_layers
 from bench.types import UserError
 
 FILES = sorted((CONF / "model").glob("*.yaml"))

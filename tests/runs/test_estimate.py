@@ -1,27 +1,26 @@
-"""The estimate's disk: what a file costs empty is paid once a file, not for every case."""
+"""The estimate says what a run would cost and keeps nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench.runs import store
-from bench.runs.estimate import disk, duration
-from bench.runs.rows import schema_of
+import pytest
+
+from bench.__main__ import compute
+from bench.config import compose_config, plain
+from bench.runs.estimate import duration
 
 
-def test_disk_of_a_few_rows_leads_to_that_of_many(tmp_path: Path) -> None:
-    def rows(number: int) -> list[dict]:
-        # numbers of many digits, as results have them: nothing that compresses away
-        return [{"case_id": f"{i:06d}/cat", "deletion.auc": (i * 0.7548776662) % 1} for i in range(number)]
-
-    schema = schema_of(rows(1))
-    for files, each in ((1, 400), (4, 100)):
-        for i in range(files):
-            store.write_chunk(tmp_path / f"{i}.parquet", rows(each), schema, {})
-        true = sum((tmp_path / f"{i}.parquet").stat().st_size for i in range(files))
-        assert abs(disk([rows(4)], schema, 400, files) / true - 1) < 0.5
-        assert disk([rows(4)] * 3, schema, 400, files) == 3 * disk([rows(4)], schema, 400, files)
-    assert disk([rows(4)], schema, 4, 1) * 100 > 2 * true  # what one would say without the difference
+def test_passes_time_and_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["model=resnet18", "model.weights=random", "method=[grad_cam,random]", "metric=[deletion]"]
+    words += ["metric.deletion.steps=3", "limit=20", "estimate=true", "batch=2", "score_batch=2"]
+    outcome = compute(plain(compose_config([*words, f"out={tmp_path / 'r'}"])))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert outcome.folder is None and not (tmp_path / "r").exists()
+    assert "20 cases x 2 maps each (2 methods, 1 layers), 1 metrics, in 2 result files" in printed
+    scored = 2 * 2 + 2  # two steps of two maps, the clean and the empty picture
+    assert f"scored passes {scored} {20 * scored}" in printed
+    assert "equal maps are scored once" in printed and "no result was kept" in printed
 
 
 def test_durations_read_well() -> None:

@@ -11,7 +11,7 @@ from bench.datasets.collage import collage
 from bench.datasets.transforms import collate, prepare
 from bench.maps.capture import capture
 from bench.maps.scorer import Scorer
-from bench.networks.network import efficientnet_lite0
+from bench.networks.sources import efficientnet_lite
 from bench.runs.execution import measure, set_precision
 from metrics.faithfulness import deletion, insertion
 
@@ -21,7 +21,7 @@ LAYERS = ["blocks.4.2.bn2.act", "bn2.act"]
 
 @pytest.fixture(scope="module")
 def network():
-    return efficientnet_lite0(name="efficientnet_lite0", weights="default", layers=LAYERS)
+    return efficientnet_lite(name="efficientnet_lite0", weights="default", layers=LAYERS, size=224, resize=256)
 
 
 def batch_on(network, device: str, number: int = 8):

@@ -1,33 +1,36 @@
-"""The shared pass: what is asked together is paid once, and what is there is not paid again."""
+"""Runs: what is asked for together shares one pass, what is on disk is never computed again, and nothing is lost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from torch import Tensor
 
-from bench.analysis.merged import MERGED, read_merged
-from bench.analysis.reading import read_rows
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, plain
-from bench.maps.scorer import Scorer
-from bench.runs.execution import Speed
-from bench.runs.progress import Progress
+from bench.__main__ import shipped
+from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, compose_config, plain
+from bench.runs import run as running
+from bench.runs import store
+from bench.runs.facts import Opener, request_of
+from bench.runs.missing import Needs
 from bench.runs.run import Outcome, run
 from bench.runs.setup import check
-from bench.runs.store import find_runs
 from bench.types import UserError
+
+ALONE = ["gallery.cases=0", "save_maps=none"]
 
 
 class Counted:
-    """A run in this process with its forward and backward passes counted."""
+    """A run in this process with its forward and backward passes and its images counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.forwards = self.backwards = 0
+        self.forwards = self.backwards = self.images = 0
+        self.loaded = False
         grad = torch.autograd.grad
 
         def counted(*arguments: object, **options: object) -> object:
@@ -37,13 +40,25 @@ class Counted:
         monkeypatch.setattr(torch.autograd, "grad", counted)
 
     def __call__(self, *overrides: str) -> Outcome:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            node = compose("config", overrides=["model=resnet18", "model.weights=random", "metric=[]", *overrides])
-        network = build("model", node.model)
-        self.forwards = self.backwards = 0
-        network.module.register_forward_hook(lambda *_: setattr(self, "forwards", self.forwards + 1))
-        methods, metrics = bind_all(node.method, GIVEN_TO_METHOD), bind_all(node.metric, GIVEN_TO_METRIC)
-        return run(plain(node), network, build("dataset", node.dataset), methods, metrics)
+        node = plain(compose_config(["model=resnet18", "model.weights=random", "metric=[]", *overrides]))
+        self.forwards = self.backwards = self.images = 0
+        network = Opener(partial(self.open, node), request_of(node["model"], node["seed"]))
+        methods, metrics = bind_all(node["method"], GIVEN_TO_METHOD), bind_all(node["metric"], GIVEN_TO_METRIC)
+        check(node, methods)
+        data = build("dataset", node["dataset"])
+        outcome = run({**node, "worker": ""}, network, data, methods, metrics, partial(shipped, node["seed"]))
+        self.loaded = network.network is not None
+        return outcome
+
+    def open(self, node: dict[str, Any]) -> Any:
+        network = build("model", node["model"])
+
+        def count(_module: object, images: Sequence[torch.Tensor], _output: object) -> None:
+            self.forwards += 1
+            self.images += len(images[0])
+
+        network.module.register_forward_hook(count)
+        return network
 
 
 @pytest.fixture
@@ -51,182 +66,261 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return Counted(monkeypatch)
 
 
+def rows_of(root: Path) -> pd.DataFrame:
+    """All rows below a results folder, a later part's columns beside the earlier ones'."""
+    (folder,) = store.find_folders(root)
+    frames = [store.read_part(path)[0].to_pandas() for path in folder.parts]
+    keys = ["method", "layer", "case_id"]
+    frame = pd.concat(frames).groupby(keys, as_index=False, sort=True).first()
+    return frame.sort_values(keys, ignore_index=True)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.rglob("part-*.parquet")}
+
+
 def test_methods_and_layers_share_one_pass(counted: Counted, tmp_path: Path) -> None:
-    asked = ["limit=4", "batch=2", "score_batch=2", f"out={tmp_path}", "layer=[layer3,layer4]", "gallery.cases=0"]
-    outcome = counted("method=[grad_cam,grad_entropy,hirescam,feature_entropy,center]", *asked)
-    assert outcome.computed == 4 * 2 + 1
-    # two batches; one forward pass more looks at the network before the start
+    words = ["limit=4", "batch=2", "score_batch=2", f"out={tmp_path}", "layer=[layer3,layer4]", *ALONE]
+    outcome = counted("method=[grad_cam,grad_entropy,hirescam,feature_entropy,center]", *words)
+    assert outcome.computed == 4
+    # Two batches; one forward pass more looks at the network before the start.
     assert (counted.forwards, counted.backwards) == (2 + 1, 2)
-    counted("method=[grad_cam,hirescam]", *asked)
-    assert (counted.forwards, counted.backwards) == (1, 0)
-    # a method more pays its own pass only, and none backward where it needs no gradient
-    outcome = counted("method=[grad_cam,activation_sum]", *asked)
-    assert outcome.computed == 2
-    assert (counted.forwards, counted.backwards) == (2 + 1, 0)
+    assert counted("method=[grad_cam,hirescam]", *words).computed == 0
+    assert (counted.forwards, counted.backwards, counted.loaded) == (0, 0, False)
+    # A further method pays for its own pass only, and for none backward where it needs no gradient.
+    assert counted("method=[grad_cam,activation_sum]", *words).computed == 4
+    assert (counted.forwards, counted.backwards) == (2, 0)
 
 
-def test_one_queue_for_all_methods_layers_and_metrics(
+def test_only_what_is_missing_is_computed(counted: Counted, tmp_path: Path) -> None:
+    words = ["limit=4", "batch=4", "score_batch=4", f"out={tmp_path}", "gallery.cases=0", "metric.deletion.steps=3"]
+    counted("method=[grad_cam,random]", "metric=[deletion]", "layer=layer4", *words)
+    scored = 2 * 2 * 4 + 2 * 4  # two maps x two steps, and the clean and the empty picture, of four cases
+    assert counted.images == 1 + 4 + scored
+    before = contents(tmp_path)
+    # A further layer: its own map's steps; the clean and the empty picture are scored again.
+    counted("method=[grad_cam,random]", "metric=[deletion]", "layer=[layer3,layer4]", *words)
+    assert counted.images == 1 + 4 + 2 * 4 + 2 * 4
+    # A further method, at both layers.
+    counted("method=[grad_cam,random,layer_cam]", "metric=[deletion]", "layer=[layer3,layer4]", *words)
+    assert counted.images == 4 + 2 * 2 * 4 + 2 * 4
+    # Twice as many cases: the new ones only.
+    words[0] = "limit=8"
+    counted("method=[grad_cam,random]", "metric=[deletion]", "layer=layer4", *words)
+    assert counted.images == 4 + scored
+    after = contents(tmp_path)
+    assert {name: after[name] for name in before} == before and len(after) == 4
+    frame = rows_of(tmp_path)
+    assert frame.groupby(["method", "layer"]).size().to_dict() == {
+        ("grad_cam", "layer3"): 4, ("grad_cam", "layer4"): 8, ("layer_cam", "layer3"): 4, ("layer_cam", "layer4"): 4,
+        ("random", "-"): 8,
+    }  # fmt: skip
+    assert frame["deletion(steps=3).auc"].notna().all()
+
+
+def test_a_later_metric_starts_from_kept_maps(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=[grad_cam,hirescam,random]", "layer=[layer3,layer4]", "limit=5", "gallery.cases=0"]
+    counted(*words, "metric=[box_coverage]", f"out={tmp_path / 'later'}")
+    before = contents(tmp_path / "later")
+    counted(*words, "metric=[box_coverage,pointing_game,energy_pointing_game]", f"out={tmp_path / 'later'}")
+    assert (counted.forwards, counted.loaded) == (0, False)
+    assert contents(tmp_path / "later").items() >= before.items()
+    # A metric that scores images loads the network, but asks no method for its map again.
+    more = ["metric=[box_coverage,pointing_game,energy_pointing_game,average_drop]", "batch=5", "score_batch=5"]
+    counted(*words, *more, f"out={tmp_path / 'later'}")
+    assert counted.loaded and counted.backwards == 0
+    counted(*words, *more, f"out={tmp_path / 'once'}")
+    later, once = rows_of(tmp_path / "later"), rows_of(tmp_path / "once")
+    pd.testing.assert_frame_equal(later[once.columns.tolist()], once, rtol=1e-5, atol=1e-6)
+
+
+def test_a_metric_that_asks_again_has_the_numbers_of_a_run_of_its_own(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=[grad_cam,activation_sum]", "layer=layer4", "limit=2", "gallery.cases=0"]
+    counted(*words, "metric=[box_coverage]", f"out={tmp_path / 'later'}")
+    counted(*words, "metric=[box_coverage,class_sensitivity]", f"out={tmp_path / 'later'}")
+    counted(*words, "metric=[box_coverage,class_sensitivity]", f"out={tmp_path / 'once'}")
+    later, once = rows_of(tmp_path / "later"), rows_of(tmp_path / "once")
+    pd.testing.assert_frame_equal(later[once.columns.tolist()], once, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_maps_are_scored_once_and_the_values_are_the_same(
     counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes, told, now = [], [], [0.0]
-    forward = Scorer._forward
-
-    def noted(self: Scorer, images: Tensor) -> Tensor:
-        sizes.append(len(images))
-        now[0] += len(images)  # so that an image takes a second, and all else none
-        return forward(self, images)
-
-    monkeypatch.setattr(Scorer, "_forward", noted)
-    monkeypatch.setattr("bench.maps.scorer.time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(Progress, "advance", lambda self, cases: told.append(cases))
-    methods = ["method=[rise,grad_cam,center]", "method.rise.masks=5"]
-    metrics = ["metric=[deletion,pointing_game,insertion]", "metric.deletion.steps=6", "metric.insertion.steps=8"]
-    asked = [*methods, *metrics, "limit=4", "batch=4", "layer=[layer3,layer4]", "gallery.cases=0"]
-    counted(*asked, "score_batch=32", f"out={tmp_path / 'queue'}")
-    # The clean, zero and blurred images of the 4 cases do not wait, and take along what does: masks of the first two
-    # cases, deletion's 20 of the first map. No map's 20 or 28 images would fill a batch of 32.
-    assert sizes == [4 + 5, 4, 4 + 20 + 5] + [32] * 5 + [22]
-    assert sum(sizes) == 4 * (3 + 4 * 12 + 5)
-    assert sum(told) == pytest.approx(4)
-    runs = find_runs(tmp_path / "queue")
-    spent = {run.config["method"]: run.provenance["seconds"] for run in runs if run.config["layer"] != "layer3"}
-    assert spent["rise"]["method"] == 4 * 5 and spent["grad_cam"]["method"] == spent["center"]["method"] == 0
-    assert spent["rise"]["metrics"] == spent["center"]["metrics"] == 4 * 12
-    assert sum(run.provenance["seconds"]["metrics"] for run in runs) == 4 * (3 + 4 * 12)
-    counted(*asked, "score_batch=4", f"out={tmp_path / 'alone'}")
-    for one, other in zip(runs, find_runs(tmp_path / "alone"), strict=True):
-        pd.testing.assert_frame_equal(read_rows(one), read_rows(other), rtol=1e-4, atol=1e-6)
-        columns = read_rows(one).columns.tolist()
-        assert columns == read_rows(other).columns.tolist()
-        assert columns.index("deletion.auc") < columns.index("pointing_game.hit") < columns.index("insertion.auc")
+    words = [
+        "limit=3",
+        "layer=layer4",
+        "metric=[deletion,insertion]",
+        "metric.deletion.steps=5",
+        "score_batch=4",
+        *ALONE,
+    ]
+    methods = "method=[grad_cam,hirescam,respond_cam,grad_entropy,uniform,random]"
+    outcome = counted(methods, *words, f"out={tmp_path / 'shared'}")
+    # At the layer before global pooling the three are one map, and grad_entropy is zero: as good as uniform.
+    assert outcome.saved == 3 * 3 * (4 + 27)
+    monkeypatch.setattr("bench.runs.batch.map_ids", lambda native, seen: None)
+    alone = counted(methods, *words, f"out={tmp_path / 'alone'}")
+    assert alone.saved == 0 and alone.passes == outcome.passes + outcome.saved
+    shared, apart = rows_of(tmp_path / "shared"), rows_of(tmp_path / "alone")
+    curve = "insertion.curve"
+    assert np.stack(shared.pop(curve)) == pytest.approx(np.stack(apart.pop(curve)), abs=1e-4)
+    columns = ["deletion(steps=5).auc", "insertion.auc"]
+    assert shared[columns].to_numpy() == pytest.approx(apart[columns].to_numpy(), abs=1e-4)
 
 
-def test_fused_maps_and_saved_maps(counted: Counted, tmp_path: Path) -> None:
-    layers = "layer=[layer3,layer4]"
-    counted("method=[grad_cam,center]", "limit=3", f"out={tmp_path}", layers, "fuse=max", "save_maps=true")
-    rows = {(r.config["method"], r.config["layer"]): read_rows(r) for r in find_runs(tmp_path)}
-    assert set(rows) == {("grad_cam", "layer3"), ("grad_cam", "layer4"), ("grad_cam", "fuse_max"), ("center", "-")}
-    assert list(rows["grad_cam", "layer3"].map_shape[0]) == [14, 14]
-    assert list(rows["grad_cam", "fuse_max"].map_shape[0]) == [224, 224]
-    assert all(max(values) == 1 for values in rows["grad_cam", "layer4"]["map"])  # kept divided by its maximum
+def test_small_maps_are_kept_unless_told_otherwise(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=[grad_cam,center]", "limit=3", "layer=[layer3,layer4]", "gallery.cases=1"]
+    for save_maps, kept in (
+        ("auto", {7: 3, 14: 3, 224: 1}),
+        ("all", {7: 3, 14: 3, 224: 3}),
+        ("none", {7: 1, 14: 1, 224: 1}),
+    ):
+        counted(*words, f"save_maps={save_maps}", f"out={tmp_path / save_maps}")
+        shapes = [tuple(shape) for shape in rows_of(tmp_path / save_maps)["map_shape"].dropna()]
+        assert {side: shapes.count((side, side)) for side in (7, 14, 224)} == kept
+    assert len(list((tmp_path / "auto").rglob("*.png"))) == 1
 
 
-def test_a_method_over_several_layers_has_one_map(counted: Counted, tmp_path: Path) -> None:
-    asked = ["method=[refine_cam,grad_cam]", "limit=2", f"out={tmp_path}", "save_maps=true"]
-    counted(*asked, "layer=[layer3,layer4]")
-    assert counted.backwards == 1
-    rows = {(r.config["method"], r.config["layer"]): r for r in find_runs(tmp_path)}
-    assert set(rows) == {("grad_cam", "layer3"), ("grad_cam", "layer4"), ("refine_cam", "fuse_product")}
-    assert rows["refine_cam", "fuse_product"].config["layers"] == ["layer3", "layer4"]
-    with pytest.raises(UserError, match="refine_cam needs two layers or more"):
-        counted(*asked, "layer=layer4")
-
-
-def test_named_pictures_are_kept_also_by_a_run_that_is_there_already(counted: Counted, tmp_path: Path) -> None:
-    asked = ["method=[grad_cam]", "limit=4", "chunk=2", f"out={tmp_path}", "layer=[layer4]", "gallery.cases=0"]
-    counted(*asked)
-    (one,) = find_runs(tmp_path)
-    before = read_rows(one)
+def test_maps_and_pictures_are_made_for_a_finished_run(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=[grad_cam,center]", "limit=4", f"out={tmp_path}", "layer=[layer4]", "metric=[box_coverage]"]
+    counted(*words, *ALONE)
+    before = rows_of(tmp_path)
     name = before["case_id"][3]
-    # Two chunks: only that of the named case is computed again, and its numbers are the same.
-    assert counted(*asked, f"gallery.images=['{name}']").computed == 1
-    after = read_rows(one)
-    assert [values is not None for values in after["map"]] == [False, False, False, True]
-    assert after["probability"].tolist() == before["probability"].tolist()
+    assert counted(*words, *ALONE, f"gallery.images=['{name}']").computed == 1
+    after = rows_of(tmp_path)
+    assert after.loc[after["map"].notna(), "case_id"].tolist() == [name] * 2
+    pd.testing.assert_frame_equal(before.drop(columns=["map", "map_shape"]), after.drop(columns=["map", "map_shape"]))
     assert len(list(tmp_path.rglob("*.png"))) == 1
-    assert counted(*asked, f"gallery.images=['{name}']").computed == 0
+    assert counted(*words, *ALONE, f"gallery.images=['{name}']").computed == 0
+    assert counted(*words, "gallery.cases=0", "save_maps=all").computed == 3
+    assert rows_of(tmp_path)["map"].notna().all()
+    next(tmp_path.rglob("*.png")).unlink()
+    assert counted(*words, *ALONE, f"gallery.images=['{name}']").computed == 1 and counted.forwards == 0
+    assert len(list(tmp_path.rglob("*.png"))) == 1
     with pytest.raises(UserError, match="no case or image is called 'nobody'"):
-        counted(*asked, "gallery.images=[nobody]")
+        counted(*words, "gallery.images=[nobody]")
 
 
-def test_the_last_shard_merges_what_all_have_made(counted: Counted, tmp_path: Path) -> None:
-    asked = ["method=[grad_cam,center]", "limit=5", "chunk=2", "shards=2", f"out={tmp_path}", "layer=[layer4]"]
-    counted(*asked, "shard=0")
-    assert not list(tmp_path.rglob(MERGED))
-    counted(*asked, "shard=1")
-    runs = find_runs(tmp_path)
-    assert len(runs) == len(list(tmp_path.rglob(MERGED))) == 2
-    for one in runs:
-        columns = ["case_id", "probability", "boxes", "degenerate"]
-        merged = read_merged(one, columns)
-        assert merged is not None and merged["chunk"].to_pylist() == [0, 0, 1, 1, 2]
-        expected = read_rows(one)[columns]  # all columns: from the chunks
-        pd.testing.assert_frame_equal(merged.drop_columns("chunk").to_pandas(), expected)
+def test_fused_maps(counted: Counted, tmp_path: Path) -> None:
+    layers = "layer=[layer3,layer4]"
+    counted("method=[grad_cam,center,refine_cam]", "limit=2", f"out={tmp_path}", layers, "fuse=max", "save_maps=all")
+    assert counted.backwards == 1
+    shapes = rows_of(tmp_path).groupby(["method", "layer"])["map_shape"].first().map(list).to_dict()
+    assert shapes == {
+        ("center", "-"): [224, 224], ("grad_cam", "fuse_max"): [224, 224], ("grad_cam", "layer3"): [14, 14],
+        ("grad_cam", "layer4"): [7, 7], ("refine_cam", "fuse_product"): [224, 224],
+    }  # fmt: skip
+    with pytest.raises(UserError, match="refine_cam needs two layers or more"):
+        counted("method=[refine_cam]", "limit=2", f"out={tmp_path}", "layer=layer4")
+
+
+def test_batches_and_shards_do_not_change_the_rows(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=[grad_cam,layer_cam,random]", "metric=[box_coverage,average_drop]", "limit=18", *ALONE]
+    counted(*words, "batch=16", f"out={tmp_path / 'whole'}")
+    whole = rows_of(tmp_path / "whole")
+    for batch in (1, 7):
+        counted(*words, f"batch={batch}", f"out={tmp_path / str(batch)}")
+        pd.testing.assert_frame_equal(rows_of(tmp_path / str(batch)), whole, rtol=1e-4, atol=1e-4)
+    for shard in (1, 0):
+        outcome = counted(*words, "batch=16", "shards=2", f"shard={shard}", f"out={tmp_path / 'shards'}")
+        assert outcome.complete == (shard == 0)
+    pd.testing.assert_frame_equal(rows_of(tmp_path / "shards"), whole)
+
+
+def test_a_damaged_part_is_named_set_aside_and_computed_again(
+    counted: Counted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["method=[grad_cam,random]", "metric=[box_coverage]", "limit=18", f"out={tmp_path}", *ALONE]
+    counted(*words)
+    before = rows_of(tmp_path)
+    victim = min(tmp_path.rglob("part-*.parquet"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 4
+    victim.write_bytes(bytes(data))
+    assert counted(*words).computed == 16
+    assert victim.name in caplog.text and victim.with_name(victim.name + ".damaged").is_file()
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+    assert counted(*words).computed == 0
+
+
+def test_too_little_memory_halves_the_batch(counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["method=[grad_cam,random]", "metric=[box_coverage]", "limit=7", "batch=4", "score_batch=2", *ALONE]
+    counted(*words, f"out={tmp_path / 'whole'}")
+    true, sizes = running.compute_batch, []
+
+    def tight(setting: object, samples: list, *more: Any) -> object:
+        sizes.append(len(samples))
+        if len(samples) > 2:
+            raise torch.OutOfMemoryError("a test's")
+        return true(setting, samples, *more)
+
+    monkeypatch.setattr(running, "compute_batch", tight)
+    counted(*words, f"out={tmp_path / 'torn'}")
+    assert sizes.count(4) == 1  # what memory did not hold once is not tried again
+    whole, torn = rows_of(tmp_path / "whole"), rows_of(tmp_path / "torn")
+    pd.testing.assert_frame_equal(whole, torn, rtol=1e-4, atol=1e-5)
+    (folder,) = store.find_folders(tmp_path / "torn")
+    known = store.read_json(folder.path / store.PROVENANCE)
+    assert (known["batch"], known["smallest"]["batch"]) == (4, 2)
+
+
+def test_one_case_that_does_not_fit_shrinks_the_scorers_batch(
+    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, tried = running.compute_batch, []
+
+    def tight(setting: object, samples: list, about: object, needs: Needs, speed: Any, *more: Any) -> object:
+        tried.append((len(samples), speed.score_batch))
+        if len(samples) > 1 or speed.score_batch > 2:
+            raise torch.OutOfMemoryError("a test's")
+        return true(setting, samples, about, needs, speed, *more)
+
+    monkeypatch.setattr(running, "compute_batch", tight)
+    counted("method=grad_cam", "limit=2", "batch=2", "score_batch=8", *ALONE, f"out={tmp_path}")
+    assert tried == [(2, 8), (1, 8), (1, 4), (1, 2), (1, 2)]
+    assert len(rows_of(tmp_path)) == 2
+    monkeypatch.setattr(running, "compute_batch", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("always")))
+    with pytest.raises(torch.OutOfMemoryError):
+        counted("method=layer_cam", "limit=1", "batch=1", "score_batch=1", *ALONE, f"out={tmp_path}")
+
+
+def test_a_folder_keeps_the_batch_sizes_that_it_was_begun_with(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=grad_cam", "limit=18", "shards=2", f"out={tmp_path}", *ALONE]
+    counted(*words, "shard=0", "batch=1", "score_batch=3")
+    counted(*words, "shard=1", "batch=2", "score_batch=5")
+    (folder,) = store.find_folders(tmp_path)
+    known = store.read_json(folder.path / store.PROVENANCE)
+    assert (known["batch"], known["score_batch"]) == (1, 3)
+    notes = [store.read_part(path, [])[1] for path in folder.parts]
+    assert {(note["batch"], note["score_batch"]) for note in notes} == {(1, 3)}
+
+
+def test_what_makes_rows_incomparable_parts_the_folders(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=grad_cam", "limit=2", "batch=2", "score_batch=2", f"out={tmp_path}", *ALONE]
+    first = counted(*words).folder
+    same = ["limit=3", "batch=1", "metric=[box_coverage]", "method=[random]", "layer=layer3", "shards=2"]
+    for word in same:
+        assert counted(*words, word).folder.path == first.path, word
+    other = ["precision=bfloat16", "seed=1", "target=predicted", "transform=pad", "dataset.scenes=12"]
+    folders = {counted(*words, word).folder.path for word in other}
+    assert len(folders) == len(other) and first.path not in folders
+
+
+def test_parts_can_be_read_without_this_program(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=[grad_cam,random]", "limit=3", f"out={tmp_path}", "layer=layer4", *ALONE]
+    folder = counted(*words, "metric=[pointing_game]").folder.path
+    counted(*words, "metric=[pointing_game,box_coverage]")
+    frame = pd.read_parquet(folder)
+    assert len(frame) == 2 * 2 * 3
+    assert frame["box_coverage.coverage"].notna().sum() == frame["pointing_game.hit"].notna().sum() == 2 * 3
+    duckdb = pytest.importorskip("duckdb")
+    query = f"select method, avg(\"box_coverage.coverage\") from read_parquet('{folder}/*.parquet', union_by_name=true)"
+    means = dict(duckdb.sql(f"{query} group by method").fetchall())
+    assert means == pytest.approx(frame.groupby("method")["box_coverage.coverage"].mean().to_dict())
 
 
 def test_gallery_settings_are_checked() -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        node = plain(compose("config"))
+    node = plain(compose_config([]))
     for wrong in (8, {"cases": -1, "images": []}, {"cases": 1, "images": "one"}):
         with pytest.raises(UserError, match="gallery"):
-            check({**node, "gallery": wrong}, [object()])
-
-
-def test_a_shared_pass_that_runs_out_of_memory_goes_on_in_halves(
-    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bench.runs import batch as compute
-
-    told: list[float] = []
-    monkeypatch.setattr(Progress, "advance", lambda self, cases: told.append(cases))
-    asked = ["method=[grad_cam,random]", "limit=7", "chunk=4", "batch=4", "score_batch=2", "gallery.cases=0"]
-    counted(*asked, f"out={tmp_path / 'whole'}")
-    assert sum(told) == pytest.approx(7)
-    told.clear()
-    sizes: list[int] = []
-    true = compute.compute_batch
-
-    def tight(setting: object, samples: list, *more: object) -> object:
-        sizes.append(len(samples))
-        result = true(setting, samples, *more)  # done for nothing, so that what was told has to be taken back
-        if len(samples) > 2:
-            raise torch.OutOfMemoryError("a test's")
-        return result
-
-    monkeypatch.setattr(compute, "compute_batch", tight)
-    counted(*asked, f"out={tmp_path / 'torn'}")
-    assert sizes == [4, 2, 2, 2, 1]  # what memory did not hold once is not tried again
-    assert sum(told) == pytest.approx(7) and min(told) == -4
-    for whole, torn in zip(find_runs(tmp_path / "whole"), find_runs(tmp_path / "torn"), strict=True):
-        before, after = read_rows(whole), read_rows(torn)
-        assert before["case_id"].tolist() == after["case_id"].tolist()
-        assert before["probability"].tolist() == pytest.approx(after["probability"].tolist(), abs=1e-5)
-        assert (torn.provenance["batch"], torn.provenance["smallest"]) == (4, {"batch": 2, "score_batch": 2})
-
-
-def test_one_case_that_runs_out_of_memory_shrinks_the_scorers_batch(
-    counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bench.runs import batch as compute
-
-    true, asked = compute.compute_batch, []
-
-    def tight(setting: object, samples: list, jobs: object, speed: Speed, *more: object) -> object:
-        asked.append((len(samples), speed.score_batch))
-        if len(samples) > 1 or speed.score_batch > 2:
-            raise torch.OutOfMemoryError("a test's")
-        return true(setting, samples, jobs, speed, *more)
-
-    monkeypatch.setattr(compute, "compute_batch", tight)
-    counted("method=grad_cam", "limit=2", "batch=2", "score_batch=8", "gallery.cases=0", f"out={tmp_path}")
-    assert asked == [(2, 8), (1, 8), (1, 4), (1, 2), (1, 2)]
-    (one,) = find_runs(tmp_path)
-    assert len(read_rows(one)) == 2 and one.provenance["smallest"] == {"batch": 1, "score_batch": 2}
-
-
-def test_of_shards_that_begin_together_the_first_ones_speed_counts(counted: Counted, tmp_path: Path) -> None:
-    asked = ["method=grad_cam", "limit=2", "chunk=1", "shards=2", "gallery.cases=0", f"out={tmp_path}"]
-    counted(*asked, "shard=0", "batch=1", "score_batch=3")
-    counted(*asked, "shard=1", "batch=2", "score_batch=5")
-    (one,) = find_runs(tmp_path)
-    assert (one.provenance["batch"], one.provenance["score_batch"]) == (1, 3)
-    assert one.provenance["smallest"] == {"batch": 1, "score_batch": 3}
-
-
-def test_precision_stands_in_every_row_and_parts_results(counted: Counted, tmp_path: Path) -> None:
-    asked = ["method=grad_cam", "limit=2", "batch=2", "score_batch=2", f"out={tmp_path}", "gallery.cases=0"]
-    counted(*asked)
-    counted(*asked, "precision=bfloat16")
-    first, second = find_runs(tmp_path)
-    assert first.config["protocol"] != second.config["protocol"]
-    assert sorted(set(read_rows(first)["precision"]) | set(read_rows(second)["precision"])) == ["bfloat16", "float32"]
+            check({**node, "gallery": wrong}, [object()])  # type: ignore[list-item]

@@ -1,83 +1,121 @@
-"""Results on disk: a bad file is computed again, never trusted and never fatal."""
+"""Results on disk: a part is whole or it is not read, whatever happened to the file."""
 
 from __future__ import annotations
 
+import logging
+import random
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from bench.analysis.reading import read_rows
 from bench.runs import store
 from bench.runs.rows import META, schema_of
 from bench.types import UserError
 
+OUTPUTS = {"m.value": "value", "m.curve": "curve"}
+NOTE: dict[str, Any] = {
+    "protocol": "k",
+    "cases": ["a", "b"],
+    "entries": [{"key": "e", "method": "x", "layer": "l", "maps": "00"}],
+    "metrics": {"m": {"key": "m"}},
+    "skipped": [{"case_id": "c", "image_id": "c", "reason": "torn"}],
+}
 
-def row(name: str, value: float) -> dict:
+
+def row(name: str, value: float) -> dict[str, Any]:
     empty = dict.fromkeys(META.names)
-    return {**empty, "case_id": name, "m.value": value, "m.curve": [value, 0.5]}
+    return {**empty, "method": "x", "layer": "l", "case_id": name, "m.value": value, "m.curve": [value, 0.5]}
 
 
 @pytest.fixture
-def chunk(tmp_path: Path) -> Path:
-    path = store.chunk_path(tmp_path / "run", 0)
-    rows = [row("a", 1.0), row("b", 2.0)]
-    store.write_chunk(path, rows, schema_of(rows), {"key": "k", "skipped": [{"case_id": "c", "reason": "torn"}]})
-    return path
+def part(tmp_path: Path) -> Path:
+    return store.write_part(tmp_path / "run", 3, [row("a", 1.0), row("b", 2.0)], schema_of(OUTPUTS), NOTE)
 
 
-def test_round_trip(chunk: Path) -> None:
-    table, note = store.read_chunk(chunk)
+def test_round_trip(part: Path) -> None:
+    table, note = store.read_part(part)
     assert table.column("m.value").to_pylist() == [1.0, 2.0]
     assert table.column("m.curve").to_pylist() == [[1.0, 0.5], [2.0, 0.5]]
-    assert note["key"] == "k"
-    assert store.read_chunk(chunk, ["case_id", "absent"])[0].column_names == ["case_id"]
-    assert [path.name for path in chunk.parent.iterdir()] == ["chunk-00000.parquet"]
+    assert note == {**NOTE, "format": 2, "chunk": 3}
+    assert store.read_part(part, ["case_id", "absent"])[0].column_names == ["case_id"]
+    assert part.name.startswith("part-00003-") and [path.name for path in part.parent.iterdir()] == [part.name]
+    assert pd.read_parquet(part.parent)["m.value"].tolist() == [1.0, 2.0]
 
 
-def test_valid_only_with_its_key_and_exactly_its_cases(chunk: Path) -> None:
-    assert store.valid_chunk(chunk, "k", ["a", "b", "c"])
-    assert not store.valid_chunk(chunk, "other", ["a", "b", "c"])
-    assert not store.valid_chunk(chunk, "k", ["a", "b"])
-    assert not store.valid_chunk(chunk, "k", ["a", "b", "c", "d"])
-    assert not store.valid_chunk(chunk.with_name("chunk-00001.parquet"), "k", ["a"])
+def test_the_name_follows_from_what_a_part_holds(part: Path) -> None:
+    rows, schema = [row("a", 5.0), row("b", 6.0)], schema_of(OUTPUTS)
+    assert store.write_part(part.parent, 3, rows, schema, NOTE) == part
+    for change in ({"cases": ["a", "d"]}, {"metrics": {"m": {"key": "n"}}}, {"entries": []}, {"skipped": []}):
+        assert store.write_part(part.parent, 3, rows, schema, {**NOTE, **change}) != part
 
 
-@pytest.mark.parametrize("cut", [0, 10, 0.5, -1])
-def test_truncated(chunk: Path, cut: float) -> None:
-    data = chunk.read_bytes()
-    chunk.write_bytes(data[: int(len(data) * cut) if isinstance(cut, float) else cut])
-    assert not store.valid_chunk(chunk, "k", ["a", "b", "c"])
+def test_no_single_flipped_bit_is_accepted(part: Path) -> None:
+    data = part.read_bytes()
+    assert store.is_whole(data)
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert not store.is_whole(bytes(flipped)), bit
+        if bit % 997 == 0:
+            part.write_bytes(bytes(flipped))
+            with pytest.raises(ValueError, match="is damaged"):
+                store.read_part(part)
 
 
-def test_a_flipped_bit_in_the_data_is_seen(chunk: Path) -> None:
-    data = bytearray(chunk.read_bytes())
-    position = data.index(b"\x28\xb5\x2f\xfd") + 8  # inside the first compressed page
-    data[position] ^= 0x40
-    chunk.write_bytes(bytes(data))
-    assert not store.valid_chunk(chunk, "k", ["a", "b", "c"])
+def test_no_random_damage_is_accepted(part: Path) -> None:
+    data, draw = part.read_bytes(), random.Random(0)
+    for _ in range(300):
+        start, length = draw.randrange(len(data)), draw.randrange(1, 60)
+        torn = {
+            "cut": data[:start],
+            "lost": data[:start] + data[start + length :],
+            "zeros": data[:start] + bytes(length) + data[start + length :],
+            "added": data + draw.randbytes(length),
+        }[draw.choice(["cut", "lost", "zeros", "added"])]
+        if torn == data:
+            continue
+        part.write_bytes(torn)
+        with pytest.raises(ValueError, match="damaged|not a part"):
+            store.read_part(part)
 
 
-def test_foreign_parquet(chunk: Path) -> None:
-    import pandas as pd
+def test_a_foreign_file_is_not_a_part(part: Path) -> None:
+    pd.DataFrame({"case_id": ["a", "b"]}).to_parquet(part)
+    with pytest.raises(ValueError, match="damaged"):
+        store.read_part(part)
 
-    pd.DataFrame({"case_id": ["a", "b"]}).to_parquet(chunk)
-    assert not store.valid_chunk(chunk, "k", ["a", "b"])
+
+def test_a_damaged_part_is_set_aside(part: Path) -> None:
+    store.set_aside(part)
+    assert [path.name for path in part.parent.iterdir()] == [f"{part.name}.damaged"]
+    assert store.Folder(part.parent, {}).parts == []
 
 
-def test_runs_with_a_damaged_config_are_left_out(chunk: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = chunk.parent
-    (folder / store.CONFIG).write_text("{dataset: d, model: m, method: x, layer: l, protocol: p, metrics: {}, key: k}")
-    bad = folder.parent / "bad"
-    bad.mkdir()
-    (bad / store.CONFIG).write_text("{unclosed: [")
-    (folder.parent / "odd").mkdir()
-    (folder.parent / "odd" / store.CONFIG).write_text("dataset: d")
-    runs = store.find_runs(folder.parent)
-    assert [run.path for run in runs] == [folder]
-    assert caplog.text.count("left out") == 2
-    assert list(read_rows(runs[0], ["case_id", "m.value"])["m.value"]) == [1.0, 2.0]
-    chunk.write_bytes(b"junk")
-    assert read_rows(runs[0], ["case_id"]).empty
+def test_all_columns_are_seen_by_a_reader_that_takes_the_first_files(part: Path) -> None:
+    more = {**NOTE, "metrics": {"n": {"key": "n"}}}
+    rows = [{**row(name, 0.0), "n.value": 7.0} for name in "ab"]
+    for one in rows:
+        del one["m.value"], one["m.curve"]
+    store.write_part(part.parent, 3, rows, schema_of({"n.value": "value"}), more)
+    store.write_columns(part.parent, schema_of({**OUTPUTS, "n.value": "value"}))
+    frame = pd.read_parquet(part.parent)
+    assert len(frame) == 4 and frame["n.value"].sum() == 14 and frame["m.value"].sum() == 3
+
+
+def test_folders_with_a_damaged_protocol_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parameters = {"dataset": {"name": "d"}}
+    protocol = {"format": 2, "dataset": "d", "model": "m", "weights": "w", "parameters": parameters}
+    for name, key in (("good", store.hash_key(parameters)), ("changed", "0123456789")):
+        store.write_text(tmp_path / name / store.PROTOCOL, f"{store.json.dumps({**protocol, 'key': key})}\n")
+    store.write_text(tmp_path / "torn" / store.PROTOCOL, "{unclosed: [")
+    store.write_text(tmp_path / "odd" / store.PROTOCOL, "dataset: d")
+    store.write_text(tmp_path / "old" / "run" / "_config.yaml", "dataset: d")
+    with caplog.at_level(logging.WARNING):
+        assert [folder.path.name for folder in store.find_folders(tmp_path)] == ["good"]
+    assert caplog.text.count("is left out") == 3
+    assert caplog.text.count("format 1") == 1 and "left alone" in caplog.text
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

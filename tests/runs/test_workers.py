@@ -1,24 +1,25 @@
-"""Work shared by several processes: equal numbers whoever does it, and nothing lost when one dies."""
+"""Work shared by several processes: equal numbers whoever does it, and nothing is lost when one dies."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bench.runs import workers
+from bench import cli
 from bench.types import UserError
 
 TINY = [
     "model=resnet18", "model.weights=random", "metric=[box_coverage,pointing_game]", "method=[grad_cam,random]",
-    "gallery.cases=0", "chunk=2",
+    "gallery.cases=0", "limit=40",
 ]  # fmt: skip
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
 def command(*arguments: str) -> list[str]:
@@ -26,17 +27,16 @@ def command(*arguments: str) -> list[str]:
 
 
 def succeed(*arguments: str, folder: Path) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    done = subprocess.run(command(*arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command(*arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the results of one process for eight cases."""
+    """Folder with the results of one process for three chunks."""
     folder = tmp_path_factory.mktemp("alone")
-    succeed("limit=8", "out=alone", folder=folder)
+    succeed("out=alone", folder=folder)
     return folder / "alone"
 
 
@@ -46,28 +46,28 @@ def summary(folder: Path) -> bytes:
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_shards_through_a_launcher_equal_one_process(launcher: str, alone: Path, tmp_path: Path) -> None:
-    module, extra = workers.LAUNCHERS[launcher]
+    module, extra = cli.LAUNCHERS[launcher]
     pytest.importorskip(f"hydra_plugins.{module}", reason=f"extra {extra} is not installed")
-    succeed("limit=8", "-m", "shards=2", "shard=0,1", f"hydra/launcher={launcher}", "out=shared", folder=tmp_path)
+    succeed("-m", "shards=2", "shard=0,1", f"hydra/launcher={launcher}", "out=shared", folder=tmp_path)
     done = subprocess.run([sys.executable, "-m", "bench.report", "shared"], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0
     assert summary(tmp_path / "shared") == summary(alone)
 
 
-def test_one_of_four_workers_is_killed_and_the_next_call_goes_on(alone: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_one_line_and_the_next_call_completes(alone: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command("limit=8", "workers=4", "out=torn"),
+        command("workers=3", "out=torn"),
         cwd=tmp_path,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
         victim = None
-        for _ in range(6000):  # as soon as it is there: before it has finished its one chunk
-            victim = next(iter(children(process.pid)), None)
-            if victim or process.poll() is not None:
-                break
+        deadline = time.monotonic() + 120
+        while victim is None and process.poll() is None and time.monotonic() < deadline:
+            victim = next((child for child in children(process.pid) if "loky" in command_line(child)), None)
             time.sleep(0.01)
         assert victim
         os.kill(victim, signal.SIGKILL)
@@ -75,12 +75,23 @@ def test_one_of_four_workers_is_killed_and_the_next_call_goes_on(alone: Path, tm
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "ended early; finished chunks are kept" in said and "Traceback" not in said
-    done = len(list((tmp_path / "torn").rglob("chunk-*.parquet")))
-    assert done == 3 * 2  # three workers with a chunk each, two methods
-    said = succeed("limit=8", "workers=2", "out=torn", folder=tmp_path)
-    assert "nothing was computed" not in said
+    assert "a worker ended early" in said and "Traceback" not in said
+    succeed("workers=2", "out=torn", folder=tmp_path)
     assert summary(tmp_path / "torn") == summary(alone)
+
+
+def test_killed_at_random_moments_and_completed_the_summary_is_the_same(alone: Path, tmp_path: Path) -> None:
+    draw = random.Random(7)
+    for _ in range(4):
+        process = subprocess.Popen(
+            command("out=torn"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(draw.uniform(2, 9))
+        process.kill()
+        process.wait()
+    succeed("out=torn", folder=tmp_path)
+    assert summary(tmp_path / "torn") == summary(alone)
+    assert not list((tmp_path / "torn").rglob("*.damaged"))
 
 
 def children(pid: int) -> list[int]:
@@ -91,9 +102,17 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def command_line(pid: int) -> str:
+    """Command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     done = subprocess.run(
-        command("limit=8", "workers=2", "layer=layer9"), cwd=tmp_path, capture_output=True, text=True, timeout=300
+        command("workers=2", "layer=layer9"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if "error" in line] == done.stderr.splitlines()
@@ -101,12 +120,8 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_launcher_without_its_plugin_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_nothing(_name: str) -> None:
-        return None
-
-    monkeypatch.setattr(workers, "find_spec", find_nothing)
-    for name, (_, extra) in workers.LAUNCHERS.items():
+    monkeypatch.setattr(cli, "find_spec", lambda _name: None)
+    for name, (_, extra) in cli.LAUNCHERS.items():
         with pytest.raises(UserError, match=rf"cam-bench\[{extra}\]"):
-            workers.check_launcher(["-m", "limit=3", f"hydra/launcher={name}"])
-    words: Sequence[str] = ["hydra/launcher=basic", "out=joblib"]
-    workers.check_launcher(words)
+            cli.check_launcher(["-m", "limit=3", f"hydra/launcher={name}"])
+    cli.check_launcher(["hydra/launcher=basic", "out=joblib"])
