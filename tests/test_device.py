@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from contract import METHODS, METRICS, make_batch, make_network, maps, measure, 
 from pretended_gpu import GPU, PretendedGpu
 from torch import Tensor
 
-from bench.api import compute
-from bench.config import compose_config, plain
+from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC
+from bench.config import bind_all, build, compose_config, plain
 from bench.maps.heatmaps import degenerate, map_ids, upsample
 from bench.runs.execution import set_precision
+from bench.runs.facts import Opener
 from bench.runs.rows import map_columns
+from bench.runs.run import run
 from bench.runs.store import find_folders, read_part
 from bench.types import Batch
 
@@ -98,11 +101,14 @@ def test_run_on_a_gpu(near: float, tmp_path: Path) -> None:
     ]  # fmt: skip
     parts = []
     for device in ("cuda", "cpu"):
-        compute(plain(compose_config([*words, f"device={device}", f"out={tmp_path / device}"])))
+        node = plain(compose_config([*words, f"device={device}", f"out={tmp_path / device}"]))
+        methods, metrics = bind_all(node["method"], GIVEN_TO_METHOD), bind_all(node["metric"], GIVEN_TO_METRIC)
+        network = Opener(partial(build, "model", node["model"]), None)
+        run(node | {"worker": ""}, network, build("dataset", node["dataset"]), methods, metrics, lambda _bound: {})
         (folder,) = find_folders(tmp_path / device)
         (path,) = folder.parts
         parts.append(read_part(path))
     (ours, note), (theirs, cpu_note) = parts
     assert len(note["entries"]) == 4 and len(ours) == 4 * len(note["cases"]) > 0
-    assert note["device"].startswith("cuda") and cpu_note["device"].startswith("cpu")
+    assert note["made"]["device"] != cpu_note["made"]["device"]
     pd.testing.assert_frame_equal(ours.to_pandas(), theirs.to_pandas(), rtol=near, atol=near)
