@@ -18,7 +18,7 @@ ALLOWED = {
     "types": set(),
     "options": {"types"},
     "binding": {"options", "types"},
-    "cli": {"options", "types"},
+    "cli": {"runs.store", "options", "types"},
     "config": {"binding", "cli", "options", "types"},
     "networks": {"types"},
     "datasets": {"types"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from rich.console import Console
 from bench import __main__ as command_line
 from bench.cli import FLAGS, LISTS, VALUED, answer
 from bench.options import docstring, entries, names
+from bench.types import UserError
 
 ROOT = Path(__file__).parents[2]
 FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]
@@ -289,6 +291,30 @@ def test_list_says_the_first_line_of_the_function_and_what_is_not_its_default() 
 @pytest.mark.parametrize("target", ["methods.gradient.nothing", "methods.nothing.at_all", "nothing.at.all"])
 def test_list_survives_a_function_that_is_not_there(target: str) -> None:
     assert docstring(target) == ("", {})
+
+
+def test_list_results_says_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.runs import store
+    from bench.runs.rows import META, schema_of
+
+    parameters = {"dataset": {"name": "toy"}}
+    known = {"format": store.FORMAT, "key": store.hash_key(parameters), "dataset": "toy", "model": "net"}
+    folder = tmp_path / "toy" / "net-1"
+    store.write_text(folder / store.PROTOCOL, json.dumps({**known, "weights": "random", "parameters": parameters}))
+    entries = [{"key": "a", "method": "cam", "layer": "l4", "maps": "00"}]
+    for chunk, (cases, metric) in enumerate([(["a", "b"], "deletion"), (["c", "d"], "road")]):
+        rows = [{**dict.fromkeys(META.names), "method": "cam", "layer": "l4", "case_id": case} for case in cases]
+        control = [{"key": "r", "method": "random", "layer": "-", "maps": "00"}] if chunk else []
+        note = {"protocol": "", "cases": cases, "metrics": {metric: {"key": metric}}, "skipped": []}
+        store.write_part(folder, chunk, rows, schema_of({}), {**note, "entries": entries + control})
+    assert answer(["list", "results", str(tmp_path)])
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        "toy, net (weights random): 4 cases", f"in {folder}", "method cam at l4 4 cases", "method random 2 cases",
+        "metric deletion 2 cases", "metric road 2 cases",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="no results in"):
+        answer(["list", "results", str(tmp_path / "nothing")])
 
 
 def test_lists_are_coloured_on_a_terminal_only_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
