@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from bench.analysis.groups import load_group
+from bench.analysis.loading import load_group
 from bench.analysis.reading import load_results
 from bench.analysis.tables import summarize_group
 from bench.config import (

@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, build
+from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.config import build
 from bench.datasets.collage import collage
 from bench.datasets.transforms import collate, prepare
 from bench.options import conf_node
@@ -24,8 +24,7 @@ HEAD = ["| work | against | ms | ms against | ratio | goal |", "| :-- | :-- | --
 
 def load(group: str, name: str) -> Bound:
     """Bind a method or metric with the parameters of its yaml."""
-    node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())[name]
-    return bind(name, node, GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
+    return bind(name, conf_node(group, name), GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
 
 
 def lite0() -> Network:

@@ -1,4 +1,4 @@
-"""What the shared pass costs beside one forward and one backward pass of the network."""
+"""What the shared pass costs against one forward and one backward pass of the network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from bench import options
 from bench.maps.capture import capture
-from bench.maps.heatmaps import native_map
-from bench.maps.method_inputs import offered
+from bench.maps.explain import job_map
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_logit
 from bench.networks.layers import resolve_layers
-from bench.types import Batch, Bound
+from bench.types import Batch, Bound, Job
 from benchmarks.common import alternate, lite0, load, pictures, row
 
 PAPER = ["grad_cam", "hirescam", "respond_cam", "grad_entropy", "feature_entropy"]
@@ -20,7 +19,7 @@ GRADIENT = ["grad_cam", "hirescam", "xgrad_cam", "grad_cam_pp", "layer_cam"]
 
 
 def one_forward_one_backward(model: nn.Module, batch: Batch, layer: str) -> None:
-    """Do the least that any gradient method needs: nothing is kept, gradients go down to one layer."""
+    """Do the least that any gradient method needs: one layer is kept, gradients flow down to it."""
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
@@ -34,24 +33,24 @@ def one_forward_one_backward(model: nn.Module, batch: Batch, layer: str) -> None
 
 
 def shared_pass(model: nn.Module, batch: Batch, layers: list[str], methods: list[Bound]) -> None:
-    """Native maps of all methods at all layers, as the program makes them."""
+    """Make the native maps of all methods at all layers, as a run does."""
     captured = capture(model, batch.images, batch.targets, layers)
     score = Scorer(model, batch.targets, 4)
+    natives: dict[tuple[str, str], Tensor] = {}
     for name in layers:
-        layer = captured.layers[name]
-        offer = offered(model, name, layer, captured.logits, batch, score)
         for method in methods:
-            native_map(method, offer, (len(batch.ids), *layer.acts.shape[2:]))
+            job = Job(method=method, label=method.name, layer=name, layers=(name,), index=0, key="")
+            job_map(model, batch, captured, score, job, natives)
 
 
 def rows(repeats: int) -> list[str]:
-    """Finished rows of the table, each measured as the median of `repeats` alternating repeats."""
+    """Rows of the table, each a median of `repeats` alternating repeats."""
     network = lite0()
     model, batch = network.module, pictures(network, 16)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
     everything = [load("method", name) for name in options.names("method")]
     shared = [part.name for part in everything if part.about["passes"] == "shared" and part.name != "cam"]
-    found = []
+    table = []
     for names, layers, goal in (
         (GRADIENT, many, "at most 1.5"),
         (PAPER, default, "at most 1.3"),
@@ -68,5 +67,5 @@ def rows(repeats: int) -> list[str]:
             repeats,
         )
         against = f"one forward, one backward to {layers[0]}"
-        found.append(row(f"{label} x {len(layers)} layers", against, ours, other, goal))
-    return found
+        table.append(row(f"{label} x {len(layers)} layers", against, ours, other, goal))
+    return table

@@ -1,8 +1,8 @@
-"""The shared pass beside pytorch-grad-cam 1.5.7 and torchcam 0.5.0: same network, pictures, layers and methods.
+"""The shared pass against pytorch-grad-cam 1.5.7 and torchcam 0.5.0: same network, pictures, layers and methods.
 
-Each peer is timed as its manual has it (the network as it is loaded, 16 pictures a batch), and at its best:
-channels_last, no gradients of parameters, the faster of two batch sizes, all layers in one call (from which
-pytorch-grad-cam gives their mean only). Maps are as each gives them: pytorch-grad-cam's at the input's size.
+Each peer is timed as its manual shows it (the network as loaded, 16 pictures per batch), and at its best:
+channels_last, no gradients of parameters, the faster of two batch sizes, all layers in one call (of which
+pytorch-grad-cam returns only the mean). Maps are as each returns them: pytorch-grad-cam's at input size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Work = Callable[[nn.Module, Tensor, list[int], list[str], list[str]], None]
 def grad_cam_separately(
     model: nn.Module, images: Tensor, classes: list[int], layers: list[str], names: list[str]
 ) -> None:
-    """Call pytorch-grad-cam for every method and layer: what it gives for several layers is their mean."""
+    """Call pytorch-grad-cam for every method and layer: for several layers it returns their mean."""
     for name in names:
         for layer in layers:
             with getattr(pytorch_grad_cam, name)(model, [model.get_submodule(layer)]) as peer:
@@ -40,7 +40,7 @@ def grad_cam_separately(
 def grad_cam_together(
     model: nn.Module, images: Tensor, classes: list[int], layers: list[str], names: list[str]
 ) -> None:
-    """Give pytorch-grad-cam all layers at once: one pass a method, and their mean map beside each layer's."""
+    """Give pytorch-grad-cam all layers at once: one pass per method, and only the layers' mean map."""
     for name in names:
         with getattr(pytorch_grad_cam, name)(model, [model.get_submodule(layer) for layer in layers]) as peer:
             peer(images, [ClassifierOutputTarget(index) for index in classes])
@@ -49,7 +49,7 @@ def grad_cam_together(
 def torchcam_together(
     model: nn.Module, images: Tensor, classes: list[int], layers: list[str], names: list[str]
 ) -> None:
-    """Give torchcam all layers at once, as its manual does: one forward and one backward pass a method."""
+    """Give torchcam all layers at once, as its manual does: one forward and one backward pass per method."""
     for name in names:
         with getattr(torchcam.methods, name)(model, layers) as peer:
             peer(classes, model(images))
@@ -63,11 +63,11 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def rows(repeats: int) -> list[str]:
-    """Finished rows of the table, medians of alternating timings; of pytorch-grad-cam's 85 passes a single one."""
+    """Rows of the table, medians of alternating timings; pytorch-grad-cam's 85 passes are timed once."""
     ours, theirs = lite0(), lite0().module
     layers, batch = resolve_layers(ours, "*bn2.act"), pictures(ours, 16)
     classes = [target[0] for target in batch.targets]
-    found = []
+    table = []
 
     def peer_pass(work: Work, names: list[str], size: int, images: Tensor) -> None:
         for first in range(0, len(images), size):
@@ -88,12 +88,12 @@ def rows(repeats: int) -> list[str]:
                 work = together
                 size = min((4, 16), key=lambda n: seconds(partial(peer_pass, together, names[:1], n, images)))
                 settings = f"its best: channels_last, batch {size}, no gradients of parameters, all layers in one call"
-            mine, other = [], []
+            own, other = [], []
             shared_pass(ours.module, batch, layers, methods)
             for _ in range(1 if work is grad_cam_separately else min(repeats, 3)):
-                mine.append(seconds(partial(shared_pass, ours.module, batch, layers, methods)))
+                own.append(seconds(partial(shared_pass, ours.module, batch, layers, methods)))
                 other.append(seconds(partial(peer_pass, work, names, size, images)))
-                mine.append(seconds(partial(shared_pass, ours.module, batch, layers, methods)))
+                own.append(seconds(partial(shared_pass, ours.module, batch, layers, methods)))
             label = f"{', '.join(pairs)} x {len(layers)} layers"
-            found.append(row(label, f"{package}, {settings}", median(mine), median(other), "" if best else goal))
-    return found
+            table.append(row(label, f"{package}, {settings}", median(own), median(other), "" if best else goal))
+    return table

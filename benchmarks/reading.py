@@ -1,9 +1,9 @@
 """What reading results costs: `bench.report` on 2.4 million made rows, its seconds and its peak memory.
 
-50,000 images x 12 methods x 4 layers are 48 run folders of 782 chunk files each, with the columns of the default
+50,000 images x 12 methods x 4 layers are one results folder of 3,125 parts of 16 cases, with the columns of the default
 metrics. The values are made up (a level per method, a difficulty per image, noise), the files are as the runner writes
-them, merged files among them; a few cases have pictures and maps, for the gallery. Making them takes some minutes and
-2.9 GB of disk; ``--folder`` keeps them for the next time.
+them; a few cases have pictures and maps, for the gallery. Making them takes some minutes and 2 GB of disk; ``--folder``
+keeps them for the next time.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import yaml
-from numpy.typing import NDArray
 from PIL import Image
 
-from bench.analysis.groups import conf_of
-from bench.analysis.merged import merge
+from bench.options import conf_node
 from bench.runs import store
-from bench.runs.rows import META
 from benchmarks.common import measured
 
-IMAGES, CHUNK, CLASSES = 50_000, 64, 1000
+IMAGES, CLASSES = 50_000, 1000
 METHODS = [
     "grad_cam", "hirescam", "respond_cam", "xgrad_cam", "grad_cam_pp", "layer_cam", "grad_entropy", "feature_entropy",
     "eigen_cam", "score_cam", "ablation_cam", "activation_sum",
@@ -34,123 +33,128 @@ METHODS = [
 LAYERS = ["layer1.2.relu", "layer2.3.relu", "layer3.5.relu", "layer4.2.relu"]
 METRICS = ["deletion", "insertion", "pointing_game", "energy_pointing_game", "box_coverage"]
 CURVES = {"deletion.curve": 29, "insertion.curve": 29, "box_coverage.coverage_curve": 20}
-PICTURES, MAP = 8, 7  # cases of the gallery, each in a chunk of its own; side of their maps
+PICTURES, MAP = 8, 7  # cases of the gallery, each in a part of its own; side of their maps
 SECONDS, BYTES = 60, 4 * 2**30  # what the report may take
+ABOUT = pa.schema(
+    [
+        ("method", pa.string()), ("layer", pa.string()), ("case_id", pa.string()), ("image_id", pa.string()),
+        ("class_name", pa.string()), ("target", pa.list_(pa.int64())), ("n_instances", pa.int64()),
+        ("box_area", pa.float64()), ("probability", pa.float64()), ("predicted", pa.int64()),
+        ("predicted_probability", pa.float64()), ("boxes", pa.list_(pa.float32())),
+        ("other_boxes", pa.list_(pa.float32())), ("height", pa.int64()), ("width", pa.int64()),
+        ("degenerate", pa.string()), ("map", pa.list_(pa.float32())), ("map_shape", pa.list_(pa.int64())),
+    ]
+)  # fmt: skip
 
-Values = NDArray[np.float32]
 
-
+@cache
 def scalars() -> list[str]:
     """Columns with one value per case: those that have a direction."""
-    found = {name: conf_of("metric", name)["about"]["higher_is_better"] for name in METRICS}
-    return [f"{name}.{output}" for name, outputs in found.items() for output in outputs]
+    outputs = {name: conf_node("metric", name)["about"]["higher_is_better"] for name in METRICS}
+    return [f"{name}.{output}" for name in METRICS for output in outputs[name]]
 
 
-def lists(values: NDArray[np.generic]) -> pa.ListArray:
-    """Arrow list column of an array (rows, length)."""
-    rows, length = values.shape
-    return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * length), pa.array(values.ravel()))
+def case_of(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Columns that are the same for all methods and layers."""
+    image, name = f"ILSVRC2012_val_{number:08d}", f"n{number * 7919 % CLASSES:08d}"
+    return {
+        "case_id": f"{image}/{name}", "image_id": image, "class_name": name, "target": [number % CLASSES],
+        "n_instances": int(min(rng.geometric(0.6), 8)), "box_area": float(rng.beta(1.2, 2)),
+        "probability": float(rng.beta(1.5, 0.7)), "predicted": number % CLASSES,
+        "predicted_probability": float(rng.random()), "boxes": (rng.random(4) * 224).tolist(), "other_boxes": [],
+        "height": 224, "width": 224, "degenerate": "",
+    }  # fmt: skip
 
 
-def case_columns(start: int, rows: int, rng: np.random.Generator) -> dict[str, pa.Array]:
-    """Columns that are the same for all methods and layers; those of maps are empty."""
-    number = np.arange(start, start + rows)
-    classes = [f"n{i * 7919 % CLASSES:08d}" for i in number]
-    given = {
-        "case_id": [f"ILSVRC2012_val_{i:08d}/{name}" for i, name in zip(number, classes, strict=True)],
-        "image_id": [f"ILSVRC2012_val_{i:08d}" for i in number],
-        "class_name": classes,
-        "target": lists(number[:, None] % CLASSES),
-        "n_instances": np.minimum(rng.geometric(0.6, rows), 8),
-        "box_area": rng.beta(1.2, 2, rows),
-        "probability": rng.beta(1.5, 0.7, rows),
-        "predicted": number % CLASSES,
-        "predicted_probability": rng.random(rows),
-        "boxes": lists(rng.random((rows, 4), dtype=np.float32) * 224),
-        "other_boxes": lists(np.empty((rows, 0), dtype=np.float32)),
-        "height": np.full(rows, 224),
-        "width": np.full(rows, 224),
-        "degenerate": [""] * rows,
-    }
-    columns = {name: value if isinstance(value, pa.Array) else pa.array(value) for name, value in given.items()}
-    empty = {field.name: pa.nulls(rows, field.type) for field in META if field.name not in columns}
-    return {field.name: (columns | empty)[field.name].cast(field.type) for field in META}
-
-
-def metric_columns(
-    level: float, difficulty: Values, large: NDArray[np.bool_], rng: np.random.Generator
-) -> dict[str, pa.Array]:
-    """Values of one method at one layer for a chunk; `large` boxes have no box coverage."""
-    rows = len(difficulty)
-    columns: dict[str, pa.Array] = {}
-    for name in scalars():
-        value = np.clip(level + 0.25 * difficulty + 0.1 * rng.standard_normal(rows, dtype=np.float32), 0, 1)
-        if name == "pointing_game.hit":
-            value = (value > 0.4).astype(np.float32)
-        if name.startswith("box_coverage"):
-            value = np.where(large, np.float32(np.nan), value)
-        columns[name] = pa.array(value.astype(np.float64))
-    for name, length in CURVES.items():
-        share = np.linspace(0, 1, length, dtype=np.float32)
-        steep = 2 + 3 * level + difficulty[:, None] + 0.3 * rng.standard_normal((rows, 1), dtype=np.float32)
-        columns[name] = lists(np.exp(-steep * share))
+def metric_values(level: float, difficulty: float, large: bool, rng: np.random.Generator) -> dict[str, Any]:
+    """Values of one method at one layer for a case; `large` boxes have no box coverage."""
+    names = scalars()
+    values = np.clip(level + 0.25 * difficulty + 0.1 * rng.standard_normal(len(names)), 0, 1)
+    columns: dict[str, Any] = dict(zip(names, values.tolist(), strict=True))
+    columns["pointing_game.hit"] = float(columns["pointing_game.hit"] > 0.4)
+    if large:
+        columns |= {name: float("nan") for name in names if name.startswith("box_coverage")}
+    steep = 2 + 3 * level + difficulty + 0.3 * rng.standard_normal(len(CURVES))
+    for (name, length), slope in zip(CURVES.items(), steep, strict=True):
+        columns[name] = np.exp(-slope * np.linspace(0, 1, length, dtype=np.float32))
     return columns
 
 
 def gallery_numbers(images: int) -> list[int]:
-    """Which cases have a picture and maps: the first of each of a few chunks far apart."""
-    return list(range(0, images, CHUNK * max(images // CHUNK // PICTURES, 1)))[:PICTURES]
+    """Which cases have a picture and maps: the first of each of a few parts far apart."""
+    return list(range(0, images, store.CHUNK * max(images // store.CHUNK // PICTURES, 1)))[:PICTURES]
 
 
-def map_columns(rows: int, rng: np.random.Generator) -> dict[str, pa.Array]:
-    """Columns of a chunk whose first case has its map kept."""
-    heat = rng.random(MAP * MAP).astype(np.float16)
-    kept = {"map": heat, "map_shape": [MAP, MAP], "map_scale": 1.0}
-    return {name: pa.array([value, *[None] * (rows - 1)], META.field(name).type) for name, value in kept.items()}
+def write_picture(folder: Path, case: dict[str, Any], rng: np.random.Generator) -> None:
+    """Picture of a case of the gallery, soft patches of colour."""
+    picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((224, 224))
+    path = folder / f"{store.image_name(case['case_id'])}.png"
+    store.write_atomically(path, lambda to: picture.save(to, "png"))
 
 
-def write_pictures(folder: Path, images: int) -> None:
-    """Pictures of the gallery's cases, soft patches of colour."""
-    for number in gallery_numbers(images):
-        rng = np.random.default_rng(number)
-        (case_id,) = case_columns(number, 1, rng)["case_id"].to_pylist()
-        picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((224, 224))
-        path = folder / f"{store.image_name(case_id)}.png"
-        store.write_atomically(path, lambda to, picture=picture: picture.save(to, "png"))
+def entries() -> list[dict[str, Any]]:
+    """Make the notes of all methods at all layers, layer by layer."""
+    return [
+        {
+            "key": store.hash_key([method, layer]), "method": method, "name": method, "layer": layer,
+            "layers": [layer], "index": j, "version": 1, "parameters": {"relu": True}, "reads_network": True,
+            "category": "control" if method == "activation_sum" else "gradient",
+            "seconds": {"capture": 0.1, "method": 0.02 * (i + 1), "metrics": 0.5},
+        }
+        for j, layer in enumerate(LAYERS) for i, method in enumerate(METHODS)
+    ]  # fmt: skip
+
+
+@cache
+def metric_nodes() -> dict[str, Any]:
+    """Make the notes of all metrics."""
+    nodes = {name: conf_node("metric", name) for name in METRICS}
+    return {
+        name: {
+            "key": store.hash_key(node), "name": name, "version": 1, "about": node["about"],
+            "parameters": {key: value for key, value in node.items() if key not in ("about", "_target_")},
+        }
+        for name, node in nodes.items()
+    }  # fmt: skip
+
+
+def make_part(folder: Path, chunk: int, images: int) -> None:
+    """Write one part, with pictures and maps where the gallery has a case."""
+    rng = np.random.default_rng(chunk)
+    numbers = range(chunk * store.CHUNK, min(images, (chunk + 1) * store.CHUNK))
+    cases = [case_of(number, rng) for number in numbers]
+    difficulty = rng.standard_normal(len(cases))
+    shown = [number in gallery_numbers(images) for number in numbers]
+    rows, written = [], []
+    for i, entry in enumerate(entries()):
+        level = 0.25 + 0.02 * (i % len(METHODS)) + 0.05 * entry["index"]
+        written.append({**entry, "maps": "".join(str(int(kept)) for kept in shown)})
+        for case, kept, hard in zip(cases, shown, difficulty, strict=True):
+            heat = {"map": rng.random(MAP * MAP, dtype=np.float32), "map_shape": [MAP, MAP]} if kept else {}
+            values = metric_values(level, hard, case["box_area"] > 0.85, rng)
+            rows.append({"method": entry["method"], "layer": entry["layer"], **case, **heat, **values})
+    for case, kept in zip(cases, shown, strict=True):
+        if kept:
+            write_picture(folder / "_images", case, rng)
+    fields = [*((name, pa.float64()) for name in scalars()), *((name, pa.list_(pa.float32())) for name in CURVES)]
+    note = {
+        "protocol": folder.name.rpartition("-")[2], "cases": [case["case_id"] for case in cases], "entries": written,
+        "metrics": metric_nodes(), "skipped": [], "dropped": [], "batch": 16, "score_batch": 64, "device": "cpu",
+        "made": {"command": ["benchmarks/reading.py"], "device": "cpu", "precision": "float32", "threads": 1},
+    }  # fmt: skip
+    store.write_part(folder, chunk, rows, pa.schema([*ABOUT, *fields]), note)
 
 
 def make(root: Path, images: int = IMAGES) -> None:
-    """Write the results folder; what is there already is kept."""
-    base = root / "imagenet" / "resnet50"
-    measured = {name: conf_of("metric", name) for name in METRICS}
-    folders = {}
-    for i, method in enumerate(METHODS):
-        for j, layer in enumerate(LAYERS):
-            folder = base / f"{method}@{layer}-{10 * i + j:010x}"
-            folders[folder] = 0.25 + 0.02 * i + 0.05 * j
-            config = {
-                "dataset": "imagenet", "model": "resnet50", "weights": "default", "method": method, "layer": layer,
-                "layer_index": j, "key": folder.name[-10:], "protocol": "made", "cases": images, "chunk": CHUNK,
-                "seed": 0, "metrics": measured, "method_parameters": {"relu": True},
-            }  # fmt: skip
-            store.write_text(folder / store.CONFIG, yaml.safe_dump(config, sort_keys=False))
-    write_pictures(base / "_images-made", images)
-    shown = gallery_numbers(images)
-    for index, start in enumerate(range(0, images, CHUNK)):
-        if all(store.chunk_path(folder, index).is_file() for folder in folders):
-            continue
-        rng = np.random.default_rng(index)
-        rows = min(CHUNK, images - start)
-        about = case_columns(start, rows, rng)
-        difficulty = rng.standard_normal(rows, dtype=np.float32)
-        large = about["box_area"].to_numpy() > 0.85
-        for folder, level in folders.items():
-            values = metric_columns(level, difficulty, large, rng)
-            maps = map_columns(rows, rng) if start in shown else {}
-            table = pa.table(about | maps | values)
-            store.write_table(store.chunk_path(folder, index), table, {"key": folder.name[-10:], "skipped": []})
-    for run in store.find_runs(root):
-        merge(run)
+    """Write the results folder; parts that exist are kept."""
+    parameters = {"dataset": {"name": "imagenet"}, "seed": 0}
+    key = store.hash_key(parameters)
+    folder = root / "imagenet" / f"resnet50-{key}"
+    protocol = {"format": store.FORMAT, "key": key, "dataset": "imagenet", "model": "resnet50", "weights": "default"}
+    store.write_text(folder / store.PROTOCOL, yaml.safe_dump({**protocol, "parameters": parameters}, sort_keys=False))
+    for chunk in range(-(-images // store.CHUNK)):
+        if not any(folder.glob(f"part-{chunk:05d}-*.parquet")):
+            make_part(folder, chunk, images)
 
 
 def rows(repeats: int = 1, folder: Path | None = None) -> list[str]:

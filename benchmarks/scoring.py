@@ -1,4 +1,4 @@
-"""What deletion and insertion cost: beside raw forward passes, beside the peers, and compiled."""
+"""What deletion and insertion cost: against raw forward passes, against the peers, and compiled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.maps.scorer import Scorer
-from bench.runs.execution import Speed, forwards, measure
-from bench.runs.memory import keep_freed_memory
+from bench.runs.execution import Speed, forwards, keep_freed_memory, measure
 from bench.types import Batch
 from benchmarks.common import alternate, lite0, load, pictures, row
 
@@ -26,12 +24,12 @@ WORK = f"deletion + insertion, {STEPS} steps, 4 images"
 
 def ours(forward: object, batch: Batch, heatmaps: Tensor, size: int, *, pad: bool = False) -> None:
     score = Scorer(forward, batch.targets, size, pad=pad)
-    metrics = [load("metric", name) for name in ("deletion", "insertion")]
-    score.together(partial(metric.call, heatmaps, batch, score=score) for metric in metrics)
+    for name in ("deletion", "insertion"):
+        load("metric", name).call(heatmaps, batch, score=score)
 
 
 def rise(model: nn.Module, batch: Batch, heatmaps: Tensor, blurred: Tensor) -> None:
-    """RISE's evaluation: step after step, the next pixels are written into all images, which are then scored."""
+    """RISE's evaluation: each step writes the next pixels into all images and scores them."""
     number, positions = len(batch.ids), heatmaps[0].numel()
     order = heatmaps.flatten(1).argsort(dim=1, descending=True)
     for start, finish in ((batch.images, torch.zeros_like(batch.images)), (blurred, batch.images)):
@@ -44,8 +42,8 @@ def rise(model: nn.Module, batch: Batch, heatmaps: Tensor, blurred: Tensor) -> N
                 now[i][:, changed[i]] = then[i][:, changed[i]]
 
 
-class Given:
-    """torchcam's extractor, with maps that are given."""
+class Extractor:
+    """Stands in for torchcam's extractor and returns finished maps."""
 
     def __init__(self, model: nn.Module, heatmaps: Tensor) -> None:
         self.model, self.heatmaps = model, heatmaps
@@ -63,14 +61,15 @@ class Given:
 def torchcam(model: nn.Module, batch: Batch, heatmaps: Tensor, size: int) -> None:
     from torchcam.metrics import DeletionInsertionMetric
 
-    # It takes one baseline, zero, for both curves.
-    given = Given(model, heatmaps)
-    metric = DeletionInsertionMetric(given, lambda logits: logits.softmax(-1), steps=STEPS, batch_size=size)
+    # It has one baseline, zero, for both curves.
+    metric = DeletionInsertionMetric(
+        Extractor(model, heatmaps), lambda logits: logits.softmax(-1), steps=STEPS, batch_size=size
+    )
     metric.update(batch.images, [target[0] for target in batch.targets])
 
 
 def once(who: str, size: int) -> Callable[[], None]:
-    """One evaluation as `who` does it, on a network in the form in which it is given to them."""
+    """One evaluation as `who` does it, on a network in the memory format that they get."""
     network = lite0()
     if who in ("rise", "torchcam_default"):
         network.module.to(memory_format=torch.contiguous_format)
@@ -86,7 +85,7 @@ def once(who: str, size: int) -> Callable[[], None]:
 
 
 def apart(who: str, size: int, repeats: int) -> float:
-    """Median seconds in a process of its own: what we set for the allocator makes the peers faster, too."""
+    """Median seconds in a process of its own: our allocator settings would make the peers faster, too."""
     code = (
         "from benchmarks import scoring, common; "
         f"print(common.alternate([scoring.once({who!r}, {size})], {repeats})[0])"
@@ -96,10 +95,10 @@ def apart(who: str, size: int, repeats: int) -> float:
 
 
 def rows(repeats: int) -> list[str]:
-    """Finished rows of the table, each measured as the median of `repeats` alternating repeats."""
+    """Rows of the table, each a median of `repeats` alternating repeats."""
     network = lite0()
-    found = measure(network, torch.device("cpu"), "float32")
-    speed = Speed(16, found["batch"], found["channels_last"], True)
+    fastest = measure(network, torch.device("cpu"), "float32")
+    speed = Speed(16, fastest["batch"], fastest["channels_last"], True)
     model, size = network.module, speed.score_batch
     batch, pool = pictures(network, 4), pictures(network, 16).images
     batch = replace(batch, images=batch.images.contiguous())  # as the runner collates them
@@ -113,7 +112,7 @@ def rows(repeats: int) -> list[str]:
             for images in pool.split(size):
                 model(images)
 
-    # Three times as often: the goal is nearer than a busy machine's noise.
+    # Three times as many repeats: a busy machine's noise is larger than the distance to the goal.
     eager, bare = alternate([lambda: ours(model, batch, heatmaps, size), raw], 3 * repeats)
     table = [row(f"{WORK}, eager", f"{number} raw forwards, batch {size}, channels_last", eager, bare, "at most 1.10")]
 
@@ -125,8 +124,8 @@ def rows(repeats: int) -> list[str]:
     ):
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(max(1, repeats // 2)):
-            for found, who, batch_size in zip(times, ("ours", peer), (size, best), strict=True):
-                found.append(apart(who, batch_size, 3))
+            for seconds, who, batch_size in zip(times, ("ours", peer), (size, best), strict=True):
+                seconds.append(apart(who, batch_size, 3))
         table.append(row(f"{WORK}, eager", name, median(times[0]), median(times[1]), f"{goal} times faster"))
 
     forward = forwards(model, network.spec.size, torch.device("cpu"), "float32")(speed)

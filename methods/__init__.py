@@ -1,1 +1,1 @@
-"""CAM methods: plain functions of one layer's activations and gradients; `bench/conf/method` is the list of names."""
+"""CAM methods: plain functions of one layer's activations and gradients; `conf/method` lists their names."""

@@ -1,4 +1,4 @@
-"""CAM methods that look at activations only (and, for `cam`, at the classifier's weights)."""
+"""CAM methods that look at activations only (`cam` also at the classifier's weights)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.common import first_component, orient, top_eigenpair, weighted_sum, widen
+from .common import first_component, orient, top_eigenpair, weighted_sum, widen
 
 KERNELS = ("sigmoid", "rbf", "poly")
 
@@ -80,13 +80,14 @@ def eigen_cam(acts: Tensor, *, center: bool = True) -> Tensor:
     ----------
     acts : Tensor, shape (N, K, *spatial)
     center : bool
-        Take each channel's mean first, as a principal component asks for and pytorch-grad-cam does; the paper's formula
-        does not (False).
+        Subtract each channel's mean first, as principal component analysis does and pytorch-grad-cam, too; the paper's
+        formula does not (False).
 
     Returns
     -------
     Tensor, shape (N, *spatial)
-        Not class-discriminative. Its sign, which the formula leaves open, is that of correlation with `activation_sum`.
+        Not class-discriminative. The formula leaves its sign open: it is chosen to correlate positively with
+        `activation_sum`.
     """
     acts = widen(acts)
     return orient(first_component(acts, center=center), acts)
@@ -113,11 +114,11 @@ def kpca_cam(
     kernel : str
         ``sigmoid`` tanh(gamma x.y + coef0), ``rbf`` exp(-gamma |x - y|^2), ``poly`` (gamma x.y + coef0)^degree.
     gamma : float or None
-        None: 1 / K, so that a dead channel is not without effect.
+        None: 1 / K. Dead channels count in K.
     degree : int
     coef0 : float
     max_positions : int
-        Refuse a larger layer: the kernel has positions^2 entries, its eigenvector costs positions^3.
+        Larger layers are refused: the kernel has positions^2 entries and its eigenvector costs positions^3.
 
     Returns
     -------
@@ -140,23 +141,32 @@ def kpca_cam(
     acts = widen(acts)
     maps = []
     for case in acts.flatten(2):  # one kernel in memory at a time
-        finite = bool(case.isfinite().all())
-        x = (case - case.mean(1, keepdim=True)).double().mT if finite else case.new_zeros(case.mT.shape).double()
-        product, scale = x @ x.mT, gamma or 1 / len(case)
-        if kernel == "sigmoid":
-            gram = torch.tanh(scale * product + coef0)
-        elif kernel == "rbf":
-            squares = product.diagonal()
-            gram = torch.exp(-scale * (squares[:, None] + squares - 2 * product).clamp_min(0))
+        if case.isfinite().all():
+            x = (case - case.mean(1, keepdim=True)).double().mT
+            gram = _gram(x, kernel, gamma or 1 / len(case), degree, coef0)
+            maps.append(_kernel_component(gram).to(acts.dtype))
         else:
-            gram = (scale * product + coef0) ** degree
-        rounding = 16 * positions * torch.finfo(gram.dtype).eps * gram.abs().amax()
-        gram = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
-        value, vector = top_eigenpair(gram[None])
-        value = value.where(value > rounding, 0)  # equal positions
-        component = (value.sqrt() * vector[0]).to(acts.dtype)
-        maps.append(component if finite else torch.full_like(component, torch.nan))
+            maps.append(acts.new_full((positions,), torch.nan))
     return orient(torch.stack(maps).view(len(acts), *acts.shape[2:]), acts)
+
+
+def _gram(x: Tensor, kernel: str, gamma: float, degree: int, coef0: float) -> Tensor:
+    """Kernel (Z, Z) of the rows of x (Z, K)."""
+    product = x @ x.mT
+    if kernel == "sigmoid":
+        return torch.tanh(gamma * product + coef0)
+    if kernel == "poly":
+        return (gamma * product + coef0) ** degree
+    squares = product.diagonal()
+    return torch.exp(-gamma * (squares[:, None] + squares - 2 * product).clamp_min(0))
+
+
+def _kernel_component(gram: Tensor) -> Tensor:
+    """First component (Z,) of a kernel (Z, Z), which is centred here; 0 where all positions are equal."""
+    rounding = 16 * len(gram) * torch.finfo(gram.dtype).eps * gram.abs().amax()
+    gram = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
+    value, vector = top_eigenpair(gram[None])
+    return value.where(value > rounding, 0).sqrt() * vector[0]
 
 
 def fem(acts: Tensor, *, k: float = 2.0) -> Tensor:
@@ -169,7 +179,7 @@ def fem(acts: Tensor, *, k: float = 2.0) -> Tensor:
     ----------
     acts : Tensor, shape (N, K, *spatial)
     k : float
-        Standard deviations (of the whole channel, not corrected) over the mean that count as strong.
+        A position is strong if it is more than `k` (uncorrected) standard deviations above the channel's mean.
 
     Returns
     -------
@@ -180,7 +190,7 @@ def fem(acts: Tensor, *, k: float = 2.0) -> Tensor:
     mean = rows.mean(2, keepdim=True)
     deviation = rows - mean
     excess = deviation - k * deviation.square().mean(2, keepdim=True).sqrt()
-    # more than rounding: one strong position of five is exactly 2 deviations up
+    # by more than rounding: one strong position out of five is exactly 2 deviations up
     strong = excess > deviation.abs_().mul_(16 * torch.finfo(rows.dtype).eps)
     total = weighted_sum(mean[..., 0], strong.to(rows.dtype))
     finite = rows.isfinite().flatten(1).all(1)

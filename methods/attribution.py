@@ -1,4 +1,4 @@
-"""Pixel attributions through captum, as reference points; they look at no layer."""
+"""Pixel attributions by captum, as reference points; they look at no layer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.common import widen
-from methods.multipass import check_least, explained
+from .common import widen
+from .multipass import check_least, explained
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 
@@ -42,7 +42,7 @@ def gradient(images: Tensor, targets: Sequence[tuple[int, ...]], *, logits: Logi
     ValueError
         Captum is missing, or an unknown `channels`.
     """
-    explainer = _captum().Saliency(_scorer(logits, targets))
+    explainer = _captum().Saliency(_score_of(logits, targets))
     return _attribute(explainer, images, channels, abs=False)
 
 
@@ -64,7 +64,7 @@ def input_x_gradient(
     Tensor, shape (N, *size)
         Signed with ``channels: sum``. It sums to the score of a piecewise linear network without biases.
     """
-    return _attribute(_captum().InputXGradient(_scorer(logits, targets)), images, channels)
+    return _attribute(_captum().InputXGradient(_score_of(logits, targets)), images, channels)
 
 
 def integrated_gradients(
@@ -89,7 +89,7 @@ def integrated_gradients(
     steps : int
         Points of the integral.
     rule : {"gausslegendre", "riemann_left", "riemann_right", "riemann_middle"}
-        Captum's trapezoid is not among them: its weights sum to (steps - 1) / steps.
+        Captum's trapezoid rule is left out: its weights sum to (steps - 1) / steps.
 
     Returns
     -------
@@ -106,8 +106,8 @@ def integrated_gradients(
     rules = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle")
     if rule not in rules:
         raise ValueError(f"rule={rule} is unknown; it takes {', '.join(rules)}")
-    explainer = _captum().IntegratedGradients(_scorer(logits, targets))
-    # as many images at once as the run's batch: all steps at once would need `steps` times its memory
+    explainer = _captum().IntegratedGradients(_score_of(logits, targets))
+    # one step at a time: all at once would need `steps` times the memory of the run's batch
     return _attribute(explainer, images, channels, n_steps=steps, method=rule, internal_batch_size=len(images))
 
 
@@ -124,7 +124,7 @@ def guided_backprop(
     images, targets, channels
         As in `gradient`.
     module : nn.Module
-        The network. Its ReLUs must be `nn.ReLU` modules; hooks on them are taken off again.
+        The network. Its ReLUs must be `nn.ReLU` modules; hooks on them are removed afterwards.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def guided_backprop(
     Raises
     ------
     ValueError
-        Captum is missing, or the network has no `nn.ReLU`: captum would give the plain gradient without a word.
+        Captum is missing, or the network has no `nn.ReLU`: captum would silently give the plain gradient.
     """
     if not any(isinstance(part, nn.ReLU) for part in module.modules()):
         raise ValueError("needs nn.ReLU modules, and this network has none (ReLU6, SiLU and GELU have no guided rule)")
@@ -142,7 +142,7 @@ def guided_backprop(
 
 
 class _Scored(nn.Module):
-    """The network with the explained score (n,) as its output: captum's hooks need a module around its ReLUs."""
+    """The network with the explained score (n,) as its output: captum hooks the ReLUs inside a module."""
 
     def __init__(self, module: nn.Module, targets: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _Scored(nn.Module):
         return explained(self.module(images), [self.targets[i] for i in cases.tolist()])
 
 
-def _scorer(logits: Logits, targets: Sequence[tuple[int, ...]]) -> Callable[[Tensor, Tensor], Tensor]:
+def _score_of(logits: Logits, targets: Sequence[tuple[int, ...]]) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda images, cases: explained(logits(images, cases), [targets[i] for i in cases.tolist()])
 
 
@@ -167,9 +167,9 @@ def _captum() -> ModuleType:
 def _attribute(explainer: Any, images: Tensor, channels: str, **settings: Any) -> Tensor:
     """Captum's attribution (N, C, *size) of each case's score, reduced to (N, *size)."""
     reductions: dict[str, Callable[[Tensor], Tensor]] = {
-        "max": lambda found: found.abs().amax(1),
-        "sum": lambda found: found.sum(1),
-        "sum_abs": lambda found: found.abs().sum(1),
+        "max": lambda values: values.abs().amax(1),
+        "sum": lambda values: values.sum(1),
+        "sum_abs": lambda values: values.abs().sum(1),
     }
     if channels not in reductions:
         raise ValueError(f"channels={channels} is unknown; it takes {', '.join(reductions)}")
@@ -177,5 +177,5 @@ def _attribute(explainer: Any, images: Tensor, channels: str, **settings: Any) -
     cases = torch.arange(len(images), device=images.device)
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
-        found = explainer.attribute(leaf, additional_forward_args=cases, **settings)
-    return reductions[channels](widen(found.detach()))
+        values = explainer.attribute(leaf, additional_forward_args=cases, **settings)
+    return reductions[channels](widen(values.detach()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
 
 def widen(x: Tensor) -> Tensor:
-    """Half precision as float32, anything wider as it is: sums over positions and channels need the digits."""
+    """Half precision as float32, anything wider unchanged: sums over positions and channels need the digits."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -44,8 +46,14 @@ def minmax(maps: Tensor) -> Tensor:
 
 
 def without_rounding(difference: Tensor, size: Tensor) -> Tensor:
-    """Difference of numbers of that size, 0 where it is no more than rounding: noise must not be ranked as evidence."""
+    """Difference of two numbers of this size, 0 if it is only rounding: noise must not be ranked as evidence."""
     return difference.masked_fill(difference.abs() <= 16 * torch.finfo(difference.dtype).eps * size, 0)
+
+
+def seeded(seed: object, case_id: str) -> torch.Generator:
+    """Make a case's random generator: its numbers follow from the seed and the id, not from batch or device."""
+    digest = hashlib.sha256(f"{seed}:{case_id}".encode()).digest()  # hash() differs from process to process
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
 def first_component(x: Tensor, *, center: bool = True) -> Tensor:
@@ -57,12 +65,12 @@ def first_component(x: Tensor, *, center: bool = True) -> Tensor:
     ----------
     x : Tensor, shape (N, K, *spatial)
     center : bool
-        Take the mean over positions from each channel first.
+        Subtract each channel's mean over positions first.
 
     Returns
     -------
     Tensor, shape (N, *spatial)
-        Of arbitrary sign; 0 where all positions are equal, NaN for a case that holds a value that is not finite.
+        Of arbitrary sign; 0 where all positions are equal, NaN for a case with a value that is not finite.
     """
     rows = x.flatten(2)
     scale = rows.abs().amax((1, 2), keepdim=True)

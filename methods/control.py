@@ -1,18 +1,17 @@
-"""Controls that know neither the network nor the class: what a method must beat to have shown anything.
+"""Controls that know neither the network nor the class: a method that does not beat them shows nothing.
 
 They look at no layer and return maps at the input's size.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from methods.common import widen
+from .common import seeded, widen
 
 
 def random(ids: Sequence[str], images: Tensor, *, seed: int = 0) -> Tensor:
@@ -30,16 +29,12 @@ def random(ids: Sequence[str], images: Tensor, *, seed: int = 0) -> Tensor:
     -------
     Tensor, shape (N, *spatial), float32
     """
-    maps = []
-    for case_id in ids:
-        digest = hashlib.sha256(f"{seed}:{case_id}".encode()).digest()  # hash() differs from process to process
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        maps.append(torch.rand(images.shape[2:], generator=generator))
+    maps = [torch.rand(images.shape[2:], generator=seeded(seed, case_id)) for case_id in ids]
     return torch.stack(maps).to(images.device)
 
 
 def center(images: Tensor, *, sigma: float = 0.25) -> Tensor:
-    """Gaussian bump on the middle of the image, evaluated at the pixels' centres: the photographer's bias.
+    """Gaussian bump on the middle of the image, sampled at pixel centres: photographers centre their subject.
 
     Parameters
     ----------
@@ -95,7 +90,7 @@ def edges(images: Tensor) -> Tensor:
 
 
 def uniform(images: Tensor) -> Tensor:
-    """Ones everywhere: what a metric gives to no information at all (it still depends on how ties are broken).
+    """Ones everywhere: the value that a metric gives to no information at all.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The paper's entropy CAMs (equations 3 to 5) and what "entropy of a feature map" can mean.
 
-The paper names no estimator; `entropy` offers five readings, each tied to a public implementation by the tests.
+The paper names no estimator. `entropy` offers five readings; the tests compare each with a public implementation.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods import entropy_estimators as estimators
-from methods.common import divide_or_zero, minmax, weighted_sum, widen, without_rounding
+from . import entropy_estimators as estimators
+from .common import divide_or_zero, minmax, weighted_sum, widen, without_rounding
 
 ESTIMATORS = ("histogram", "value", "magnitude", "softmax", "local")
 NORMALIZATIONS = (None, "sum", "range", "softmax")
 
 Once = Callable[[Hashable, Callable[[], Tensor]], Tensor]
 
-# Values per block: a block's temporaries stay in the processor's cache (measured: 3 ns a value, in one piece 13).
+# Values per block: temporaries of this size stay in the processor's cache (3 ns a value, against 13 without blocks).
 _CPU_BLOCK, _DEVICE_BLOCK = 2**19, 2**26
 
 
@@ -41,8 +41,8 @@ def grad_entropy(
     """Grad Entropy-CAM: channels weighted by the entropy of their gradient.
 
     a_k = H(g_k); map = sum_k a_k A_k (Boketsu-Boulu and Rouhafzay, equations 3 and 4). Entropy is never negative, so
-    the map cannot show evidence against the class, and it vanishes (`histogram`, `value`) where each channel's gradient
-    is one constant, as at the last layer before global average pooling.
+    the map cannot show evidence against the class. It vanishes (`histogram`, `value`) where each channel's gradient is
+    constant, as at the last layer before global average pooling.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def grad_entropy(
     invert, normalize
         Passed to `reweight`, which says what they mean.
     once : callable or None
-        ``once(key, function)`` gives ``function()``, for one layer computed once: variants share their entropies.
+        ``once(key, function)`` computes ``function()`` once per layer: variants share their entropies.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def feature_entropy(
     normalize: str | None = None,
     once: Once | None = None,
 ) -> Tensor:
-    """Feature Entropy-CAM: channels weighted by the entropy of their own activations; it does not know the class.
+    """Feature Entropy-CAM: channels weighted by the entropy of their own activations. It does not know the class.
 
     a_k = H(A_k); map = sum_k a_k A_k (Boketsu-Boulu and Rouhafzay, equation 5).
 
@@ -99,7 +99,7 @@ def feature_entropy(
     invert, normalize
         Passed to `reweight`, which says what they mean.
     once : callable or None
-        ``once(key, function)`` gives ``function()``, for one layer computed once: variants share their entropies.
+        As in `grad_entropy`.
 
     Returns
     -------
@@ -121,9 +121,9 @@ def consensus_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """Consensus-CAM: positive evidence, weighted by how many channels agree on it.
 
     c_k = relu(g_k A_k); map = T H(c / T) / log K at each position, T = sum_k c_k and H the entropy over the K
-    channels: 0 where one channel alone speaks for the class, T where all do equally. Where the paper asks how a
-    channel is spread over positions and so loses sign and class, this asks how a position's evidence is
-    spread over channels, and keeps both. Ours; docs/methods.md has what it measured.
+    channels: 0 where a single channel speaks for the class, T where all do equally. The paper asks how a channel is
+    spread over positions, which loses sign and class; this asks how a position's evidence is spread over channels,
+    which keeps both. Ours; docs/methods.md has measurements.
 
     Parameters
     ----------
@@ -148,22 +148,22 @@ def reweight(
     find: Callable[..., Tensor] | None = None,
     **options: Any,
 ) -> Tensor:
-    """Weights from entropies: as they are, or turned round, or put on a common scale.
+    """Channel weights from entropies: unchanged, inverted, or brought to a common scale.
 
     Parameters
     ----------
     x : Tensor, shape (N, K, *spatial)
     invert : bool
-        Weight by how far the entropy stays under the largest possible one, log of the number of levels (histogram,
-        local: at most `bins`) or positions: a channel that is focused on few levels or places counts most.
+        Weight by the distance to the largest possible entropy, the log of the number of levels (histogram, local: at
+        most `bins`) or positions: a channel that is focused on few levels or places counts most.
     normalize : str or None
-        Over all weights of a case: ``sum`` divides by their sum, so that maps of images and layers are on one scale
-        (ranks within a map stay); ``range`` stretches them to 0 .. 1, which takes away the level that all channels
-        share; ``softmax``.
+        Over all weights of a case. ``sum`` divides by their sum: all images and layers have one scale, and the ranks
+        within a map stay. ``range`` stretches them to 0 .. 1, which removes the level that all channels share.
+        ``softmax`` is the softmax.
     find : callable or None
-        Called as `entropy`, in its place.
+        Replaces `entropy`, with the same arguments.
     **options
-        Of `entropy`.
+        Passed to `entropy`.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def reweight(
 
 
 def _shared(once: Once | None, name: str, x: Tensor, **options: Any) -> Tensor:
-    """Entropies of a layer's tensor of that name, found once for all methods; `local`'s are too large to keep."""
+    """Entropies of a layer's tensor `name`, computed once for all methods; `local`'s are too large to keep."""
     find = partial(entropy, x, **options)
     return find() if once is None or options["estimator"] == "local" else once((name, *sorted(options.items())), find)
 
@@ -200,7 +200,7 @@ def _shared(once: Once | None, name: str, x: Tensor, **options: Any) -> Tensor:
 def _largest(
     spatial: torch.Size, *, estimator: str = "histogram", bins: int = 256, base: float = 2.0, radius: int = 2
 ) -> Tensor:
-    """Entropy of as many different levels or equal shares as there can be; for ``local`` at each position."""
+    """Largest possible entropy: of as many levels or equal shares as possible; for ``local`` one per position."""
     count = estimators.neighbours(spatial, radius) if estimator == "local" else torch.tensor(math.prod(spatial))
     if estimator in ("histogram", "local"):
         count = count.clamp(max=bins)
@@ -231,7 +231,7 @@ def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: f
     Returns
     -------
     Tensor, shape (N, K), for ``local`` (N, K, *spatial)
-        At least 0. A constant channel has 0, but log Z, the maximum, by ``magnitude`` (0 if all zero) and ``softmax``.
+        At least 0. A constant channel has 0; by ``magnitude`` (unless it is zero) and ``softmax`` log Z, the maximum.
         NaN where a channel holds a value that is not finite.
 
     Raises
@@ -249,24 +249,26 @@ def entropy(x: Tensor, *, estimator: str = "histogram", bins: int = 256, base: f
         raise ValueError(f"entropy: radius must be 1 to 16, not {radius}")
     x = widen(x.detach())
     rows = x.reshape(-1, math.prod(x.shape[2:]))
-    finite = None  # all, as almost always: a look at the whole is seven times quicker than one at each row
+    finite = None  # all are, almost always: one look at the whole is seven times faster than one at each row
     if rows.numel() and not (rows.amax() - rows.amin()).isfinite():
         finite = (rows.amax(1) - rows.amin(1)).isfinite()
-        rows = rows.where(finite[:, None], 0)  # a level of NaN is no level; marked again below
-    block = _CPU_BLOCK if x.device.type == "cpu" else _DEVICE_BLOCK
-    # beside each row stand `histogram`'s counts, and for each distance between two neighbours `local`'s comparison
-    beside = (
-        len(estimators.offsets(x.ndim - 2, radius)) / 26 * rows.shape[1]
-        if estimator == "local"
-        else max(rows.shape[1], bins)
-    )
-    blocks = rows.split(max(1, int(block / beside)))
-    options: dict[str, dict[str, Any]] = {
-        "histogram": {"bins": bins},
-        "local": {"spatial": x.shape[2:], "bins": bins, "radius": radius},
-    }
-    function = partial(getattr(estimators, estimator), **options.get(estimator, {}))
-    nats = torch.cat([function(part) for part in blocks]) if len(blocks) > 1 else function(rows)
+        rows = rows.where(finite[:, None], 0)  # NaN has no level; set to NaN again below
+    nats = _in_blocks(rows, x.shape[2:], estimator, bins, radius)
     if finite is not None:
         nats[~finite] = torch.nan
     return (nats / math.log(base)).view(*x.shape[:2], *nats.shape[1:])
+
+
+def _in_blocks(rows: Tensor, spatial: torch.Size, estimator: str, bins: int, radius: int) -> Tensor:
+    """Entropies in nats of rows (R, Z), block by block, so that the temporaries stay small."""
+    options: dict[str, Any] = {}
+    per_row = max(rows.shape[1], bins)  # numbers that a row needs: its own or `histogram`'s counts
+    if estimator == "histogram":
+        options = {"bins": bins}
+    elif estimator == "local":  # which keeps one comparison per distance between two neighbours
+        options = {"spatial": spatial, "bins": bins, "radius": radius}
+        per_row = int(len(estimators.offsets(len(spatial), radius)) / 26 * rows.shape[1])
+    block = _CPU_BLOCK if rows.device.type == "cpu" else _DEVICE_BLOCK
+    blocks = rows.split(max(1, block // max(1, per_row)))
+    function = partial(getattr(estimators, estimator), **options)
+    return torch.cat([function(part) for part in blocks]) if len(blocks) > 1 else function(rows)

@@ -1,4 +1,4 @@
-"""Entropy of every row of a matrix at once, without a loop over rows; `methods.entropy.entropy` is the public face.
+"""Entropy of every row of a matrix at once, without a loop over rows, for `methods.entropy.entropy`.
 
 Rows are finite float32 or float64, shape (R, Z); results are in nats.
 """
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from methods.common import without_rounding
+from .common import without_rounding
 
 
 def levels(rows: Tensor, bins: int) -> Tensor:
-    """Level of each value, 0 to bins - 1, equal to numpy.histogram's: as float of the shape of `rows`."""
+    """Level of each value, 0 to bins - 1, equal to numpy.histogram's, as float with the shape of `rows`."""
     low = rows.amin(1, keepdim=True)
     step = (rows.amax(1, keepdim=True) - low) / bins
     step.masked_fill_(step == 0, 1)  # a constant row is all level 0
-    # The level's lower edge is the nearest edge or the one before. Which one is decided, as in numpy, against the edge
-    # itself, low + level * step, rounded in just this way: the quotient alone may round across it.
-    level = (rows - low).div_(step).round_().clamp_(max=bins - 1)  # the last level is closed above
+    # The lower edge of a value's level is the nearest edge or the one before it. As in numpy, the value is compared
+    # with the edge itself, low + level * step, rounded in the same way: the quotient alone may round across it.
+    level = (rows - low).div_(step).round_().clamp_(max=bins - 1)  # the last level includes its upper edge
     edge = (level * step).add_(low)
     return level.sub_(torch.lt(rows, edge, out=edge))
 
@@ -33,7 +33,7 @@ def histogram(rows: Tensor, bins: int) -> Tensor:
     positions, cells = rows.shape[1], levels(rows, bins).long()
     one = torch.ones(1, 1, dtype=torch.int32, device=rows.device).expand_as(cells)
     counts = torch.zeros(len(rows), bins, dtype=torch.int32, device=rows.device).scatter_add_(1, cells, one)
-    if positions < bins:  # most bins are empty: ask each value for its bin's count instead
+    if positions < bins:  # most bins are empty: sum over the values instead, each with its bin's count
         share = torch.arange(positions + 1, dtype=torch.float64, device=rows.device) / positions
         surprise = (share.log().neg() / positions).to(rows.dtype)
         return surprise.index_select(0, counts.gather(1, cells).view(-1)).view_as(cells).sum(1)
@@ -54,11 +54,11 @@ def value(rows: Tensor) -> Tensor:
     else:
         ordered = rows.sort(1).values
     ordered = ordered.contiguous()  # the input may be channels_last
-    begins = torch.ones_like(ordered, dtype=torch.bool)  # of a run of equal values; 0.0 and -0.0 are equal
+    begins = torch.ones_like(ordered, dtype=torch.bool)  # where a run of equal values begins; 0.0 equals -0.0
     torch.ne(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
     start = begins.view(-1).nonzero()[:, 0]
     length = torch.diff(start, append=start.new_tensor([rows.numel()]))
-    terms = torch.zeros_like(ordered)  # a run's term stands at its beginning, so that sum() adds pairwise
+    terms = torch.zeros_like(ordered)  # a run's term is at its beginning, so that sum() adds pairwise
     terms.view(-1)[start] = torch.take(_entropy_terms(size, rows), length)
     return terms.sum(1)
 
@@ -98,18 +98,18 @@ def neighbours(spatial: Sequence[int], radius: int) -> Tensor:
 def local(rows: Tensor, spatial: torch.Size, bins: int, radius: int) -> Tensor:
     """Entropy around each position: log n - (1 / n) sum_v c_v log c_v over the levels v of the n neighbours.
 
-    Neighbour i is the r-th of its level in the order of the offsets, and c log c is the sum of r log r - (r - 1)
-    log(r - 1) over r = 1 .. c: so each pair of neighbours is compared once and adds one to one count.
+    If neighbour i, in the order of the offsets, is the r-th with its level, it adds r log r - (r - 1) log(r - 1); over
+    r = 1 .. c these sum to c log c. So each pair of neighbours is compared once and adds one to one count.
     """
     ball = offsets(len(spatial), radius)
     kind, most = (torch.uint8, 2**8) if len(ball) <= 255 else (torch.int16, 2**15)
-    # Positions outermost, rows innermost: every comparison below is one pass over long contiguous lines.
+    # Positions first, rows last: every comparison below is one pass over long contiguous lines.
     level = levels(rows, bins).to(torch.uint8 if bins <= 256 else torch.int16).T.contiguous().view(*spatial, -1)
-    equal: dict[tuple[int, ...], Tensor] = {}  # by the step from one neighbour to the other: are their levels equal
+    equal: dict[tuple[int, ...], Tensor] = {}  # whether levels are equal, by the step from one neighbour to the other
     terms = torch.special.xlogy(steps := torch.arange(len(ball) + 1, dtype=torch.float64), steps)
     gain = terms.diff().to(rows)
     known = torch.zeros_like(level, dtype=rows.dtype)
-    index, values = torch.zeros_like(level, dtype=kind), gain[:1]  # gain of the first of a level: 0
+    index, values = torch.zeros_like(level, dtype=kind), gain[:1]  # the first of a level gains 0
     for i, other in enumerate(ball):
         earlier = torch.zeros_like(level, dtype=kind)
         for one in ball[:i]:
@@ -124,7 +124,7 @@ def local(rows: Tensor, spatial: torch.Size, bins: int, radius: int) -> Tensor:
                     for p, a, s in zip(place, one, step, strict=True)
                 )
                 earlier[tuple(place)] += equal[step][tuple(moved)].view(torch.uint8)
-        # Several small counts make one index into a table of their sums: looking up costs more than counting.
+        # Several small counts are joined to one index into a table of their sums: a lookup costs more than a count.
         if len(values) * (i + 1) >= most:
             known += values.index_select(0, index.flatten().int()).view_as(known)
             index, values = torch.zeros_like(index), gain[:1]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from methods.common import minmax, widen
-from methods.multipass import explained, resize
+from .common import minmax, widen
+from .multipass import explained, resize
 
 CONVOLUTIONS = (
     functional.conv1d, functional.conv2d, functional.conv3d,
@@ -28,7 +28,7 @@ def full_grad(
     map = psi(x dy/dx) + sum over biased layers of psi(b dy/db), psi: absolute value, stretched to 0 .. 1 per image and
     layer, upsampled to the input, summed over channels (Srinivas and Fleuret, NeurIPS 2019, arXiv:1905.00780,
     and the authors' code). Biases are those of convolutions and, with the running mean, of batch norms.
-    Passes per image: one forward and one backward. Looks at no layer alone.
+    Passes per image: one forward and one backward. It looks at no single layer.
 
     Parameters
     ----------
@@ -52,20 +52,20 @@ def full_grad(
 
 
 def full_gradients(images: Tensor, targets: Sequence[tuple[int, ...]], module: nn.Module) -> list[Tensor]:
-    """Parts of each case's score: gradient times input, and gradient times bias per layer.
+    """Split each case's score into gradient times input, and gradient times bias per layer.
 
     Parameters
     ----------
     images : Tensor, shape (N, C, *size)
     targets : sequence of N tuples of int
     module : nn.Module
-        Biases of convolutions, batch norms and linear layers are found wherever its forward pass uses them.
+        Biases of convolutions, batch norms and linear layers are recorded as its forward pass uses them.
 
     Returns
     -------
     list of Tensor, shapes (N, C, *size), then (N, K, *spatial) or (N, K)
-        Of a network of these, ReLU and pooling all parts together sum to the logit (completeness). A ReLU6
-        in saturation, a sigmoid or a layer norm adds biases of its own, which are not among them.
+        For a network of these layers, ReLU and pooling they sum to the logit (completeness). A saturated ReLU6, a
+        sigmoid or a layer norm adds implicit biases, which are not included.
     """
     leaf = images.detach().clone().requires_grad_()
     with torch.enable_grad(), _BiasTape() as tape:
@@ -77,7 +77,7 @@ def full_gradients(images: Tensor, targets: Sequence[tuple[int, ...]], module: n
 
 
 class _BiasTape(TorchFunctionMode):
-    """Notes the output and the bias of every biased layer that runs; hooks would see timm's norms after their ReLU."""
+    """Records output and bias of every biased layer that runs; hooks would see timm's norms after their ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,15 +91,15 @@ class _BiasTape(TorchFunctionMode):
         self.used.append(
             (output, bias.detach().view(-1, *[1] * (output.ndim - 2)) if output.ndim > 2 else bias.detach())
         )
-        return output.clone()  # the next layer may write into what it is given
+        return output.clone()  # the next layer may write into its input
 
 
 def _bias(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Find what this call adds to each channel whatever its input, None for calls that add nothing."""
+    """Bias that this call adds to each channel, whatever its input; None if it adds none."""
     if func is functional.batch_norm:
-        given = inspect.signature(func).bind(*args, **kwargs)
-        given.apply_defaults()
-        values = given.arguments
+        bound = inspect.signature(func).bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = bound.arguments
         if values["training"] or values["running_mean"] is None:
             return None
         scale = (values["running_var"] + values["eps"]).rsqrt() * (1 if values["weight"] is None else values["weight"])

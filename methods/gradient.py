@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.common import divide_or_zero, first_component, minmax, orient, weighted_sum, widen
+from .common import divide_or_zero, first_component, minmax, orient, weighted_sum, widen
 
 
 def grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
@@ -86,8 +86,7 @@ def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
 
     a_k = sum(alpha relu(g_k)) with alpha = g_k^2 / (2 g_k^2 + sum(A_k) g_k^3), 0 where the denominator is 0;
     map = sum_k a_k A_k (Chattopadhay et al., WACV 2018, arXiv:1710.11063, equation 19). Where g > 0, alpha is
-    1 / (2 + sum(A_k) g): so it is computed, without squares that underflow and without an epsilon, which would outweigh
-    real gradients.
+    1 / (2 + sum(A_k) g). It is computed in that form: no square underflows, and no epsilon outweighs real gradients.
 
     Parameters
     ----------
@@ -96,12 +95,12 @@ def grad_cam_pp(acts: Tensor, grads: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (N, *spatial)
-        Not negative for activations that are not. It depends on the unit of the score: alpha falls as g grows.
+        At least 0 where the activations are. It depends on the unit of the score: alpha falls as g grows.
     """
     acts, grads = widen(acts), widen(grads)
     positive, total = grads.flatten(2).relu(), acts.flatten(2).sum(2, keepdim=True)
     denominator = torch.addcmul(acts.new_tensor(2), positive, total)
-    if (total < 0).any():  # else at least 2: three passes over the layer saved
+    if (total < 0).any():  # otherwise it is at least 2, and three passes over the layer are saved
         positive.masked_fill_(denominator == 0, 0)
         denominator.masked_fill_(denominator == 0, 1)
     return weighted_sum(positive.div_(denominator).sum(2), acts)
@@ -152,7 +151,7 @@ def eigen_grad_cam(acts: Tensor, grads: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (N, *spatial)
-        Its sign is that of correlation with `activation_sum`.
+        Signed so that it correlates positively with `activation_sum`.
     """
     acts = widen(acts)
     return orient(first_component(widen(grads) * acts), acts)
@@ -170,12 +169,12 @@ def seg_eigen_cam(acts: Tensor, grads: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (N, *spatial)
-        Its sign is such that the value farthest from 0 is positive; as in `eigen_cam` where that does not decide.
+        The value farthest from 0 is positive; if two are equally far, the sign is that of `eigen_cam`.
     """
     acts = widen(acts)
     maps = orient(first_component(widen(grads).abs() * acts), acts)
     flat = maps.flatten(1)
-    flip = flat.amin(1).abs() > flat.amax(1).abs() * (1 + 1e-5)  # two positions, say, are always equally far
+    flip = flat.amin(1).abs() > flat.amax(1).abs() * (1 + 1e-5)  # with two positions, both are equally far
     return maps * torch.where(flip, -1, 1).view(-1, *[1] * (maps.ndim - 1))
 
 
@@ -183,8 +182,8 @@ def refine_cam(acts: Tensor, grads: Tensor) -> Tensor:
     """RefineCAM: product over layers of Grad-CAM++ maps, each stretched to 0 .. 1; this is one layer's factor.
 
     n(M) = (M - min M) / (max M - min M) of M = relu(Grad-CAM++ map). The run upsamples its layers' factors linearly and
-    multiplies them, so that a place must be shown by every layer (Domeniconi et al., 2026, arXiv:2605.14641); each is
-    divided by its maximum on the way, which leaves the product as it is up to one positive factor a picture.
+    multiplies them, so that only what every layer shows remains (Domeniconi et al., 2026, arXiv:2605.14641). Each is
+    divided by its maximum first, which changes the product by one positive factor per picture only.
 
     Parameters
     ----------
@@ -193,6 +192,6 @@ def refine_cam(acts: Tensor, grads: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (N, *spatial)
-        In [0, 1]; 0 everywhere where the layer's map is constant, which empties the product.
+        In [0, 1]; a constant map becomes 0 everywhere, and so does the product.
     """
     return minmax(grad_cam_pp(acts, grads).relu())

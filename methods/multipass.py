@@ -1,16 +1,17 @@
-"""Steps shared by the methods that need more passes than the one all methods share."""
+"""Steps for the methods that need passes of their own, beyond the one that all methods share."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Numbers composed at once, before the scorer cuts them into its own batches: so many that the largest of its batches is
-# full, 32 images of 224x224 on the CPU and 512 elsewhere.
+from .common import seeded
+
+# Numbers composed at once, before the scorer splits them into its own batches: enough to fill the largest of those,
+# 32 images of 224x224 on the CPU and 512 elsewhere.
 PIECE = {"cpu": 2**23, "device": 2**27}
 
 
@@ -20,14 +21,8 @@ def piece(example: Tensor) -> int:
     return 2 ** max(0, (elements // example.numel()).bit_length() - 1)
 
 
-def seeded(seed: object, case_id: str) -> torch.Generator:
-    """Make a case's random generator: its numbers follow from the seed and the id, not from batch or device."""
-    digest = hashlib.sha256(f"{seed}:{case_id}".encode()).digest()  # hash() differs from process to process
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-
-
 def normal_noise(ids: Sequence[str], samples: int, like: Tensor, seed: object) -> Iterator[Tensor]:
-    """Draw standard normal numbers of the shape of `like`, `samples` times, each case from its own generator."""
+    """Draw standard normal numbers shaped like `like`, `samples` times, each case from its own generator."""
     generators = [seeded(seed, case_id) for case_id in ids]
     for _ in range(samples):  # in float64, so that every dtype gets the same numbers
         drawn = [torch.randn(like.shape[1:], generator=g, dtype=torch.float64).to(like.dtype) for g in generators]
@@ -50,13 +45,13 @@ def resize(maps: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
 
 
 def check_rank(acts: Tensor, images: Tensor) -> None:
-    """Raise ValueError where the layer's maps have another number of axes than the input, so cannot mask it."""
+    """Raise ValueError if the layer's maps and the input differ in their number of axes: no map could be a mask."""
     if acts.ndim != images.ndim:
         raise ValueError(f"a layer of shape {tuple(acts.shape[1:])} cannot mask inputs of {tuple(images.shape[1:])}")
 
 
 def check_least(least: float, **values: float) -> None:
-    """Raise ValueError for a setting below `least`."""
+    """Raise ValueError for a parameter below `least`."""
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name}={value} must be at least {least}")

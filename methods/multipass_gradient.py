@@ -1,4 +1,4 @@
-"""Methods whose channel weights come from other gradients than the one of the score on the image itself."""
+"""Methods whose channel weights need more gradients than the score's on the image itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from methods.common import divide_or_zero, minmax, weighted_sum, widen
-from methods.multipass import check_least, check_rank, explained, normal_noise, resize
+from .common import divide_or_zero, minmax, weighted_sum, widen
+from .multipass import check_least, check_rank, explained, normal_noise, resize
 
 
 def smooth_grad_cam_pp(
@@ -74,7 +74,7 @@ def finer_cam(
     gamma: float = 1.0,
     weighting: str = "probability",
 ) -> Tensor:
-    """Finer-CAM: Grad-CAM of what sets the class apart from the classes most like it.
+    """Finer-CAM: Grad-CAM of the difference between the class and the classes most like it.
 
     F = sum_d w_d (y - gamma y_d) over the `references` other outputs whose logits are nearest to y; w_d is
     1 / references (``uniform``) or the probability p_d over their sum (``probability``, the authors' default, which is
@@ -85,7 +85,7 @@ def finer_cam(
     ----------
     acts : Tensor, shape (N, K, *spatial)
     targets : sequence of N tuples of int
-        Output indices of each case's class; a group's other members are no references.
+        Output indices of each case's class; members of a group are never references.
     forward_from : callable
         ``forward_from(acts, cases) -> (n, C)``: logits with the layer's output replaced, with a graph back to `acts`.
     references : int
@@ -109,21 +109,25 @@ def finer_cam(
         raise ValueError(f"weighting={weighting} is unknown; it takes probability, uniform")
 
     def difference(logits: Tensor) -> Tensor:
-        if any(len(set(target)) >= logits.shape[1] for target in targets):
-            raise ValueError("needs a network with another output than the class to compare it with")
-        own = explained(logits, targets)
-        distance = (logits - own[:, None]).abs().detach()
-        for row, target in zip(distance, targets, strict=True):
-            row[list(target)] = torch.inf
-        distance, nearest = distance.topk(min(references, logits.shape[1] - 1), dim=1, largest=False)
-        near, own_group = logits.gather(1, nearest), distance == torch.inf
-        rank = near if weighting == "probability" else torch.zeros_like(near)
-        weights = rank.masked_fill(own_group, -torch.inf).softmax(1)
-        return own - gamma * (weights * near).sum(1)
+        return explained(logits, targets) - gamma * _nearest_others(logits, targets, references, weighting)
 
     leaf, score = _score_from(acts, forward_from, difference)
     grads = torch.autograd.grad(score.sum(), leaf)[0]
     return weighted_sum(widen(grads).flatten(2).mean(2), widen(acts))
+
+
+def _nearest_others(logits: Tensor, targets: Sequence[tuple[int, ...]], references: int, weighting: str) -> Tensor:
+    """Weighted mean (N,) of the outputs outside the target whose logits are nearest to it, see `finer_cam`."""
+    if any(len(set(target)) >= logits.shape[1] for target in targets):
+        raise ValueError("needs a network with another output than the class to compare it with")
+    distance = (logits - explained(logits, targets)[:, None]).abs().detach()
+    for row, target in zip(distance, targets, strict=True):
+        row[list(target)] = torch.inf
+    distance, nearest = distance.topk(min(references, logits.shape[1] - 1), dim=1, largest=False)
+    near = logits.gather(1, nearest)
+    rank = near if weighting == "probability" else torch.zeros_like(near)
+    weights = rank.masked_fill(distance == torch.inf, -torch.inf).softmax(1)  # a group's own members may be left over
+    return (weights * near).sum(1)
 
 
 def shapley_cam(
@@ -169,8 +173,8 @@ def shapley_cam(
     grads = torch.autograd.grad(score.sum(), leaf, create_graph=True)[0]
     curved = torch.zeros_like(acts)
     if grads.requires_grad:  # the gradient of a linear function has no graph
-        found = torch.autograd.grad((grads * acts.detach()).sum(), leaf, allow_unused=True)[0]
-        curved = curved if found is None else found
+        product = torch.autograd.grad((grads * acts.detach()).sum(), leaf, allow_unused=True)[0]
+        curved = curved if product is None else product
     weights = (widen(grads.detach()) - widen(curved) / 2).flatten(2).mean(2)
     return weighted_sum(weights, widen(acts))
 
@@ -178,7 +182,7 @@ def shapley_cam(
 def _score_from(
     acts: Tensor, forward_from: Callable[..., Tensor], read: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Activations as a leaf, and ``read(logits)`` with a graph back to them."""
+    """Give the activations as a leaf, and ``read(logits)`` with a graph back to them."""
     leaf = acts.detach().clone().requires_grad_()
     with torch.enable_grad():
         return leaf, read(forward_from(leaf, torch.arange(len(acts), device=acts.device)))
@@ -193,11 +197,11 @@ def opti_cam(
     steps: int = 50,
     rate: float = 0.1,
 ) -> Tensor:
-    """Opti-CAM: the mean of channels that, as a mask, gives the highest score.
+    """Opti-CAM: the weighted mean of channels that, as a mask, scores highest.
 
     map = sum_k softmax(u)_k A_k; u starts equal and climbs the logit of X n(up(map)) by Adam, n stretching to 0 .. 1
     (Zhang et al., Computer Vision and Image Understanding 2024, arXiv:2301.07002; rate and steps of the authors' code,
-    without its stop, which looks at the whole batch). A constant channel, which the mask cannot feel, gets no weight.
+    without its stop, which looks at the whole batch). A constant channel, which cannot change the mask, gets no weight.
     Passes per image: `steps` forward and backward.
 
     Parameters
@@ -214,7 +218,7 @@ def opti_cam(
     Returns
     -------
     Tensor, shape (N, *spatial)
-        Not negative where the channels are not.
+        At least 0 where the channels are.
 
     Raises
     ------
@@ -234,7 +238,7 @@ def opti_cam(
             masks = minmax(resize(_mixture(u, dead, acts), images.shape[2:], align_corners=False))
             masked = images.detach() * masks.to(images.dtype)[:, None]
             score = explained(logits(masked, everything), targets)
-            # not backward(): that would leave gradients in the network's parameters
+            # backward() would leave gradients in the network's parameters
             u.grad = -torch.autograd.grad(score.sum(), u)[0]
             optimizer.step()
     return _mixture(u.detach(), dead, acts)

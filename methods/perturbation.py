@@ -1,4 +1,4 @@
-"""Methods that watch the score while the input or the layer is perturbed; forward passes only."""
+"""Methods that measure the score while the input or the layer is perturbed; forward passes only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.common import divide_or_zero, minmax, weighted_sum, widen
-from methods.multipass import check_least, check_rank, explained, normal_noise, piece, resize
+from .common import divide_or_zero, minmax, weighted_sum, widen
+from .multipass import check_least, check_rank, explained, normal_noise, piece, resize
 
 
 def score_cam(acts: Tensor, images: Tensor, *, score: Any, align_corners: bool = True) -> Tensor:
@@ -17,7 +17,7 @@ def score_cam(acts: Tensor, images: Tensor, *, score: Any, align_corners: bool =
 
     H_k = the channel upsampled to the input, stretched to 0 .. 1; a = softmax over k of f(X H_k), f the logit;
     map = sum_k a_k A_k (Wang et al., CVPR Workshops 2020, arXiv:1910.01279, algorithm 1; its baseline f(X_b) cancels
-    in the softmax). Passes per image: one forward for every channel that is not constant, and one for all that are.
+    in the softmax). Passes per image: one forward for every channel that is not constant, and one for all others.
 
     Parameters
     ----------
@@ -32,14 +32,10 @@ def score_cam(acts: Tensor, images: Tensor, *, score: Any, align_corners: bool =
     Returns
     -------
     Tensor, shape (N, *spatial)
-        A mean of the channels: not negative where they are not. A zero channel takes weight, so it scales the map.
+        A weighted mean of the channels: at least 0 where they are. A zero channel takes weight and so scales the map.
     """
-    return weighted_sum(
-        _mask_scores(acts, images, score, 1, lambda masks, parts, _: (masks * parts)[:, None], align_corners).softmax(
-            1
-        ),
-        widen(acts),
-    )
+    scores = _mask_scores(acts, images, score, 1, lambda masks, parts, _: (masks * parts)[:, None], align_corners)
+    return weighted_sum(scores.softmax(1), widen(acts))
 
 
 def ss_cam(
@@ -58,7 +54,7 @@ def ss_cam(
 
     a = softmax over k of the mean over samples of f(X (H_k + sigma n)) (``noise: mask``, the paper's first variant) or
     f(X H_k + sigma n) (``noise: input``, the second), n standard normal (Wang et al., 2020, arXiv:2006.14255). All
-    channels of a case meet the same noise, so that their scores differ by the channels only. Passes per image:
+    channels of a case get the same noise, so that their scores differ by the channels only. Passes per image:
     `samples` times those of Score-CAM.
 
     Parameters
@@ -146,16 +142,16 @@ def _mask_scores(
     check_rank(acts, images)
     acts = widen(acts)
     flat = acts.flatten(2)
-    dead = ~(flat.amax(2) > flat.amin(2))  # their masks are all the same zero, so one of them speaks for all
+    dead = ~(flat.amax(2) > flat.amin(2))  # their masks are all zero, so one is scored for all
     first = dead.int().argmax(1, keepdim=True)
-    asked = ~dead | (dead & (torch.arange(dead.shape[1], device=dead.device) == first))
+    scored = ~dead | (torch.arange(dead.shape[1], device=dead.device) == first)
     scores = acts.new_zeros(dead.shape)
-    for pairs in asked.nonzero().split(max(1, piece(images[0]) // variants)):
+    for pairs in scored.nonzero().split(max(1, piece(images[0]) // variants)):
         cases = pairs[:, 0]
         masks = minmax(resize(acts[cases, pairs[:, 1]], images.shape[2:], align_corners=align_corners))
         composed = perturb(masks.to(images.dtype)[:, None], images[cases], cases)
-        found = score.logit(composed.flatten(0, 1), cases.repeat_interleave(variants))
-        scores[cases, pairs[:, 1]] = found.view(-1, variants).mean(1).to(scores.dtype)
+        logits = score.logit(composed.flatten(0, 1), cases.repeat_interleave(variants))
+        scores[cases, pairs[:, 1]] = logits.view(-1, variants).mean(1).to(scores.dtype)
     return torch.where(dead, scores.gather(1, first), scores)
 
 
@@ -187,6 +183,6 @@ def ablation_cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, forward_fr
         cases, channels = pairs.unbind(1)
         ablated = acts[cases]
         ablated[torch.arange(len(pairs), device=acts.device), channels] = 0
-        found = explained(forward_from(ablated, cases), [targets[i] for i in cases.tolist()])
-        drop[cases, channels] = clean[cases] - found.to(wide.dtype)
+        without = explained(forward_from(ablated, cases), [targets[i] for i in cases.tolist()])
+        drop[cases, channels] = clean[cases] - without.to(wide.dtype)
     return weighted_sum(divide_or_zero(drop, clean[:, None].expand_as(drop)), wide)

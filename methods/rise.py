@@ -1,4 +1,4 @@
-"""RISE: random masks, the only method here that sees the network as a black box."""
+"""RISE: random masks. The only method here that treats the network as a black box."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.common import widen
-from methods.multipass import check_least, piece, seeded
+from .common import seeded, widen
+from .multipass import check_least, piece
 
 
 def rise(
@@ -22,10 +22,10 @@ def rise(
     keep: float = 0.5,
     seed: int = 0,
 ) -> Tensor:
-    """RISE: mean of random masks, each weighted by the probability of the image behind it.
+    """RISE: mean of random masks, each weighted by the probability of the image seen through it.
 
     map = sum_i f(X M_i) M_i / (masks keep), f the softmax probability; M_i is a grid of `cells` per axis, each 1 with
-    probability `keep`, upsampled linearly to one cell more than the input and cut out at a random place (Petsiuk
+    probability `keep`, upsampled linearly to one cell more than the input and cropped at a random place (Petsiuk
     et al., BMVC 2018, arXiv:1806.07421, equation 6). Passes per image: `masks` forward. Looks at no layer.
 
     Parameters
@@ -54,26 +54,26 @@ def rise(
     if not 0 < keep <= 1:
         raise ValueError(f"keep={keep} must be above 0 and at most 1")
     images = widen(images)
-    found = torch.zeros_like(images[:, 0])
+    maps = torch.zeros_like(images[:, 0])
     for case, case_id in enumerate(ids):
         drawn = random_masks(masks, cells, keep, images.shape[2:], seeded(seed, case_id))
         for grids, *weights in zip(*(part.to(images).split(piece(images[0])) for part in drawn), strict=True):
             behind = _stretch(grids, weights)
             cases = torch.full((len(behind),), case, device=images.device)
             probability = score(behind[:, None] * images[case], cases)
-            found[case] += torch.tensordot(probability.to(behind), behind, 1)
-    return found / (masks * keep)
+            maps[case] += torch.tensordot(probability.to(behind), behind, 1)
+    return maps / (masks * keep)
 
 
 def random_masks(count: int, cells: int, keep: float, size: Sequence[int], generator: torch.Generator) -> list[Tensor]:
     """Draw RISE's masks: grids (count, cells, ..) of 0 and 1, then per axis the weights (count, length, cells).
 
-    A row of weights says how linear interpolation makes one pixel from the cells, the random shift included.
+    A row of weights is the linear interpolation of one pixel from the cells, the random shift included.
     """
     grids = (torch.rand((count, *[cells] * len(size)), generator=generator) < keep).double()
     weights = []
     for length in size:
-        cell = -(-length // cells)  # rounded up as in the authors' code, else the cut-out could be too small
+        cell = -(-length // cells)  # rounded up as in the authors' code, or the crop could be too small
         shift = torch.randint(cell, (count, 1), generator=generator)
         place = (torch.arange(length) + shift + 0.5).double() * cells / ((cells + 1) * cell) - 0.5
         place = place.clamp(0, cells - 1)

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
-from bench.maps.capture import capture
-from bench.maps.explain import Explain, Maps
+from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.maps.capture import Captured, capture
+from bench.maps.explain import Explain
 from bench.maps.heatmaps import native_map
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
-from bench.options import names
-from bench.runs.plan import Job, looks_at_layer
+from bench.options import conf_node, names
+from bench.runs.plan import looks_at_layer
 from bench.runs.rows import metric_columns
-from bench.types import Batch, Bound, Layer
+from bench.types import NO_LAYER, Batch, Bound, Job, Layer
 
 METHODS, METRICS = names("method"), names("metric")
 
 
-def load(group: str, name: str) -> dict:
-    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-
-
 def part(group: str, name: str) -> Bound:
-    return bind(name, load(group, name)[name], GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
+    return bind(name, conf_node(group, name), GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)
+
+
+def job_of(method: Bound, layer: str = "3") -> Job:
+    """The method at a layer of `make_network`."""
+    layer = layer if looks_at_layer(method) else NO_LAYER
+    layers = () if layer == NO_LAYER else (layer,)
+    key = f"{method.name}@{layer}"
+    return Job(method=method, label=method.name, layer=layer, layers=layers, index=0, key=key)
 
 
 def make_network() -> nn.Module:
@@ -77,10 +79,14 @@ def run(method: Bound, layer: Layer, logits: Tensor, network: nn.Module, batch: 
     return native_map(method, offer, (len(batch.ids), *shape))
 
 
+def explain_of(network: nn.Module, batch: Batch, captured: Captured, score: Scorer, jobs: list[Job]) -> Explain:
+    """What the runner hands to a metric that asks the first job's method again."""
+    return Explain(module=network, batch=batch, captured=captured, score=score, natives={}, jobs=jobs, job=jobs[0])
+
+
 def measure(metric: Bound, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:
     """Columns of a metric, with Grad-CAM as the method that it may ask again."""
     captured = capture(network, batch.images, batch.targets, ["3"])
     score = Scorer(network, batch.targets, 4)
-    job = Job(part("method", "grad_cam"), "3", Path(), "key", {})
-    explain = Explain(Maps(network, batch, captured, score), [job], job)
-    return metric_columns([metric], heatmaps, batch, score, explain)
+    explain = explain_of(network, batch, captured, score, [job_of(part("method", "grad_cam"))])
+    return metric_columns(metric, metric.name, heatmaps, batch, score, explain)

@@ -7,13 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 
+from bench.analysis import parts
+from bench.analysis.groups import Group, group_folders
+from bench.analysis.loading import load_group
+from bench.options import conf_node
 from bench.runs import store
+
+CASE = pa.schema(
+    [
+        ("method", pa.string()), ("layer", pa.string()), ("case_id", pa.string()), ("image_id", pa.string()),
+        ("class_name", pa.string()), ("target", pa.list_(pa.int64())), ("n_instances", pa.int64()),
+        ("box_area", pa.float64()), ("probability", pa.float64()), ("predicted", pa.int64()),
+        ("predicted_probability", pa.float64()), ("boxes", pa.list_(pa.float32())),
+        ("other_boxes", pa.list_(pa.float32())), ("height", pa.int64()), ("width", pa.int64()),
+        ("degenerate", pa.string()), ("map", pa.list_(pa.float32())), ("map_shape", pa.list_(pa.int64())),
+    ]
+)  # fmt: skip
+PARAMETERS = {"dataset": {"name": "made"}, "seed": 0}
+KEY = store.hash_key(PARAMETERS)
+CATEGORIES = {name: conf_node("method", name)["_target_"].split(".")[1] for name in ("grad_cam", "grad_entropy")}
+CONTROLS = ("activation_sum", "random", "center", "edges", "uniform")
 
 METRICS = {
     "deletion": {
@@ -74,27 +93,76 @@ def values_of(level: float, rng: np.random.Generator) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_run(
-    folder: Path, rows: Sequence[dict[str, Any]], config: dict[str, Any], chunk: int = 16, key: str | None = None
-) -> None:
-    """A results folder as the runner leaves it."""
+def protocol_folder(root: Path, dataset: str, model: str, parameters: dict[str, Any] = PARAMETERS) -> Path:
+    """Make the folder of a protocol."""
+    key = store.hash_key(parameters)
+    folder = root / store.safe_name(dataset) / f"{store.safe_name(model)}-{key}"
+    protocol = {"format": 2, "key": key, "dataset": dataset, "model": model, "weights": "random"}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "_config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    (folder / "_provenance.json").write_text("{}", encoding="utf-8")
-    for start in range(0, len(rows), chunk):
-        part = rows[start : start + chunk]
-        schema = pa.Table.from_pylist(list(part)).schema
-        note = {"key": key or config.get("key"), "skipped": []}
-        store.write_chunk(store.chunk_path(folder, start // chunk), part, schema, note)
+    text = yaml.safe_dump(protocol | {"parameters": parameters}, sort_keys=False)
+    (folder / store.PROTOCOL).write_text(text, encoding="utf-8")
+    return folder
 
 
-def config_of(method: str, layer: str, dataset: str, model: str, cases: int) -> dict[str, Any]:
-    """A `_config.yaml` with what the readers look at."""
-    return {
-        "dataset": dataset, "model": model, "method": method, "layer": layer, "protocol": "abc123",
-        "layer_index": LAYERS.index(layer) if layer in LAYERS else -1, "cases": cases, "chunk": 16, "seed": 0,
-        "metrics": METRICS, "method_parameters": {"relu": True},
-    }  # fmt: skip
+def entry_of(method: str, layer: str, **more: Any) -> dict[str, Any]:
+    """Entry of a note; the method's name is its label without parameters."""
+    name = method.partition("(")[0]
+    entry = {
+        "method": method, "name": name, "layer": layer, "layers": [layer], "version": 1, "parameters": {"relu": True},
+        "index": LAYERS.index(layer) if layer in LAYERS else -1, "reads_network": True, "seconds": {},
+        "category": "control" if name in CONTROLS else CATEGORIES.get(name, "other"),
+    } | more  # fmt: skip
+    return {"key": store.hash_key([method, layer, entry["version"]])} | entry
+
+
+def metric_node(label: str, node: dict[str, Any]) -> dict[str, Any]:
+    """Metric of a note, from parameters with ``about``."""
+    about = node.get("about", {})
+    parameters = {key: value for key, value in node.items() if key not in ("about", "_target_")}
+    version = about.get("version", 1)
+    return {"key": store.hash_key([label, parameters, version]), "name": label.partition("(")[0], "version": version,
+            "parameters": parameters, "about": about}  # fmt: skip
+
+
+def write_parts(
+    folder: Path,
+    entries: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]],
+    metrics: dict[str, dict[str, Any]],
+    size: int = store.CHUNK,
+    first: int = 0,
+    **note: Any,
+) -> list[Path]:
+    """Parts of `size` cases with all entries, as the runner leaves them.
+
+    Parameters
+    ----------
+    entries : sequence of (entry, rows)
+        From `entry_of`; the rows of all entries are of the same cases in the same order.
+    metrics : dict
+        By label, with ``about``.
+    first : int
+        Number of the first part's chunk.
+    note
+        More for the note.
+    """
+    paths = []
+    for start in range(0, len(entries[0][1]), size):
+        rows, written = [], []
+        for entry, own in entries:
+            part = own[start : start + size]
+            rows += [{"method": entry["method"], "layer": entry["layer"], **row} for row in part]
+            written.append(entry | {"maps": "".join(str(int(row.get("map") is not None)) for row in part)})
+        names = dict.fromkeys(name for row in rows for name in row if "." in name)
+        lists = {name for row in rows for name in names if isinstance(row.get(name), list)}
+        kinds = {name: pa.list_(pa.float32()) if name in lists else pa.float64() for name in names}
+        about = {
+            "protocol": folder.name.rpartition("-")[2], "cases": [row["case_id"] for row in entries[0][1]][start : start + size],
+            "entries": written, "metrics": {label: metric_node(label, node) for label, node in metrics.items()},
+            "skipped": [], "dropped": [], "batch": 16, "score_batch": 64, "device": "cpu", "made": {},
+        }  # fmt: skip
+        schema = pa.schema([*CASE, *kinds.items()])
+        paths.append(store.write_part(folder, first + start // size, rows, schema, about | note))
+    return paths
 
 
 def make_results(
@@ -105,6 +173,7 @@ def make_results(
     model: str = "efficientnet_lite0",
     gallery: int = 4,
     seed: int = 0,
+    note: dict[str, Any] | None = None,
     **names: Any,
 ) -> Path:
     """A whole results root with pictures; grad_entropy vanishes at the last layer. Returns `root`.
@@ -113,7 +182,8 @@ def make_results(
     """
     rng = np.random.default_rng(seed)
     about = [case_of(i, rng, **names) for i in range(cases)]
-    base = root / store.safe_name(dataset) / store.safe_name(model)
+    folder = protocol_folder(root, dataset, model)
+    entries = []
     for number, (method, layer) in enumerate(methods):
         rows = []
         zero = method == "grad_entropy" and layer == LAYERS[-1]
@@ -121,19 +191,35 @@ def make_results(
             row = case | values_of(0.3 + 0.06 * (number % 7), rng) | {"degenerate": "zero" if zero else ""}
             if i == 3:
                 row["box_coverage.coverage"] = row["box_coverage.min_coverage"] = float("nan")
-            size = 7 if layer != "-" else 224
+            size = 7 if layer != "-" else 24
             heat = np.zeros(size * size) if zero else rng.random(size * size)
             kept = i < gallery
-            row |= {"map": heat.astype(np.float16) if kept else None, "map_shape": [size, size] if kept else None}
-            rows.append(row | {"map_scale": 1.0 if kept else None})
-        name = f"{store.safe_name(method)}@{store.safe_name(layer)}-{number:08x}"
-        write_run(base / name, rows, config_of(method, layer, dataset, model, cases))
-    images = base / "_images-abc123"
+            rows.append(row | {"map": heat.tolist() if kept else None, "map_shape": [size, size] if kept else None})
+        entries.append((entry_of(method, layer), rows))
+    write_parts(folder, entries, METRICS, **(note or {}))
+    images = folder / "_images"
     images.mkdir(parents=True, exist_ok=True)
     for case in about[:gallery]:
         picture = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(picture).resize((224, 224)).save(images / f"{store.image_name(case['case_id'])}.png")
     return root
+
+
+def groups_of(root: Path, **filters: Any) -> list[Group]:
+    """All groups below a root."""
+    return [load_group(*folders, **filters) for folders in group_folders(store.find_folders(root))]
+
+
+def group_of(root: Path, **filters: Any) -> Group:
+    """The only group below a root."""
+    (group,) = groups_of(root, **filters)
+    return group
+
+
+def rows_of(root: Path, method: str, layer: str) -> pd.DataFrame:
+    """Rows of a method at a layer by case id, read as anyone would who does not know this program."""
+    table = pd.concat([pd.read_parquet(path) for path in sorted(root.rglob("part-*.parquet"))])
+    return table[(table["method"] == method) & (table["layer"] == layer)].set_index("case_id")
 
 
 @pytest.fixture
@@ -154,31 +240,47 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
-    """Chunk files that are read in this test, each with the names of its columns that are."""
-    found: list[tuple[Path, list[str]]] = []
+    """Parts that are read in this test, each with the names of its columns that are."""
+    noted: list[tuple[Path, list[str]]] = []
 
-    class Noted(pq.ParquetFile):
-        def __init__(self, path: Path, **options: Any) -> None:
-            super().__init__(path, **options)
-            self.path = path
+    def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+        table, note = store.read_part(path, columns)
+        noted.append((path, table.column_names))
+        return table, note
 
-        def read(self, **options: Any) -> pa.Table:
-            table = super().read(**options)
-            found.append((self.path, table.column_names))
-            return table
+    monkeypatch.setattr(parts, "read_part", read_part)
+    return noted
 
-    monkeypatch.setattr(store.pq, "ParquetFile", Noted)
-    return found
+
+def records(root: Path, method: str, layer: str) -> list[dict[str, Any]]:
+    """`rows_of` as rows for `write_parts`."""
+    rows = rows_of(root, method, layer).reset_index().to_dict("records")
+    return [{name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in row.items()} for row in rows]
+
+
+def full(row: dict[str, Any]) -> dict[str, Any]:
+    """Row with every column that describes a case."""
+    return case_of(0, np.random.default_rng(0)) | {"degenerate": ""} | row
 
 
 @pytest.fixture
 def one_run(tmp_path: Path) -> Callable[..., Path]:
-    """``one_run(method, layer, rows)``: a folder with exactly these rows; case columns are filled in."""
+    """``one_run(method, layer, rows)``: parts with exactly these rows; case columns are filled in. Returns the root."""
 
-    def make(method: str, layer: str, rows: Sequence[dict[str, Any]], name: str = "results", **config: Any) -> Path:
-        filled = [case_of(0, np.random.default_rng(0)) | {"degenerate": ""} | row for row in rows]
-        folder = tmp_path / name / "data" / "net" / f"{method}@{layer}-{len(rows):08x}"
-        write_run(folder, filled, config_of(method, layer, "data", "net", len(rows)) | config)
+    def make(
+        method: str,
+        layer: str,
+        rows: Sequence[dict[str, Any]],
+        name: str = "results",
+        metrics: dict[str, Any] = METRICS,
+        dataset: str = "data",
+        model: str = "net",
+        parameters: dict[str, Any] = PARAMETERS,
+    ) -> Path:
+        filled = [full(row) for row in rows]
+        used = {column.rpartition(".")[0] for row in rows for column in row}
+        folder = protocol_folder(tmp_path / name, dataset, model, parameters)
+        write_parts(folder, [(entry_of(method, layer), filled)], {k: v for k, v in metrics.items() if k in used})
         return tmp_path / name
 
     return make

@@ -1,7 +1,7 @@
-"""A pretended GPU: tensors that say they are on ``cuda``, and are refused beside tensors on the CPU.
+"""A pretended GPU: tensors that claim to be on ``cuda`` and cannot be mixed with tensors on the CPU.
 
-It finds a tensor that was made on the wrong device, or read without being fetched, and runs the code that is taken on a
-GPU only, on machines without one. The numbers are computed by the CPU.
+On machines without a GPU it catches tensors that are made on the wrong device or read without a copy to the CPU, and
+runs the code that only a GPU takes. The CPU computes the numbers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", 0)
 aten = torch.ops.aten
-# What these take from the CPU on a real GPU as well: a source, or indices.
+# Place of the argument that may be on the CPU on a real GPU, too: a source, or indices.
 MIXING = {aten.copy_.default: 1, aten.index.Tensor: 1, aten.index_put_.default: 1, aten.index_put.default: 1}
 
 
 class OnGpu(Tensor):
-    """A tensor whose numbers are in `held`; for torch it has none of its own."""
+    """A tensor whose numbers are in `held`; it has no storage of its own."""
 
     held: Tensor
 
@@ -49,8 +49,8 @@ class OnGpu(Tensor):
         strangers = [x for x in tree_leaves((checked, kwargs)) if isinstance(x, Tensor) and not isinstance(x, OnGpu)]
         if any(x.ndim for x in strangers):
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, found cpu and {GPU}")
-        found = func(*tree_map(fetch, args), **tree_map(fetch, kwargs))
-        return return_and_correct_aliasing(func, args, kwargs, tree_map(put, found))
+        result = func(*tree_map(fetch, args), **tree_map(fetch, kwargs))
+        return return_and_correct_aliasing(func, args, kwargs, tree_map(put, result))
 
 
 def put(x: Any) -> Any:
@@ -66,10 +66,10 @@ def is_device(x: Any) -> bool:
 
 
 class PretendedGpu(TorchFunctionMode):
-    """While it is entered, what asks for the device ``cuda`` gets tensors that are `OnGpu`."""
+    """Inside this context, ``device="cuda"`` gives tensors that are `OnGpu`."""
 
     def __enter__(self) -> PretendedGpu:
-        # Else a network's parameters would keep their type when they are moved.
+        # Otherwise a network's parameters would keep their type when they are moved.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         return super().__enter__()
 
@@ -89,7 +89,7 @@ class PretendedGpu(TorchFunctionMode):
                 return first.held
             if func is Tensor.new_tensor:
                 return put(torch.tensor(*args[1:], **{"dtype": first.dtype, **kwargs}))
-            if func is one_hot:  # made of numbers that torch itself puts on the device
+            if func is one_hot:  # torch makes tensors of its own in it
                 return put(func(first.held, *args[1:], **kwargs))
         if func is Tensor.cuda:
             return put(first)
@@ -104,7 +104,7 @@ class PretendedGpu(TorchFunctionMode):
             if device is not None:
                 first = fetch(first) if torch.device(device).type == "cpu" else put(first)
             return func(first, **kwargs) if kwargs.keys() & {"dtype", "memory_format"} else first
-        found = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         if device is None:
-            return found
-        return tree_map(put if torch.device(device).type == "cuda" else fetch, found)
+            return result
+        return tree_map(put if torch.device(device).type == "cuda" else fetch, result)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from bench.analysis.groups import Entry, Group
-from bench.analysis.reading import matrix, metric_columns
+from bench.analysis import loading
+from bench.analysis.groups import Curves, Entry, Group
+from bench.analysis.parts import Part, metric_of, read_parts
 from bench.analysis.statistics import Array, means, resampled_means
-from bench.named import named_function
-from bench.runs.store import read_tables
+from bench.options import named_function
 
 # Columns of a curve that are widened to float64 at a time.
 _COLUMNS = 256
@@ -27,34 +28,68 @@ class Statistic:
     present: NDArray[np.bool_]
 
 
-def read_curves(group: Group, entry: Entry, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Curves of an entry, in one pass over its files, straight into arrays.
+def read_curves(group: Group, names: Collection[str], entries: Sequence[Entry]) -> dict[str, Curves]:
+    """Curves of some entries: those in memory, the others in one pass over the parts.
 
     Parameters
     ----------
     group : Group
-    entry : Entry
-    names : sequence of str
-        List columns.
+    names : collection of str
+        Of the curves, ``<metric>.<output>``.
+    entries : sequence of Entry
 
     Returns
     -------
-    dict of ndarray, shape (cases, L), float32
-        In the order of the group's cases, whatever the files' order; NaN where a case is not there or has no curve of
-        the usual length. Columns that the run does not have are left out.
+    dict of dict of ndarray, shape (cases, L), float32
+        By the entry's label and the curve's name, in the order of the group's cases; NaN where a case was not computed
+        or has no curve of the usual length. Curves that an entry does not have are left out.
     """
-    found = {name: entry.curves[name] for name in names if name in entry.curves}
-    names = [name for name in names if name not in found]
-    places = {case_id: i for i, case_id in enumerate(group.cases["case_id"].tolist())}
-    for _, table in read_tables(entry.run, ["case_id", *names]) if names else ():
-        at = np.array([places.get(case_id, -1) for case_id in table.column("case_id").to_pylist()])
-        for name in [name for name in names if name in table.column_names]:
-            curves = matrix(table.column(name).combine_chunks())
-            if name not in found and curves.size:
-                found[name] = np.full((len(places), curves.shape[1]), np.nan, dtype=np.float32)
-            if name in found and curves.shape[1] == found[name].shape[1]:
-                found[name][at[at >= 0]] = curves[at >= 0]
-    return found
+    curves = {entry.label: {name: entry.curves[name] for name in names if name in entry.curves} for entry in entries}
+    missing = [name for name in names if name in group.curves and name not in group.held]
+    if not missing:
+        return curves
+    rows = {(entry.method, entry.layer): entry for entry in entries}
+    places = {case: i for i, case in enumerate(group.cases["case_id"].tolist())}
+    counting = {part.path: own for part in group.parts if (own := counting_curves(group, part, missing))}
+
+    def columns(schema: pa.Schema) -> list[str]:
+        return [name for name in missing if name in schema.names]
+
+    def convert(part: Part, table: pa.Table) -> tuple[Part, Curves]:
+        return part, {name: part.curves(table[name]) for name in counting[part.path] if name in table.column_names}
+
+    for part, arrays in read_parts(list(counting), columns, convert):
+        at = np.array([places.get(case, -1) for case in part.cases])
+        for i, about in enumerate(part.entries):
+            entry = rows.get((about["method"], about["layer"]))
+            if entry is None or about["key"] != entry.key:
+                continue
+            for name, array in arrays.items():
+                length = group.curves[name]
+                if array.shape[2] == length:
+                    whole = curves[entry.label].get(name)
+                    if whole is None:
+                        whole = curves[entry.label][name] = np.full((len(places), length), np.nan, dtype=np.float32)
+                    whole[at[at >= 0]] = array[i][at >= 0]
+    return curves
+
+
+def counting_curves(group: Group, part: Part, names: Collection[str]) -> list[str]:
+    """Those of the curves whose metric the part has in the version that counts."""
+    keys = {label: node["key"] for label, node in part.metrics.items()}
+    metrics = {label for label, node in group.metrics.items() if keys.get(label) == node["key"]}
+    return [name for name in names if metric_of(name)[0] in metrics]
+
+
+def each_entry(group: Group, names: Collection[str]) -> Iterator[tuple[Entry, Curves]]:
+    """Every entry with its curves; of those that are not in memory, as many at a time as fit into `HELD` bytes."""
+    length = sum(group.curves.get(name, 0) for name in names if name not in group.held)
+    size = max(1, loading.HELD // max(4 * length * len(group.cases), 1))
+    for start in range(0, len(group.entries), size):
+        block = group.entries[start : start + size]
+        curves = read_curves(group, names, block)
+        for entry in block:
+            yield entry, curves.pop(entry.label)
 
 
 def mean_curves(
@@ -71,19 +106,20 @@ def mean_curves(
     return average, resampled
 
 
-def dataset_statistics(
-    group: Group, entry: Entry, resamples: int, seed: int, only: NDArray[np.bool_] | None = None
+def statistics_of(
+    group: Group, curves: Curves, resamples: int, seed: int, only: NDArray[np.bool_] | None = None
 ) -> dict[str, Statistic]:
     """Statistics of the whole data set (best threshold, pixel average precision) of one entry.
 
     Each is a function of the means over cases of some curves, evaluated anew in each resample of the images: the
     threshold that is best in the resample counts there. Sums are taken in the order of the case ids, so that neither
-    shards nor chunks nor their order show. Memory: 4 bytes a point of a curve and case of this entry.
+    shards nor parts nor their order show.
 
     Parameters
     ----------
     group : Group
-    entry : Entry
+    curves : dict of ndarray
+        Of the entry, from `read_curves`.
     resamples, seed : int
         Of the bootstrap over images.
     only : ndarray of bool, shape (cases,), optional
@@ -94,10 +130,8 @@ def dataset_statistics(
     dict
         By ``<metric>.<name>``; without those whose curves no case has.
     """
-    wanted = {name: [f"{name.partition('.')[0]}.{of}" for of in node["of"]] for name, node in group.statistics.items()}
-    curves = read_curves(group, entry, sorted({column for columns in wanted.values() for column in columns}))
-    found = {}
-    for name, columns in wanted.items():
+    result = {}
+    for name, columns in statistic_curves(group).items():
         if not all(column in curves for column in columns):
             continue
         finite = [np.isfinite(curves[column]).all(axis=1) for column in columns]
@@ -108,11 +142,11 @@ def dataset_statistics(
         parts = [mean_curves(curves[column], group, present, resamples, seed) for column in columns]
         value = float(function([average for average, _ in parts]))
         resampled = np.asarray(function([drawn for _, drawn in parts]), dtype=np.float64)
-        found[name] = Statistic(value, resampled, present)
-    return found
+        result[name] = Statistic(value, resampled, present)
+    return result
 
 
-def has_statistics(group: Group) -> bool:
-    """Whether any run of the group holds curves of which the data set's statistics are functions."""
-    wanted = {f"{name.partition('.')[0]}.{of}" for name, node in group.statistics.items() for of in node["of"]}
-    return bool(wanted) and any(wanted & set(metric_columns(entry.run)[1]) for entry in group.entries)
+def statistic_curves(group: Group) -> dict[str, list[str]]:
+    """Names of the curves that each statistic is a function of, without statistics whose curves nobody kept."""
+    wanted = {name: [f"{metric_of(name)[0]}.{of}" for of in node["of"]] for name, node in group.statistics.items()}
+    return {name: columns for name, columns in wanted.items() if all(column in group.curves for column in columns)}

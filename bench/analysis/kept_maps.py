@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
 from bench.analysis.groups import Group
-from bench.runs.store import Run, image_name, read_tables
+from bench.analysis.parts import Part, read_parts
+from bench.runs.store import image_name
 
 SHOWN_COLUMNS = [
     "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
-    "map", "map_shape", "map_scale",
+    "map", "map_shape",
 ]  # fmt: skip
 
 
@@ -62,22 +62,18 @@ def read_shown(group: Group, limit: int, named: Collection[str] = ()) -> Shown:
     named : collection of str
         Case or image ids: only these, in this order, if any are given.
     """
-    folder = group.entries[0].run.path.parent / f"_images-{group.protocol}"
-    there = {path.name for path in folder.glob("*.png")} if folder.is_dir() else set()
+    paths = {path.name: path for folder in group.folders for path in folder.images.glob("*.png")}
     ids = zip(group.cases["case_id"], group.cases["image_id"], group.cases["n_instances"], strict=True)
-    chosen = [(case, image, several > 1) for case, image, several in ids if f"{image_name(case)}.png" in there]
+    kept = [(case, image, several > 1) for case, image, several in ids if f"{image_name(case)}.png" in paths]
     if named:
-        wanted = [case for name in named for case, image, _ in chosen if name in (case, image)]
+        wanted = [case for name in named for case, image, _ in kept if name in (case, image)]
         names = list(dict.fromkeys(wanted))[:limit]
     else:
-        kept = {case for case, _, _ in sorted(chosen, key=lambda item: not item[2])[:limit]}
-        names = [case for case, _, _ in chosen if case in kept]
-    pictures = {case: load(folder / f"{image_name(case)}.png") for case in names}
+        chosen = {case for case, _, _ in sorted(kept, key=lambda item: not item[2])[:limit]}
+        names = [case for case, _, _ in kept if case in chosen]
+    pictures = {case: load(paths[f"{image_name(case)}.png"]) for case in names}
     images = {case: picture for case, picture in pictures.items() if picture is not None}
-    # The cases of a protocol lie in the same chunks in every run.
-    chunks = set(group.cases.loc[group.cases["case_id"].isin(list(images)), "chunk"].tolist())
-    rows = {entry.label: read_maps(entry.run, list(images), chunks) for entry in group.entries} if images else {}
-    return Shown(images, rows, len(chosen))
+    return Shown(images, read_maps(group, set(images)), len(kept))
 
 
 def fewer(shown: Shown, group: Group, limit: int) -> Shown:
@@ -87,15 +83,24 @@ def fewer(shown: Shown, group: Group, limit: int) -> Shown:
     return replace(shown, images={case: picture for case, picture in shown.images.items() if case in kept})
 
 
-def read_maps(run: Run, ids: list[str], chunks: Collection[int]) -> dict[str, dict[str, Any]]:
-    """Rows of these cases, which lie in these chunks; others are dropped at once: a run may have kept every map."""
-    wanted = pa.array(ids, pa.string())
-    tables = read_tables(run, SHOWN_COLUMNS, chunks)
-    found = [table.filter(pc.is_in(table["case_id"], value_set=wanted)) for _, table in tables]
-    if not found:
-        return {}
-    frame = pa.concat_tables(found, promote_options="default").to_pandas()
-    return {str(row["case_id"]): row for row in frame.to_dict("records")}
+def read_maps(group: Group, cases: set[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Each entry's rows for these cases, by label and case id; of several rows one with a map counts."""
+    labels = {(entry.key, entry.layer): entry.label for entry in group.entries}
+    rows: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in labels.values()}
+
+    def convert(part: Part, table: pa.Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        for i, entry in enumerate(part.entries):
+            label = labels.get((entry["key"], entry["layer"]))
+            for j, case in enumerate(part.cases):
+                if label and case in cases:
+                    yield label, case, table.slice(i * len(part.cases) + j, 1).to_pylist()[0]
+
+    wanted = [part.path for part in group.parts if not cases.isdisjoint(part.cases)]
+    for shown in read_parts(wanted, lambda schema: SHOWN_COLUMNS, convert):
+        for label, case, row in shown:
+            if row["map"] is not None or case not in rows[label]:
+                rows[label][case] = row
+    return rows
 
 
 def load(path: Path) -> np.ndarray | None:
@@ -112,4 +117,4 @@ def native_map(row: dict[str, Any]) -> np.ndarray | None:
     shape = row["map_shape"]
     if row["map"] is None or shape is None or len(shape) != 2:
         return None
-    return np.asarray(row["map"], dtype=np.float64).reshape(tuple(int(n) for n in shape)) * float(row["map_scale"])
+    return np.asarray(row["map"], dtype=np.float64).reshape(tuple(int(n) for n in shape))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench.analysis.columns import shown
+from bench.analysis.columns import shown_columns
 from bench.analysis.groups import Entry, Group
 from bench.analysis.statistics import Array, cluster_means
 
@@ -40,7 +41,7 @@ class Ranking:
         Friedman's statistic, corrected for ties, and its p with k - 1 degrees of freedom; NaN and 1 where all
         images rank all methods equal.
     critical_difference : float
-        Nemenyi's at level 0.05: methods whose average ranks are closer are not told apart.
+        Nemenyi's at level 0.05: methods whose average ranks are closer do not differ significantly.
     n : int
         Images.
     """
@@ -80,9 +81,17 @@ def rank_methods(values: Array, higher_is_better: bool, level: float = 0.05) -> 
     return Ranking(average, chi_square, p, critical, n)
 
 
+def ranked(group: Group, output: str) -> list[Entry]:
+    """Entries that are ranked by an output: those that have values, and whose maps are mostly not degenerate."""
+    return [e for e in group.entries if e.ranked and np.isfinite(group.values(e, output)).any()]
+
+
 def complete_images(group: Group, output: str) -> Array:
-    """Values per image (mean over its cases) and entry, of the images that all entries have: (n, k)."""
-    values = np.stack([group.values(entry, output) for entry in group.entries], axis=1)
+    """Values per image (mean over its cases) and ranked entry, of the images that all of these have: (n, k)."""
+    entries = ranked(group, output)
+    if not entries:
+        return np.empty((0, 0))
+    values = np.stack([group.values(entry, output) for entry in entries], axis=1)
     values[~np.isfinite(values).all(axis=1)] = np.nan
     averages = cluster_means(values, group.images)
     return averages[np.isfinite(averages).all(axis=1)]
@@ -90,7 +99,7 @@ def complete_images(group: Group, output: str) -> Array:
 
 def ranked_outputs(group: Group) -> list[str]:
     """Choose the outputs of the printed table that have a direction and are values of cases (class means are not)."""
-    columns = [column for column in shown(group) if column.better is not None]
+    columns = [column for column in shown_columns(group) if column.better is not None]
     return [column.metric for column in columns if column.metric in group.outputs]
 
 
@@ -105,18 +114,18 @@ def ranks_table(group: Group) -> pd.DataFrame:
     -------
     DataFrame
         Columns `RANK_COLUMNS`; `n` images, `k` methods at layers. A metric for which fewer than two
-        images or two methods have values is left out.
+        images or two methods have values is left out, and so is a method whose maps are mostly degenerate.
     """
     rows = []
     for output in ranked_outputs(group):
         values = complete_images(group, output)
         if min(values.shape) < 2:
             continue
-        found = rank_methods(values, bool(group.higher_is_better(output)))
-        for entry, average in zip(group.entries, found.average, strict=True):
+        ranking = rank_methods(values, bool(group.higher_is_better(output)))
+        for entry, average in zip(ranked(group, output), ranking.average, strict=True):
             row = {"layer": entry.layer, "method": entry.method, "metric": output, "average_rank": average}
-            row |= {"critical_difference": found.critical_difference, "n": found.n, "k": len(group.entries)}
-            rows.append(row | {"chi_square": found.chi_square, "p": found.p})
+            row |= {"critical_difference": ranking.critical_difference, "n": ranking.n, "k": len(ranking.average)}
+            rows.append(row | {"chi_square": ranking.chi_square, "p": ranking.p})
     table = pd.DataFrame(rows, columns=RANK_COLUMNS)
     table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
     return table
@@ -138,24 +147,24 @@ def agreement_table(group: Group) -> pd.DataFrame:
         metrics put the methods in the same order of quality, -1 that one reverses the other.
     """
     outputs = ranked_outputs(group)
-    if len(group.entries) < 2:
-        return pd.DataFrame(columns=AGREEMENT_COLUMNS)
-    signed = {}
+    signed, within = [], {}
     for output in outputs:
         values = np.stack([group.values(entry, output) for entry in group.entries], axis=1)
-        signed[output] = cluster_means(values if group.higher_is_better(output) else -values, group.images)
-    within = mean_taus([signed[output] for output in outputs])
+        signed.append(cluster_means(values if group.higher_is_better(output) else -values, group.images))
+    measured = [np.array([entry in ranked(group, output) for entry in group.entries]) for output in outputs]
     rows = []
-    for i, first in enumerate(outputs):
-        for j, second in enumerate(outputs[i + 1 :], i + 1):
-            both = np.isfinite(signed[first]).all(axis=1) & np.isfinite(signed[second]).all(axis=1)
-            one, two = signed[first][both], signed[second][both]
-            if not len(one):
-                continue
-            found = stats.kendalltau(steady(one.mean(axis=0)), steady(two.mean(axis=0)))
-            row = {"metric": first, "other_metric": second, "tau": found.statistic, "p": found.pvalue}
-            row |= {"k": len(group.entries), "tau_within": within[i, j], "n": len(one)}
-            rows.append(row)
+    for i, j in combinations(range(len(outputs)), 2):
+        entries = measured[i] & measured[j]
+        one, two = signed[i][:, entries], signed[j][:, entries]
+        both = np.isfinite(one).all(axis=1) & np.isfinite(two).all(axis=1)
+        if entries.sum() < 2 or not both.any():
+            continue
+        if entries.tobytes() not in within:  # once for all outputs: nearly always all entries have all of them
+            within[entries.tobytes()] = mean_taus([values[:, entries] for values in signed])
+        tau = stats.kendalltau(steady(one[both].mean(axis=0)), steady(two[both].mean(axis=0)))
+        row = {"metric": outputs[i], "other_metric": outputs[j], "tau": tau.statistic, "p": tau.pvalue}
+        row |= {"k": int(entries.sum()), "tau_within": within[entries.tobytes()][i, j], "n": int(both.sum())}
+        rows.append(row)
     table = pd.DataFrame(rows, columns=AGREEMENT_COLUMNS)
     table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
     return table
@@ -203,7 +212,7 @@ def _small_ranks(values: Array) -> NDArray[np.int16]:
 
 
 def cliques(average: Array, critical: float) -> list[tuple[int, int]]:
-    """Longest runs of methods, in order of rank, that the critical difference does not tell apart.
+    """Longest runs of methods, in order of rank, whose average ranks differ by less than the critical difference.
 
     Parameters
     ----------

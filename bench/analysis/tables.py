@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bench.analysis.curves import dataset_statistics, has_statistics
-from bench.analysis.groups import NO_LAYER, Entry, Group, group_runs, load_group
-from bench.analysis.published import reported
+from bench.analysis.curves import each_entry, read_curves, statistic_curves, statistics_of
+from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.parts import metric_of
+from bench.analysis.published import reported, split_of
 from bench.analysis.significance import holm, wilcoxon
-from bench.analysis.statistics import Array, cluster_means, means, percentile_interval, resampled_means
-from bench.runs.store import Run
+from bench.analysis.statistics import Array, Codes, cluster_means, means, percentile_interval, resampled_means
 
 SUMMARY_COLUMNS = [
-    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "degenerate",
+    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
     "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
 ]  # fmt: skip
 BREAKDOWN_COLUMNS = [
@@ -32,14 +33,14 @@ BINS: dict[str, list[tuple[str, float, float]]] = {
 
 
 def summarize(
-    runs: Iterable[Run], *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0
+    groups: Iterable[Group | None], *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Tidy table of all runs, one row per method, layer and scalar metric output.
+    """Tidy table of all groups, one row per method, layer and scalar metric output.
 
     Parameters
     ----------
-    runs : iterable of Run
-        From `bench.runs.store.find_runs`, in any order: the table does not depend on it.
+    groups : iterable of Group
+        From `bench.analysis.loading.load_group`, in any order: the table does not depend on it.
     reference, resamples, seed
         As in `summarize_group`.
 
@@ -48,10 +49,8 @@ def summarize(
     DataFrame
         Columns `SUMMARY_COLUMNS`, sorted by data set, model, protocol, metric, layer and method.
     """
-    groups = (load_group(members) for members in group_runs(runs).values())
-    return join(
-        [summarize_group(g, reference=reference, resamples=resamples, seed=seed) for g in groups if g], SUMMARY_COLUMNS
-    )
+    tables = [summarize_group(g, reference=reference, resamples=resamples, seed=seed) for g in groups if g]
+    return join(tables, SUMMARY_COLUMNS)
 
 
 def join(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
@@ -88,9 +87,24 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
     Returns
     -------
     DataFrame
-        Columns `SUMMARY_COLUMNS`; `degenerate` is a share of the cases, `reported` what somebody published for
-        this data set, model, layer and method in the metric's unit (`bench.analysis.published`); it enters no test.
+        Columns `SUMMARY_COLUMNS`; `n` cases on `n_images` images have a value, `degenerate` is a share of the cases,
+        `reported` what somebody published for this data set, model, layer and method in the metric's unit
+        (`bench.analysis.published`); it enters no test.
     """
+    rows = [*value_rows(group, reference, resamples, seed), *statistic_rows(group, reference, resamples // 4, seed)]
+    table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
+    split = split_of(group.parameters)
+    known = {(e.layer, e.method): reported(group.dataset, split, group.model, e.name, e.layer) for e in group.entries}
+    beside = [known[row.layer, row.method].get(row.metric, (np.nan, "")) for row in table.itertuples()]
+    table["reported"], table["reported_source"] = [value for value, _ in beside], [source for _, source in beside]
+    for _, part in table.groupby("metric"):
+        table.loc[part.index, "p"] = holm(part["p"].to_numpy(dtype=np.float64))
+    return join([table], SUMMARY_COLUMNS)
+
+
+def value_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of the values of cases and of the class means, p uncorrected."""
     count, width, averaged = int(group.images.max()) + 1, len(group.outputs), class_mean_columns(group)
     values = all_values(group)
     by_class = [width * i + column for i in range(len(group.entries)) for column in averaged]
@@ -99,42 +113,42 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
     classes = partial(plain, strata=group.classes)
     drawn = np.split(plain(values), len(group.entries), axis=1)
     class_drawn = np.split(classes(values[:, by_class]), len(group.entries), axis=1)
-    place = {id(entry): i for i, entry in enumerate(group.entries)}
+    place = {entry.label: i for i, entry in enumerate(group.entries)}
     rows: list[dict[str, Any]] = []
     for i, entry in enumerate(group.entries):
         other = reference_of(group, entry, reference)
-        j = place[id(other)] if other else None
         p = p_values(group, entry, other)
-        for columns, strata, own, draw, suffix in (
+        for columns, strata, resampled, draw, suffix in (
             (list(range(width)), None, drawn, plain, ""),
             (averaged, group.classes, class_drawn, classes, "_class_mean"),
         ):
-            mine = entry.values[:, columns]
-            found = describe(mine, own[i], strata, mine)
-            gaps = np.full_like(found, np.nan)
-            if other and j is not None:
-                gap = mine - other.values[:, columns]
-                gaps = describe(gap, paired(mine, other.values[:, columns], own[i], own[j], draw), strata, mine)
-            number = np.isfinite(mine).sum(axis=0)
-            for at in np.flatnonzero(number):
-                numbers = (*found[:, at], *gaps[:, at], p[at] if strata is None else np.nan)
-                rows.append(row_of(entry, group.outputs[columns[at]] + suffix, int(number[at]), other, numbers))
-    rows += statistic_rows(group, reference, resamples // 4, seed)
-    table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
-    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
-    known = {(entry.layer, entry.method): reported(entry.run.config) for entry in group.entries}
-    beside = [known[row.layer, row.method].get(row.metric, (np.nan, "")) for row in table.itertuples()]
-    table["reported"], table["reported_source"] = [value for value, _ in beside], [source for _, source in beside]
-    for _, part in table.groupby("metric"):
-        table.loc[part.index, "p"] = holm(part["p"].to_numpy(dtype=np.float64))
-    return join([table], SUMMARY_COLUMNS)
+            own = entry.values[:, columns]
+            described = describe(own, resampled[i], strata, own)
+            gaps = np.full_like(described, np.nan)
+            if other:
+                theirs = other.values[:, columns]
+                pairs = paired(own, theirs, resampled[i], resampled[place[other.label]], draw)
+                gaps = describe(own - theirs, pairs, strata, own)
+            for at in np.flatnonzero(np.isfinite(own).any(axis=0)):
+                numbers = (*described[:, at], *gaps[:, at], p[at] if strata is None else np.nan)
+                size = size_of(np.isfinite(own[:, at]), group.images)
+                rows.append(row_of(entry, group.outputs[columns[at]] + suffix, size, other, numbers))
+    return rows
 
 
-def row_of(entry: Entry, metric: str, n: int, other: Entry | None, numbers: Sequence[float]) -> dict[str, Any]:
-    """Row of the summary; `numbers` are mean, both ends, difference, both ends, p."""
+def size_of(present: NDArray[np.bool_], images: Codes) -> tuple[int, int]:
+    """Count cases and images with a value."""
+    return int(present.sum()), int(np.count_nonzero(np.bincount(images[present])))
+
+
+def row_of(
+    entry: Entry, metric: str, size: tuple[int, int], other: Entry | None, numbers: Sequence[float]
+) -> dict[str, Any]:
+    """Row of the summary; `size` counts cases and images, `numbers` are mean, both ends, difference, both ends, p."""
     keys = ("mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p")
-    row: dict[str, Any] = {"layer": entry.layer, "method": entry.method, "metric": metric, "n": n}
-    row |= {"degenerate": entry.degenerate_share, "reference": other.method if other else ""}
+    row: dict[str, Any] = {"layer": entry.layer, "method": entry.method, "metric": metric}
+    row |= {"n": size[0], "n_images": size[1], "degenerate": entry.degenerate_share}
+    row["reference"] = other.method if other else ""
     return row | dict(zip(keys, numbers, strict=True))
 
 
@@ -154,26 +168,28 @@ def paired(values: Array, other: Array, drawn: Array, other_drawn: Array, draw: 
 
 def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:
     """Rows of the data set's statistics, a quarter of the resamples: each draws whole curves, for every entry."""
-    if not has_statistics(group):
+    names = sorted({name for columns in statistic_curves(group).values() for name in columns})
+    if not names:
         return []
+    known = {e.label: statistics_of(group, curves, resamples, seed) for e, curves in each_entry(group, names)}
     rows = []
-    found = {id(entry): dataset_statistics(group, entry, resamples, seed) for entry in group.entries}
     for entry in group.entries:
         other = reference_of(group, entry, reference)
-        for name, mine in found[id(entry)].items():
-            numbers = [mine.value, *np.concatenate(percentile_interval(mine.resampled[:, None]))]
-            theirs = found[id(other)].get(name) if other else None
-            if other and theirs and (mine.present != theirs.present).any():
-                both = mine.present & theirs.present
-                pair = [dataset_statistics(group, e, resamples, seed, both).get(name) for e in (entry, other)]
-            else:
-                pair = [mine, theirs]
+        for name, own in known[entry.label].items():
+            numbers = [own.value, *np.concatenate(percentile_interval(own.resampled[:, None]))]
+            theirs = known[other.label].get(name) if other else None
+            pair = (own, theirs)
+            if other and theirs and (own.present != theirs.present).any():
+                both = own.present & theirs.present
+                curves = read_curves(group, names, [entry, other])
+                first, second = (statistics_of(group, curves[e.label], resamples, seed, both) for e in (entry, other))
+                pair = (first.get(name), second.get(name))
             if pair[0] and pair[1]:
                 gap = pair[0].resampled - pair[1].resampled
                 numbers += [pair[0].value - pair[1].value, *np.concatenate(percentile_interval(gap[:, None]))]
             filled = np.array([*numbers, *[np.nan] * (6 - len(numbers))], dtype=np.float64)
             steady = np.round(filled, 12) + 0.0
-            rows.append(row_of(entry, name, int(mine.present.sum()), other, [*steady, np.nan]))
+            rows.append(row_of(entry, name, size_of(own.present, group.images), other, [*steady, np.nan]))
     return rows
 
 
@@ -181,8 +197,8 @@ def class_mean_columns(group: Group) -> list[int]:
     """Columns of the outputs for which the metric asks for a mean over classes."""
     return [
         i
-        for i, (metric, _, name) in enumerate(output.partition(".") for output in group.outputs)
-        if name in (group.metrics[metric].get("about", {}).get("class_mean") or [])
+        for i, (metric, name) in enumerate(map(metric_of, group.outputs))
+        if name in (group.about(metric).get("class_mean") or [])
     ]
 
 
@@ -229,12 +245,6 @@ def bin_masks(cases: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
     return masks
 
 
-def breakdown(runs: Iterable[Run], *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Means by number of instances, target probability and object size, for all runs; see `breakdown_group`."""
-    groups = (load_group(members) for members in group_runs(runs).values())
-    return join([breakdown_group(g, resamples=resamples, seed=seed) for g in groups if g], BREAKDOWN_COLUMNS)
-
-
 def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:
     """Means with intervals for the cases of each bin of `BINS`.
 
@@ -256,13 +266,13 @@ def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.
             continue
         part = values[mask]
         drawn = resampled_means(part, group.images[mask], count, None, resamples, seed)
-        found, numbers = describe(part, drawn, None, part), np.isfinite(part).sum(axis=0)
+        described, numbers = describe(part, drawn, None, part), np.isfinite(part).sum(axis=0)
         for column in np.flatnonzero(numbers):
             entry = group.entries[column // width]
             row: dict[str, Any] = {"layer": entry.layer, "method": entry.method}
             row["metric"] = group.outputs[column % width]
             row |= {"by": by, "bin": name, "n": int(numbers[column])}
-            rows.append(row | dict(zip(("mean", "ci_low", "ci_high"), found[:, column], strict=True)))
+            rows.append(row | dict(zip(("mean", "ci_low", "ci_high"), described[:, column], strict=True)))
     table = pd.DataFrame(rows, columns=BREAKDOWN_COLUMNS)
     table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
     return join([table], BREAKDOWN_COLUMNS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,9 +20,9 @@ from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.means import instances_figure, means_figure
 from bench.figures.ranks import agreement_figure, ranks_figure
 from bench.figures.sanity import randomization_figure
-from bench.figures.saving import save, saving
+from bench.figures.style import save
 from bench.figures.tradeoffs import layers_figure, runtime_figure
-from bench.runs.store import Run, safe_name, write_text
+from bench.runs.store import hash_key, safe_name, write_text
 
 log = logging.getLogger(__name__)
 DRAWN = "_drawn"
@@ -31,7 +31,7 @@ GALLERY = 8
 
 @dataclass(frozen=True)
 class About:
-    """What a reader is told of a figure."""
+    """Title and caption of a figure."""
 
     title: str
     caption: str
@@ -39,22 +39,23 @@ class About:
 
 FIGURES = {
     "means": About("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
-    "curves": About("Curves", "Mean curves with 95 % bands; rows are layers. Methods on one curve are named together."),
+    "curves": About(
+        "Curves", "Mean curves with 95 % bands; rows are layers. Methods whose curves coincide are named together."
+    ),
     "randomization": About(
-        "Random weights", "Likeness to the map of the trained network as its layers, named below, are made random."
+        "Random weights",
+        "Similarity to the trained network's map as more and more layers, named below, get random weights.",
     ),
     "coverage_by_instances": About(
-        "Coverage by number of instances", "How much of the instances is shown the more of them there are."
+        "Coverage by number of instances", "How much of each instance a map covers as their number grows."
     ),
     "layers": About("Layers against metrics", "Every metric along the network's depth, with 95 % intervals."),
     "agreement": About(
         "Do the metrics agree?", "Kendall's τ between the orders of methods: of means below, within images above."
     ),
-    "ranks": About(
-        "Critical differences", "Average ranks; bars join methods that the critical difference does not tell apart."
-    ),
+    "ranks": About("Critical differences", "Average ranks; bars connect methods that do not differ significantly."),
     "runtime": About(
-        "Runtime against quality", "Milliseconds that a map takes; the line joins what nothing quicker surpasses."
+        "Runtime against quality", "Milliseconds for one map; the line connects methods that no faster one beats."
     ),
 }
 
@@ -69,13 +70,16 @@ def slug(group: Group) -> str:
     return safe_name(f"{group.dataset}-{group.model}-{group.protocol}")
 
 
-def stale(folder: Path, members: Collection[Run]) -> bool:
-    """Whether figures were not finished, or are older than a chunk of theirs or than this program's version."""
+def state_of(group: Group) -> str:
+    """Version of this program, and hash of the names and sizes of the parts that the figures show."""
+    parts = [(part.path.name, part.path.stat().st_size) for part in group.parts]
+    return f"{version('cam-bench')} {hash_key(parts)}"
+
+
+def stale(folder: Path, group: Group) -> bool:
+    """Whether figures were not finished, or show other parts, or were drawn by another version of this program."""
     stamp = folder / DRAWN
-    if not stamp.is_file() or stamp.read_text() != version("cam-bench") or not any(folder.glob("*.svg")):
-        return True
-    chunks = [path.stat().st_mtime_ns for run in members for path in run.path.glob("chunk-*.parquet")]
-    return max(chunks, default=0) > stamp.stat().st_mtime_ns
+    return not stamp.is_file() or stamp.read_text() != state_of(group) or not any(folder.glob("*.svg"))
 
 
 def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Path, *, pdf: bool = False) -> None:
@@ -83,9 +87,8 @@ def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Pa
     began = time.perf_counter()
     pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
-    if any(entry.layer == NO_LAYER and entry.category != "control" for entry in group.entries):
+    if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
-    # First what is made quickly and saved slowly: it is saved while the curves are made.
     makers: dict[str, Callable[[], Figure | None]] = {
         "means": partial(means_figure, group, tables["summary"]),
         "ranks": partial(ranks_figure, group, tables["ranks"]),
@@ -97,11 +100,10 @@ def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Pa
         "randomization": partial(randomization_figure, group),
         "curves": partial(curves_figure, group),
     }
-    with saving() as later:
-        for name, make in makers.items():
-            formats = ("svg", "png", "pdf") if name in FIGURES else ("png", "pdf")
-            later(make(), folder / name, [suffix for suffix in formats if pdf or suffix != "pdf"])
-    write_text(folder / DRAWN, version("cam-bench"))
+    for name, make in makers.items():
+        formats = ("svg", "png", "pdf") if name in FIGURES else ("png", "pdf")
+        save(make(), folder / name, [suffix for suffix in formats if pdf or suffix != "pdf"])
+    write_text(folder / DRAWN, state_of(group))
     log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
 
 

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from bench.analysis.columns import wrapped
 from bench.analysis.groups import NO_LAYER, Entry, Group
 from bench.analysis.kept_maps import Shown, native_map, overlay, upsample
-from bench.figures.saving import STYLE
+from bench.figures.style import STYLE, wrapped
 
 TILE, GAP = 168, 6
 STEP, INCH = TILE + GAP, 1.25 / TILE
@@ -29,8 +28,8 @@ REASONS = {"zero": "zero map", "constant": "constant map", "nonfinite": "NaN or\
 def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
     """One row an image, one column a method at this layer.
 
-    The first column has the asked class's boxes solid and other objects' dashed. A degenerate map
-    is a grey tile that says why; a number is the map's box coverage.
+    The first column shows the picture with the boxes of the class in question (solid) and of other objects (dashed).
+    A degenerate map is a grey tile that says why; a number is the map's box coverage.
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
         None where no picture or no map was kept.
     """
     entries = [entry for entry in group.entries if entry.layer == layer]
-    # Many methods stand in several blocks one below the other, each with fewer images, so that tiles stay large.
+    # Many methods are drawn in several blocks below each other, each with fewer images, so that tiles stay large.
     parts = -(-len(entries) // WIDEST)
     cases = [c for c in shown.images if any(c in shown.rows.get(entry.label, {}) for entry in entries)]
     return draw_blocks(group, shown, cases[: max(2, len(cases) // max(parts, 1))], blocks_of("image", entries))
@@ -58,7 +57,7 @@ def figure1(group: Group, shown: Shown) -> Figure | None:
     """
     blocks = []
     for layer in dict.fromkeys(entry.layer for entry in group.entries):
-        own = [entry for entry in group.entries if entry.layer == layer and entry.category != "control"]
+        own = [entry for entry in group.entries if entry.layer == layer and not entry.control]
         blocks += blocks_of(layer if layer != NO_LAYER else "no layer", own)
     cases = [case for case in shown.images if any(case in rows for rows in shown.rows.values())]
     return draw_blocks(group, shown, cases, blocks)
@@ -96,7 +95,7 @@ def draw_blocks(
                 lines.append(top + line * STEP)
                 draw_row(ax, canvas, lines[-1], group, shown, case_id, block)
         pixels = (np.clip(canvas, 0, 1) * 255).round().astype(np.uint8)
-        # Line by line: at 300 dpi matplotlib's copies of the whole take a gigabyte. The seams lie in the white gaps.
+        # Row by row: at 300 dpi matplotlib's copies of the whole image take a gigabyte. The seams lie in white gaps.
         edges = [0, *(y + TILE for y in lines[:-1]), len(pixels)]
         for first, last in pairwise(edges):
             ax.imshow(pixels[first:last], extent=(0, width, last, first), interpolation="none", aspect="auto")
@@ -143,8 +142,7 @@ def resized(image: np.ndarray) -> np.ndarray:
 def draw_boxes(ax: Axes, about: dict[str, Any], y: int) -> None:
     """Boxes of the class solid, of other objects dashed, on the tile that begins at (0, y)."""
     for key, style, colour in (("other_boxes", (0, (3, 2)), "#ffffff"), ("boxes", "-", "#ffd400")):
-        given = about[key] if about[key] is not None else []
-        boxes = np.asarray(given, dtype=np.float64).reshape(-1, 4)
+        boxes = np.asarray([] if about[key] is None else about[key], dtype=np.float64).reshape(-1, 4)
         scale = TILE / np.array([about["width"], about["height"]] * 2, dtype=np.float64)
         for x0, y0, x1, y1 in np.clip(boxes * scale, 1, TILE - 2):
             for width, edge, dashes in ((2.6, "#000000", "-"), (1.3, colour, style)):

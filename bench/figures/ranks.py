@@ -10,11 +10,10 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.columns import p_text, shown
+from bench.analysis.columns import Column, shown_columns
 from bench.analysis.groups import Group
 from bench.analysis.rankings import cliques, ranked_entries
-from bench.figures.means import layer_handles, layer_styles, title_of
-from bench.figures.saving import STYLE
+from bench.figures.style import STYLE, layer_styles, legend_below, p_text, title_of
 
 LANE = 0.035  # distance of the bars, as a share of the ranks
 
@@ -22,8 +21,8 @@ LANE = 0.035  # distance of the bars, as a share of the ranks
 def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     """Average ranks of all methods at layers, one panel a metric.
 
-    Points are average ranks, best on top; bars at the right join methods that Nemenyi's critical
-    difference does not tell apart.
+    Points are average ranks, best on top; bars at the right connect methods whose ranks differ by less than
+    Nemenyi's critical difference. Methods whose maps are mostly degenerate are not ranked.
 
     Parameters
     ----------
@@ -36,50 +35,51 @@ def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     Figure or None
         None where there is nothing to rank.
     """
-    columns = [column for column in shown(group) if (table["metric"] == column.metric).any()]
+    columns = [column for column in shown_columns(group) if (table["metric"] == column.metric).any()]
     if not columns:
         return None
     across = min(len(columns), 3)
     down = -(-len(columns) // across)
     longest = max(len(entry.method) for entry in group.entries)
-    size = (across * (1.8 + 0.058 * longest), down * (0.6 + 0.155 * len(group.entries)) + 0.55)
-    styles = layer_styles(group)
+    k = int(table["k"].max())
+    size = (across * (1.8 + 0.058 * longest), down * (0.6 + 0.155 * k) + 0.55)
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
-        k, lanes = len(group.entries), 0
-        for ax, column in zip(axes, columns, strict=False):
-            part = table[table["metric"] == column.metric].iloc[0]
-            entries, average, critical = ranked_entries(group, table, column.metric)
-            names = []
-            for y, (entry, rank) in enumerate(zip(entries, average, strict=True)):
-                style = styles[entry.layer, entry.category == "control"]
-                ax.plot([1, rank], [y, y], color=style["color"], lw=0.8, alpha=0.5)
-                ax.plot(rank, y, ms=4.2, **style)
-                names.append(entry.method)
-            ax.set_yticks(range(len(names)), names, fontsize=7)
-            ax.set_ylim(len(names) - 0.4, -0.6)
-            test = f"{p_text(part['p'])}, n = {int(part['n'])}, CD = {critical:.1f}"
-            ax.set_title(f"{title_of(column)}\n{test}", fontsize=8, y=1)
-            # matplotlib need not measure all names to find where a title (above) and a label (none) do not touch them.
-            ax.yaxis.set_label_coords(0, 0)
-            lanes = max(lanes, draw_cliques(ax, average, critical, len(names)))
-            ax.grid(axis="y", visible=False)
+        lanes = max(draw_ranks(ax, group, table, column) for ax, column in zip(axes, columns, strict=False))
         axes[0].set_xlim(0.6, k + 0.8 + LANE * k * (lanes + 1))  # all panels share it
         axes[0].set_xticks([1, *range(5, k + 1, 5)] if k <= 20 else [1, *range(10, k + 1, 10)])
         for ax in axes[len(columns) :]:
             ax.set_axis_off()
         figure.supxlabel(
-            "average rank (1 is best); p: Friedman's test; bars join what the critical difference (CD) does not part",
+            "average rank (1 is best); p: Friedman's test; bars connect ranks closer than the critical difference (CD)",
             fontsize=8,
         )
-        handles = layer_handles(group)
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), max(1, int(size[0] / 1.6))))
+        legend_below(figure, group, "outside upper center")
     return figure
 
 
+def draw_ranks(ax: Axes, group: Group, table: pd.DataFrame, column: Column) -> int:
+    """One metric's panel; returns the number of lanes that its bars take."""
+    part = table[table["metric"] == column.metric].iloc[0]
+    entries, average, critical = ranked_entries(group, table, column.metric)
+    styles = layer_styles(group)
+    for y, (entry, rank) in enumerate(zip(entries, average, strict=True)):
+        style = styles[entry.layer, entry.control]
+        ax.plot([1, rank], [y, y], color=style["color"], lw=0.8, alpha=0.5)
+        ax.plot(rank, y, ms=4.2, **style)
+    ax.set_yticks(range(len(entries)), [entry.method for entry in entries], fontsize=7)
+    ax.set_ylim(len(entries) - 0.4, -0.6)
+    test = f"{p_text(part['p'])}, n = {int(part['n'])}, CD = {critical:.1f}"
+    ax.set_title(f"{title_of(column)}\n{test}", fontsize=8, y=1)
+    # With fixed places matplotlib need not measure all names to keep title and label clear of them.
+    ax.yaxis.set_label_coords(0, 0)
+    ax.grid(axis="y", visible=False)
+    return draw_cliques(ax, average, critical, int(table["k"].max()))
+
+
 def draw_cliques(ax: Axes, average: np.ndarray, critical: float, k: int) -> int:
-    """Bars right of the points for the methods that are not told apart, in as few lanes as hold them; how many."""
+    """Bars right of the points, one for each clique, in as few lanes as possible; returns how many lanes."""
     ends: list[int] = []  # of the lowest bar in each lane
     for first, last in cliques(average, critical):
         lane = next((i for i, end in enumerate(ends) if end < first), len(ends))
@@ -104,7 +104,7 @@ def agreement_figure(group: Group, table: pd.DataFrame) -> Figure | None:
         None for fewer than two metrics.
     """
     used = set(table["metric"]) | set(table["other_metric"])
-    columns = [column for column in shown(group) if column.metric in used]
+    columns = [column for column in shown_columns(group) if column.metric in used]
     if len(columns) < 2:
         return None
     place = {column.metric: i for i, column in enumerate(columns)}

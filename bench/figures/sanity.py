@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from bench.analysis.groups import NO_LAYER, Group
-from bench.analysis.reading import metric_columns
-from bench.figures.curves import draw_curve, mean_bands
-from bench.figures.means import method_styles
-from bench.figures.saving import STYLE
+from bench.analysis.parts import metric_of
+from bench.figures.curves import all_bands, draw_curve
+from bench.figures.style import STYLE, method_handles, method_styles
 
 END = "_curve"
 
@@ -19,14 +17,14 @@ END = "_curve"
 def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None:
     """Curves of the metrics whose points have names (``about.curve_points``); None where there are none.
 
-    A row for every metric and layer, a column for every similarity; the x axis are the stages, named by their lowest
-    layer, behind the trained network, where every map is like itself. What looks at no layer stands in every row.
+    A row for every metric and layer, a column for every similarity. The x axis begins with the trained network, where
+    every map equals itself, and continues with the stages, named by their lowest layer. Methods that look at no layer
+    are drawn in every row.
     """
-    points = {name: node.get("about", {}).get("curve_points") for name, node in group.metrics.items()}
-    columns = {column for entry in group.entries for column in metric_columns(entry.run)[1]}
+    points = {name: group.about(name).get("curve_points") for name in group.metrics}
     curves: dict[str, list[str]] = {}
-    for column in sorted(columns, reverse=True):
-        metric, _, output = column.partition(".")
+    for column in sorted(group.curves, reverse=True):
+        metric, output = metric_of(column)
         if isinstance(points.get(metric), list) and output.endswith(END):
             curves.setdefault(metric, []).append(output)
     rows = [(metric, layer) for metric in sorted(curves) for layer in group.layers or [NO_LAYER]]
@@ -35,7 +33,7 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
     wide = max(len(outputs) for outputs in curves.values())
     styles = method_styles(group)
     names = [f"{metric}.{output}" for metric, outputs in curves.items() for output in outputs]
-    bands = {entry.label: mean_bands(group, entry, names, resamples) for entry in group.entries}
+    bands = all_bands(group, names, resamples)
     with rc_context(STYLE):
         figure = Figure(figsize=(2.5 + 2.9 * wide, 2.9 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), wide, squeeze=False, sharey=True)
@@ -45,13 +43,12 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
                     curve = bands[entry.label].get(f"{metric}.{output}")
                     if curve is not None and np.isfinite(curve[0]).any():
                         from_trained = tuple(np.concatenate([[1.0], values]) for values in curve)
-                        draw_curve(ax, from_trained, styles[entry.method], entry.category == "control")
+                        draw_curve(ax, from_trained, styles[entry.method], entry.control)
                 stages = ["trained", *points[metric]]
                 ax.set_xticks(np.linspace(0, 1, len(stages)), stages, rotation=90, fontsize=6)
                 ax.set_xlim(0, 1)
                 ax.set_title(output.removesuffix(END))
             line[0].set_ylabel("\n".join([metric.replace("_", " "), *([layer] if layer != NO_LAYER else [])]))
-        used = dict.fromkeys(entry.method for entry in group.entries)
-        handles = [Line2D([], [], lw=1.6, label=name, **{**styles[name], "marker": ""}) for name in used]
+        handles = method_handles(group, lw=1.6, marker="")
         figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
     return figure

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from bench.analysis.columns import Column, shown
+from bench.analysis.columns import Column, shown_columns
 from bench.analysis.groups import NO_LAYER, Entry, Group
-from bench.figures.means import method_styles, title_of
-from bench.figures.saving import STYLE
+from bench.figures.style import STYLE, method_handles, method_styles, title_of
 
 LAYER_LABEL = 24  # characters of a layer's name under an axis
 
@@ -52,49 +51,51 @@ def layers_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     Figure or None
         None for fewer than two layers.
     """
-    columns = [column for column in shown(group) if (summary["metric"] == column.metric).any()]
+    columns = [column for column in shown_columns(group) if (summary["metric"] == column.metric).any()]
     layers = group.layers
     if not columns or len(layers) < 2:
         return None
-    styles = method_styles(group)
-    methods = dict.fromkeys(entry.method for entry in group.entries)
-    controls = {entry.method for entry in group.entries if entry.category == "control"}
+    methods = list(dict.fromkeys(entry.method for entry in group.entries))
+    names = [name if len(name) <= LAYER_LABEL else f"…{name[1 - LAYER_LABEL :]}" for name in layers]
+    few = len(layers) <= 3 and max(map(len, names)) <= 12
+    turned: dict[str, Any] = {} if few else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     with rc_context(STYLE):
         figure, axes = panels(columns, 2.0)
         for ax, column in zip(axes, columns, strict=True):
-            part = summary[summary["metric"] == column.metric]
             for i, method in enumerate(methods):
-                style = {**styles[method], "lw": 0.9 if method in controls else 1.4, "ms": 3.2, "mew": 0}
-                mine = part[part["method"] == method].set_index("layer")
-                for value in mine.loc[mine.index == NO_LAYER, "mean"]:
-                    ax.axhline(value, color=style["color"], linestyle=style["linestyle"], lw=0.8)
-                found = mine.reindex(layers)
-                if found["mean"].notna().any():
-                    # Beside each other, so that the intervals of one layer do not hide each other.
-                    x = np.arange(len(layers)) + (i - (len(methods) - 1) / 2) * 0.3 / len(methods)
-                    ax.vlines(x, found["ci_low"], found["ci_high"], color=style["color"], lw=0.8, alpha=0.45)
-                    ax.plot(x, found["mean"], **style)
+                rows = summary[(summary["metric"] == column.metric) & (summary["method"] == method)]
+                shift = (i - (len(methods) - 1) / 2) * 0.3 / len(methods)
+                draw_depth(ax, group, rows.set_index("layer"), method, shift)
             ax.grid(axis="x", visible=False)
-            names = [name if len(name) <= LAYER_LABEL else f"…{name[1 - LAYER_LABEL :]}" for name in layers]
-            few = len(layers) <= 3 and max(map(len, names)) <= 12
-            turned: dict[str, Any] = {} if few else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
             ax.set_xticks(range(len(layers)), names, fontsize=6.5, **turned)
             ax.set_xlim(-0.4, len(layers) - 0.6)
-        handles = [Line2D([], [], lw=1.2, ms=3.6, mew=0, label=name, **styles[name]) for name in methods]
+        handles = method_handles(group, lw=1.2, ms=3.6, mew=0)
         figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
     return figure
 
 
+def draw_depth(ax: Axes, group: Group, rows: pd.DataFrame, method: str, shift: float) -> None:
+    """One method's line over the layers, shifted so that the intervals of one layer do not hide each other."""
+    control = any(entry.control for entry in group.entries if entry.method == method)
+    style = {**method_styles(group)[method], "lw": 0.9 if control else 1.4, "ms": 3.2, "mew": 0}
+    for value in rows.loc[rows.index == NO_LAYER, "mean"]:
+        ax.axhline(value, color=style["color"], linestyle=style["linestyle"], lw=0.8)
+    rows = rows.reindex(group.layers)
+    if rows["mean"].notna().any():
+        x = np.arange(len(rows)) + shift
+        ax.vlines(x, rows["ci_low"], rows["ci_high"], color=style["color"], lw=0.8, alpha=0.45)
+        ax.plot(x, rows["mean"], **style)
+
+
 def milliseconds(entry: Entry) -> float:
     """Milliseconds that one map of this entry took, its share of the shared pass included; NaN where not recorded."""
-    seconds = entry.run.provenance.get("seconds")
-    if not isinstance(seconds, dict) or not {"capture", "method"} <= set(seconds):
+    if not {"capture", "method"} <= set(entry.seconds):
         return float("nan")
-    return 1000 * (float(seconds["capture"]) + float(seconds["method"])) / entry.rows
+    return 1000 * (entry.seconds["capture"] + entry.seconds["method"]) / entry.rows
 
 
 def runtime_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
-    """Every metric against the milliseconds that a map takes; the line joins what nothing quicker surpasses.
+    """Every metric against the milliseconds that a map takes; the line connects methods that no faster one beats.
 
     Parameters
     ----------
@@ -107,25 +108,21 @@ def runtime_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     Figure or None
         None where no seconds were recorded.
     """
-    columns = [c for c in shown(group) if c.better is not None and (summary["metric"] == c.metric).any()]
+    columns = [c for c in shown_columns(group) if c.better is not None and (summary["metric"] == c.metric).any()]
     timed = {(entry.layer, entry.method): milliseconds(entry) for entry in group.entries}
     if not columns or not any(value > 0 for value in timed.values()):
         return None
-    styles = method_styles(group)
-    last = group.last_layer
     with rc_context(STYLE):
         figure, axes = panels(columns, 1.9)
         for ax, column in zip(axes, columns, strict=True):
-            points = []
-            for row in summary[summary["metric"] == column.metric].itertuples():
-                seconds = timed[row.layer, row.method]
-                if not seconds > 0:
-                    continue
-                style = {key: styles[row.method][key] for key in ("color", "marker")}
-                hollow = row.layer not in (last, NO_LAYER)
-                ax.vlines(seconds, row.ci_low, row.ci_high, color=style["color"], lw=0.7, alpha=0.4)
-                ax.plot(seconds, row.mean, ms=4.4, mew=0.9, ls="", mfc="white" if hollow else style["color"], **style)
-                points.append((seconds, row.mean))
+            rows = summary[summary["metric"] == column.metric]
+            draw_times(ax, group, rows, timed)
+            ranked = {(entry.layer, entry.method) for entry in group.entries if entry.ranked}
+            places = [(row.layer, row.method) for row in rows.itertuples()]
+            points = [
+                (timed[place], mean) for place, mean in zip(places, rows["mean"], strict=True)
+                if timed[place] > 0 and place in ranked
+            ]  # fmt: skip
             draw_front(ax, points, bool(column.better))
             if max(timed.values()) > 8 * min(value for value in timed.values() if value > 0):
                 ax.set_xscale("log")
@@ -134,8 +131,7 @@ def runtime_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
             ax.grid(axis="x", visible=False)
         figure.supxlabel("milliseconds a map (its share of the shared pass, and the method)", fontsize=8)
-        used = dict.fromkeys(entry.method for entry in group.entries)
-        handles = [Line2D([], [], ms=4.4, label=name, **{**styles[name], "linestyle": ""}) for name in used]
+        handles = method_handles(group, ms=4.4, linestyle="")
         if len(group.layers) > 1:
             dot: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4.4, "color": "#444444"}
             handles.append(Line2D([], [], label="last layer", **dot))
@@ -144,11 +140,26 @@ def runtime_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     return figure
 
 
+def draw_times(ax: Axes, group: Group, rows: pd.DataFrame, timed: dict[tuple[str, str], float]) -> None:
+    """One point and interval for each method and layer; hollow where the layer is not the last."""
+    styles = method_styles(group)
+    for row in rows.itertuples():
+        x = timed[row.layer, row.method]
+        if x > 0:
+            style = {key: styles[row.method][key] for key in ("color", "marker")}
+            fill = style["color"] if row.layer in (group.last_layer, NO_LAYER) else "white"
+            ax.vlines(x, row.ci_low, row.ci_high, color=style["color"], lw=0.7, alpha=0.4)
+            ax.plot(x, row.mean, ms=4.4, mew=0.9, ls="", mfc=fill, **style)
+
+
 def draw_front(ax: Axes, points: list[tuple[float, float]], higher: bool) -> None:
-    """Draw a stepped line through the points for which nothing quicker is as good."""
+    """Draw a stepped line through the points that no faster one matches."""
     front: list[tuple[float, float]] = []
     for seconds, value in sorted(points, key=lambda point: (point[0], -point[1] if higher else point[1])):
         if not front or (value > front[-1][1] if higher else value < front[-1][1]):
             front.append((seconds, value))
-    x, y = zip(*front, strict=True)
-    ax.step([*x, max(seconds for seconds, _ in points)], [*y, y[-1]], where="post", color="#999999", lw=0.8, zorder=0)
+    if front:
+        x, y = zip(*front, strict=True)
+        ax.step(
+            [*x, max(seconds for seconds, _ in points)], [*y, y[-1]], where="post", color="#999999", lw=0.8, zorder=0
+        )

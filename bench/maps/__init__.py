@@ -1,1 +1,1 @@
-"""From a network and pictures to heatmaps."""
+"""From a network and pictures to heatmaps and scores."""

@@ -1,4 +1,4 @@
-"""One forward and one backward pass: activations and gradients of every asked layer."""
+"""Activations and gradients of any number of layers from one forward and one backward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.types import Layer, UserError
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """Logits (N, C), detached, the explained targets, and one `Layer` per asked name (grads empty if not asked for)."""
+    """Logits (N, C), detached, the explained targets, and one `Layer` per name (with empty grads if not asked for)."""
 
     logits: Tensor
     targets: list[tuple[int, ...]]
@@ -35,10 +35,10 @@ def capture(
 ) -> Captured:
     """Activations and gradients of all layers in one forward and one backward pass.
 
-    The captured tensor is the module's output as the rest of the network received it: the hook hands a
-    copy on, so that a later in-place operation (torchvision's VGG and DenseNet) cannot change it. Gradients
-    flow only down to the earliest layer; parameters get none. A module that runs several times in
-    one forward pass counts with its last run.
+    The captured tensor is the module's output as the rest of the network received it: the hook passes a copy on, so
+    that a later in-place operation (torchvision's VGG and DenseNet) cannot change it. Gradients flow down to the
+    earliest layer only; parameters get none. Of a module that runs several times in one forward pass, the last run
+    is captured.
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ def capture(
     layers : sequence of str
         Names as in ``model.named_modules()``.
     gradients : bool
-        Without, only the forward pass is paid.
+        False saves the backward pass.
     image_of : sequence of int, optional
-        Which of `images` each target is asked about; the other results then have one entry per target. Targets of one
-        image share its forward pass and pay one more backward pass each.
+        Index into `images` for each target; the results then have one entry per target. Targets of one image share
+        its forward pass and cost one backward pass each.
 
     Raises
     ------
     UserError
-        A layer is not run by this input, or its output is not a feature map (N, K, *spatial).
+        This input does not run a layer, or the layer's output is not a feature map (N, K, *spatial).
     """
     kept: dict[str, Tensor] = {}
     with hooked(model, layers, partial(_keep, kept, gradients)), torch.set_grad_enabled(gradients):
@@ -67,18 +67,18 @@ def capture(
         if missing:
             raise UserError(f"layer {missing[0]!r} is not run by this network's forward pass; choose another layer=")
         sources = list(range(len(images)) if image_of is None else image_of)
-        asked: Sequence[tuple[int, ...]] = targets or [()] * len(sources)
-        whole = sources == list(range(len(images)))  # one target an image: nothing is copied
-        of = torch.tensor(sources, device=images.device)
-        shown = logits if whole else logits[of]
-        groups = [group or (int(best),) for group, best in zip(asked, shown.argmax(1), strict=True)]
+        named: Sequence[tuple[int, ...]] = targets or [()] * len(sources)
+        whole = sources == list(range(len(images)))  # one target per image: nothing is copied
+        index = torch.tensor(sources, device=images.device)
+        per_target = logits if whole else logits[index]
+        groups = [group or (int(best),) for group, best in zip(named, per_target.argmax(1), strict=True)]
         activations = {name: kept[name] for name in layers}
         grads = _gradients(logits, groups, sources, activations) if gradients and layers else {}
-    found = {}
+    captured = {}
     for name, acts in activations.items():
         grad = grads.get(name, torch.empty(0))
-        found[name] = Layer(acts.detach() if whole else acts.detach()[of], grad)
-    return Captured(shown.detach(), groups, found)
+        captured[name] = Layer(acts.detach() if whole else acts.detach()[index], grad)
+    return Captured(per_target.detach(), groups, captured)
 
 
 def _gradients(
@@ -95,8 +95,8 @@ def _gradients(
         at = torch.tensor([sources[i] for i in turn], device=logits.device)
         score = group_logit(logits[at], [groups[i] for i in turn]).sum()
         last = number == len(turns) - 1
-        found = torch.autograd.grad(score, list(activations.values()), retain_graph=not last, allow_unused=True)
-        for (name, acts), grad in zip(activations.items(), found, strict=True):
+        parts = torch.autograd.grad(score, list(activations.values()), retain_graph=not last, allow_unused=True)
+        for (name, acts), grad in zip(activations.items(), parts, strict=True):
             grad = torch.zeros_like(acts) if grad is None else grad.detach()
             if turn == sources == list(range(len(acts))):
                 gathered[name] = grad
@@ -118,7 +118,7 @@ def _keep(kept: dict[str, Tensor], gradients: bool, name: str, output: object) -
 
 @contextmanager
 def hooked(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Any], Tensor]) -> Iterator[None]:
-    """Put hooks on the layers and switch parameter gradients off; undo both whatever happens."""
+    """Put hooks on the layers and switch parameter gradients off; undo both on leaving, also after an error."""
     modules = dict(model.named_modules())
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     handles = []

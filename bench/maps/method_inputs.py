@@ -1,4 +1,4 @@
-"""More passes for the methods that ask for them, by argument name, and how many they are."""
+"""What a method may ask for by argument name, further passes through the network included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.types import Batch, Layer
 def offered(
     module: nn.Module, name: str, layer: Layer | None, logits: Tensor, batch: Batch, score: Scorer
 ) -> dict[str, Callable[[], Any]]:
-    """Everything a method may ask for by argument name, each made only when it is asked for.
+    """Everything a method may ask for by argument name, each made only on demand.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def offered(
     Returns
     -------
     dict
-        Argument name to a function that gives the argument: ``acts``, ``grads``, ``images``, ``ids``, ``targets``,
-        ``score`` (see `Scorer`), ``forward_from``, ``gradient``, ``logits``, ``module``, ``head`` (see the functions
-        of this file) and ``once`` (see `Layer`).
+        Argument name to a function that returns the argument: ``acts``, ``grads``, ``images``, ``ids``, ``targets``,
+        ``score`` (see `Scorer`), ``forward_from``, ``gradient``, ``logits`` (`differentiable_logits`), ``module``,
+        ``head`` and ``once`` (see `Layer`).
     """
     return {
         "acts": lambda: layer and layer.acts,
@@ -59,17 +59,17 @@ def offered(
 def forward_from(module: nn.Module, name: str, batch: Batch, size: int, acts: Tensor, cases: Tensor) -> Tensor:
     """Logits (n, C) of ``images[cases]`` with the layer's output replaced by `acts` (n, K, *spatial).
 
-    With a graph back to `acts` where they require a gradient.
+    There is a graph back to `acts` if they require a gradient.
     """
-    found = []
+    logits = []
     for part, index in zip(acts.split(size), cases.split(size), strict=True):
         with hooked(module, [name], partial(_replace, part)), torch.set_grad_enabled(acts.requires_grad):
-            found.append(module(batch.images[index]))
-    return torch.cat(found)
+            logits.append(module(batch.images[index]))
+    return torch.cat(logits)
 
 
 def _replace(acts: Tensor, _name: str, _output: object) -> Tensor:
-    return acts.clone()  # the next layer may write into what it is given
+    return acts.clone()  # the next layer may write into its input
 
 
 def gradient(
@@ -86,19 +86,19 @@ def gradient(
 
 
 def differentiable_logits(module: nn.Module, images: Tensor, cases: Tensor) -> Tensor:
-    """Logits (n, C) with a graph back to the images; `cases` is taken for symmetry with ``score``."""
+    """Logits (n, C) with a graph back to the images; `cases` is unused, as a method calls this like ``score``."""
     with torch.enable_grad():
         return module(images)
 
 
 def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | None:
-    """Weights (C, K) of the last linear layer where the network is global average pooling and that layer, else None.
+    """Weights (C, K) of the last linear layer if only global average pooling lies between it and `layer`, else None.
 
-    Not guessed from the architecture: the layer's means through the weights must give the logits.
+    This is not guessed from the architecture: the layer's means times the weights must equal the logits.
     """
     linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
     if layer is None or not linears or linears[-1].in_features != layer.acts.shape[1]:
         return None
-    found = linear(layer.acts.flatten(2).mean(2), linears[-1].weight, linears[-1].bias)
-    same = found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-3)
+    pooled = linear(layer.acts.flatten(2).mean(2), linears[-1].weight, linears[-1].bias)
+    same = pooled.shape == logits.shape and torch.allclose(pooled, logits, rtol=1e-3, atol=1e-3)
     return linears[-1].weight.detach() if same else None

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from threadpoolctl import threadpool_limits
 
-from bench.analysis.columns import make_grid
-from bench.analysis.groups import group_runs, load_group
+from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
+from bench.analysis.loading import load_group
 from bench.analysis.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
 from bench.analysis.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
 from bench.figures.draw import draw, draw_figure1, figure_links, folder_of, stale
 from bench.report.gallery import CASES
+from bench.report.grid import make_grid
 from bench.report.latex import write_tables
 from bench.report.page import page_of, section_of
 from bench.report.text import markdown, print_group, printed_path
-from bench.runs.store import Run, find_runs, write_text
+from bench.runs.store import Folder, find_folders, write_text
 from bench.types import UserError
 
 COLUMNS = {
@@ -34,7 +34,7 @@ COLUMNS = {
 
 
 def report(
-    root: Path,
+    root: Path | Sequence[Path],
     *,
     only: Collection[Path] | None = None,
     reference: str = "grad_cam",
@@ -50,17 +50,17 @@ def report(
 
     Parameters
     ----------
-    root : Path
-        Results folder; everything below it is read.
+    root : Path or sequence of Path
+        Folders with results, everything below them is read; what they hold of one protocol becomes one table. The
+        files are written below the first.
     only : collection of Path, optional
-        Folders of runs: only the groups (data set, model, protocol) that these belong to are printed
-        and drawn. The files cover all of `root` in any case.
+        Results folders: only these are printed and drawn. The files cover all results in any case.
     reference : str
         Method that the others are compared with.
     console : rich.console.Console, optional
         Standard output by default, 100 columns wide where that is no terminal.
     redraw : bool
-        Without, figures that are newer than all their chunks are left as they are, and no PDF is drawn.
+        Without, figures that show the parts as they are now are left as they are, and no PDF is drawn.
     images : sequence of str
         Case or image ids: drawn as figure1.pdf and figure1.png of their group.
 
@@ -74,68 +74,90 @@ def report(
     UserError
         No readable results, no picture of `images` was kept, or the files cannot be written.
     """
-    root = Path(root)
+    roots = [Path(root)] if isinstance(root, str | Path) else [Path(path) for path in root]
     console = console or default_console()
-    runs = find_runs(root) if root.is_dir() else []
-    if not runs:
-        raise UserError(f"no results under {root}; run python -m bench out={root} first")
-    asked = None if only is None else {Path(path).resolve() for path in only}
+    groups = find_groups(roots)
+    chosen = None if only is None else {Path(path).resolve() for path in only}
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
     pages: list[str] = []
     sections: list[dict[str, Any]] = []
-    first: list[Path] = []
-    groups = group_runs(runs)
-    # Tables are made two at a time and figures saved beside that: threads of BLAS would only wait for each other.
-    with threadpool_limits(1, user_api="blas"):
-        for members in groups.values():
-            group = load_group(members)
-            if group is None:
-                continue
-            with ThreadPoolExecutor(2) as pool:  # numpy leaves the interpreter free most of the time
-                made = {
-                    "summary": pool.submit(summarize_group, group, reference=reference),
-                    "breakdown": pool.submit(breakdown_group, group),
-                    "ranks": pool.submit(ranks_table, group),
-                    "agreement": pool.submit(agreement_table, group),
-                }
-            mine = {name: table.result() for name, table in made.items()}
-            for name, table in mine.items():
-                tables[name].append(table)
-            grid = make_grid(group, mine["summary"])
-            shown = read_shown(group, CASES)
-            folder = folder_of(root, group)
-            if asked is None or any(run.path.resolve() in asked for run in members):
-                print_group(group, grid, console, reference)
-                if redraw or stale(folder, members):
-                    draw(group, mine, shown, folder, pdf=redraw)
-                printed_path(console, "figures", folder)
-                drawn = draw_figure1(group, [str(name) for name in images], folder) if images else None
-                first += [drawn] if drawn else []
-            write_tables(group, grid, root)
-            pages.append(markdown(group, grid, mine, figure_links(folder, root), reference))
-            sections.append(section_of(group, grid, mine, shown, folder, reference, len(groups)))
+    figure1: list[Path] = []
+    for folders in groups:
+        group = load_group(*folders)
+        if group is None:
+            continue
+        made = make_tables(group, reference)
+        for name, table in made.items():
+            tables[name].append(table)
+        grid = make_grid(group, made["summary"])
+        shown = read_shown(group, CASES)
+        figures = folder_of(roots[0], group)
+        if chosen is None or any(folder.path.resolve() in chosen for folder in folders):
+            print_group(group, grid, console, reference)
+            if redraw or stale(figures, group):
+                draw(group, made, shown, figures, pdf=redraw)
+            printed_path(console, "figures", figures)
+            drawn = draw_figure1(group, [str(name) for name in images], figures) if images else None
+            figure1 += [drawn] if drawn else []
+        write_tables(group, grid, roots[0])
+        pages.append(markdown(group, grid, made, figure_links(figures, roots[0]), reference))
+        sections.append(section_of(group, grid, made, shown, figures, reference, len(groups)))
     if not pages:
-        raise UserError(f"no readable cases under {root}; run python -m bench out={root} again")
+        raise UserError(f"no readable cases under {words(roots)}; run python -m bench out={roots[0]} again")
     joined = {name: join(parts, COLUMNS[name]) for name, parts in tables.items()}
-    for name, table in joined.items():
+    write_files(roots[0], joined, pages, sections, console)
+    for path in figure1:
+        printed_path(console, "figure1", path)
+    if images and not figure1:
+        names = ",".join(map(str, images))
+        raise UserError(f"no picture of {names} was kept; run the benchmark again with 'gallery.images=[{names}]'")
+    printed_path(console, "report ", roots[0] / "report.html")
+    return joined["summary"]
+
+
+def find_groups(roots: Sequence[Path]) -> list[list[Folder]]:
+    """Results folders below all roots, those of one protocol together; one that lies below two roots counts once.
+
+    Raises
+    ------
+    UserError
+        There are none.
+    """
+    folders = {f.path.resolve(): f for root in roots if root.is_dir() for f in find_folders(root)}
+    if not folders:
+        raise UserError(f"no results under {words(roots)}; run python -m bench out={roots[0]} first")
+    return group_folders(folders.values())
+
+
+def words(paths: Iterable[Path]) -> str:
+    """Paths as a list in a sentence."""
+    return ", ".join(map(str, paths))
+
+
+def make_tables(group: Group, reference: str) -> dict[str, pd.DataFrame]:
+    """Tables of one group by name, two at a time: numpy leaves the interpreter free most of the time."""
+    with ThreadPoolExecutor(2) as pool:
+        pending = {
+            "summary": pool.submit(summarize_group, group, reference=reference),
+            "breakdown": pool.submit(breakdown_group, group),
+            "ranks": pool.submit(ranks_table, group),
+            "agreement": pool.submit(agreement_table, group),
+        }
+        return {name: table.result() for name, table in pending.items()}
+
+
+def write_files(
+    root: Path, tables: dict[str, pd.DataFrame], pages: list[str], sections: list[dict[str, Any]], console: Console
+) -> None:
+    """Write the csv tables, summary.md and report.html, and say where the tables are."""
+    for name, table in tables.items():
         write_text(root / f"{name}.csv", to_csv(table))
     write_text(root / "summary.md", "# Results\n\n" + "\n".join(pages))
     write_text(root / "report.html", page_of(sections))
-    files = [root / "summary.md", *(root / f"{name}.csv" for name in joined), root / "tables"]
-    printed_path(console, "tables ", *files)
-    for path in first:
-        printed_path(console, "figure1", path)
-    if images and not first:
-        names = ",".join(map(str, images))
-        raise UserError(f"no picture of {names} was kept; run the benchmark again with 'gallery.images=[{names}]'")
-    printed_path(console, "report ", root / "report.html")
-    return joined["summary"]
+    printed_path(console, "tables ", root / "summary.md", *(root / f"{name}.csv" for name in tables), root / "tables")
 
 
 def default_console() -> Console:
     """Console on standard output, wide enough for the table where nobody says how wide it is."""
     console = Console(soft_wrap=False)
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
-
-
-__all__ = ["Run", "report"]

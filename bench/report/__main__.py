@@ -1,4 +1,4 @@
-"""``python -m bench.report DIR``: page, tables and figures again from what is on disk; or two folders compared."""
+"""``python -m bench.report DIR``: page, tables and figures again from results on disk; or two folders compared."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ from bench.types import UserError
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and report; returns the exit status, 2 for a mistake of the user's."""
-    about = "report.html, tables and figures of a results folder, again from what is on disk; or two folders compared."
+    about = "Make report.html, tables and figures from results on disk, or compare two results folders."
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=about)
-    parser.add_argument("folder", type=Path, nargs="?", help="results folder, as given to out=")
+    parser.add_argument(
+        "folders", type=Path, nargs="*", metavar="DIR", help="results folder, as given to out=; files go to the first"
+    )
     parser.add_argument("--reference", default="grad_cam", help="method that the others are compared with")
     parser.add_argument("--images", nargs="+", default=[], metavar="ID", help="cases or images to draw as figure1.pdf")
     parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="say what changed; files go to DIR, else to B"
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="say what changed from A to B; files go to DIR, else to B",
     )
-    given = parser.parse_args(arguments)
-    if given.folder is None and given.compare is None:
+    options = parser.parse_args(arguments)
+    if not options.folders and options.compare is None:
         parser.error("name a results folder, or two with --compare A B")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        if given.compare:
-            first, second = given.compare
-            report_comparison(first, second, given.folder or second, default_console())
+        if options.compare:
+            first, second = options.compare
+            report_comparison(first, second, [*options.folders, second][0], default_console())
         else:
-            report(given.folder, reference=given.reference, images=given.images)
+            report(options.folders, reference=options.reference, images=options.images)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.columns import interval, number
+from bench.analysis.groups import group_folders
+from bench.analysis.loading import load_group
 from bench.analysis.tables import summarize, to_csv
+from bench.report.grid import interval, number
 from bench.report.page import render
 from bench.report.text import plain, printed_path, row, safe
-from bench.runs.store import find_runs, write_text
+from bench.runs.store import find_folders, write_text
 from bench.types import UserError
 
 CELL = ["dataset", "model", "metric", "layer", "method"]
@@ -63,8 +65,8 @@ def compare(first: Path, second: Path) -> Comparison:
     """
     summaries = []
     for path in (first, second):
-        runs = find_runs(path) if path.is_dir() else []
-        summary = summarize(runs)
+        folders = find_folders(path) if path.is_dir() else []
+        summary = summarize(load_group(*members) for members in group_folders(folders))
         if summary.empty:
             raise UserError(f"no results under {path}; --compare takes two results folders")
         summaries.append(summary)
@@ -81,10 +83,10 @@ def compare(first: Path, second: Path) -> Comparison:
     both = cells.dropna(subset=["mean_a", "mean_b"])
     different = int((both["protocol_a"] != both["protocol_b"]).sum())
     note = "all shared cells by the same protocol" if not different else (
-        f"{different} of {len(both)} cells were measured by another protocol (data, metrics or seed differ)"
-        + (f"; the same one for the rest: {', '.join(sorted(shared))}" if shared else "")
+        f"{different} of {len(both)} cells were measured by another protocol (data, weights or seed differ)"
+        + (f"; the others by the same: {', '.join(sorted(shared))}" if shared else "")
     )  # fmt: skip
-    note = note if len(both) else "no cell is in both"
+    note = note if len(both) else "the folders have no cell in common"
     return Comparison(cells.drop(columns=["order", "size"]), note)
 
 
@@ -117,26 +119,26 @@ def state_of(cell: Any) -> str:
 
 def report_comparison(first: Path, second: Path, folder: Path, console: Console) -> Comparison:
     """Print what changed from A to B, and write compare.html, compare.md and compare.csv into `folder`."""
-    found = compare(first, second)
-    counts = found.cells["state"].value_counts()
+    result = compare(first, second)
+    counts = result.cells["state"].value_counts()
     summary = [f"{counts[state]} {ABOUT[state]}" for state in STATES if state in counts]
-    changed = found.cells[found.cells["state"].isin(["beyond", "within"])]
-    lines = [f"A: {first}", f"B: {second}", f"{len(found.cells)} cells: {'; '.join(summary)}", found.protocols]
+    changed = result.cells[result.cells["state"].isin(["beyond", "within"])]
+    lines = [f"A: {first}", f"B: {second}", f"{len(result.cells)} cells: {'; '.join(summary)}", result.protocols]
     if len(changed):
         console.print(terminal_table(changed.head(PRINTED), console))
     more = [f"{len(changed) - PRINTED} more changed cells are in compare.csv"] if len(changed) > PRINTED else []
     for line in [*more, *lines]:
         console.print(plain(Text(line), console), highlight=False)
-    rows = [shown(cell) for cell in found.cells.itertuples() if cell.state != "same"]
+    rows = [shown(cell) for cell in result.cells.itertuples() if cell.state != "same"]
     text = [f"# {safe(str(first))} and {safe(str(second))}", "", *(f"- {safe(line)}" for line in lines), ""]
     heads = ["data set", "model", "metric", "layer", "method", "A", "B", "change", ""]
     text += [row(heads), row([":--"] * 5 + ["--:"] * 3 + [":--"])]
     text += [row([safe(value) for value in each["texts"]]) for each in rows]
     write_text(folder / "compare.md", "\n".join(text) + "\n")
-    write_text(folder / "compare.csv", to_csv(found.cells))
+    write_text(folder / "compare.csv", to_csv(result.cells))
     write_text(folder / "compare.html", render("compare.html", heads=heads, rows=rows, lines=lines))
     printed_path(console, "compared", *(folder / f"compare.{suffix}" for suffix in ("html", "md", "csv")))
-    return found
+    return result
 
 
 def shown(cell: Any) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def shown(cell: Any) -> dict[str, Any]:
 
 
 def terminal_table(changed: pd.DataFrame, console: Console) -> Table:
-    """Table of changed cells; what changed beyond its interval stands first and bold."""
+    """Table of changed cells; those that changed beyond their interval come first, in bold."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("method", "layer", "metric"):
         table.add_column(name, overflow="fold")

@@ -1,4 +1,4 @@
-"""What the page's gallery needs to know: pictures, boxes, maps as bytes, values, disagreement."""
+"""Data of the page's gallery: pictures, boxes, maps as bytes, values, disagreement."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int) -
     shown : Shown
         From `bench.analysis.kept_maps.read_shown`.
     columns : list of Column
-        Whose values stand under the maps; those that are no values of cases are left out.
+        Whose values are shown under the maps; those that are no values of cases are left out.
     budget : int
         Bytes that pictures and maps may take; cases beyond it are left out and counted.
 
@@ -53,44 +53,46 @@ def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int) -
     """
     columns = [column for column in columns if column.metric in group.outputs]
     index = pd.Index(group.cases["case_id"])
-    values = {c.metric: np.stack([group.values(e, c.metric) for e in group.entries], axis=1) for c in columns}
-    layers = group.layers or [NO_LAYER]
     cases: list[dict[str, Any]] = []
     for case_id, picture in shown.images.items():
-        at = int(index.get_loc(case_id))
-        rows = [shown.rows[entry.label].get(case_id) for entry in group.entries]
-        about = next((row for row in rows if row), None)
-        if about is None:
+        case = case_of(group, shown, columns, int(index.get_loc(case_id)), picture)
+        if case is None:
             continue
-        maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
-        case: dict[str, Any] = {
-            "id": case_id,
-            "image": str(group.cases["image_id"].iloc[at]),
-            "class": str(about["class_name"] or ""),
-            "instances": int(group.cases["n_instances"].iloc[at]),
-            "probability": rounded(about["probability"]),
-            "width": int(about["width"]),
-            "height": int(about["height"]),
-            "boxes": boxes(about["boxes"]),
-            "others": boxes(about["other_boxes"]),
-            "picture": jpeg(picture),
-            "maps": [tile(entry, row, heat) for entry, row, heat in zip(group.entries, rows, maps, strict=True)],
-            "values": [[rounded(values[c.metric][at, i]) for c in columns] for i in range(len(rows))],
-            "disagreement": {layer: disagreement(group.entries, maps, layer) for layer in layers},
-        }
         budget -= len(case["picture"]) + sum(len(each.get("data", "")) for each in case["maps"])
         if budget < 0 and cases:
             break
         cases.append(case)
-    entries = [
-        {"method": e.method, "layer": e.layer, "control": e.category == "control", "label": e.label}
-        for e in group.entries
-    ]
+    entries = [{"method": e.method, "layer": e.layer, "control": e.control, "label": e.label} for e in group.entries]
     heads = [{"name": " ".join(c.heading), "metric": c.metric, "better": c.better, "arrow": c.arrow} for c in columns]
     return {
-        "entries": entries, "columns": heads, "layers": layers, "cases": cases,
+        "entries": entries, "columns": heads, "layers": group.layers or [NO_LAYER], "cases": cases,
         "total": len(group.cases), "kept": shown.kept,
     }  # fmt: skip
+
+
+def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture: np.ndarray) -> dict[str, Any] | None:
+    """One case of the gallery, the one at place `at` of the group's; None where no entry has a row for it."""
+    case_id = str(group.cases["case_id"].iloc[at])
+    rows = [shown.rows[entry.label].get(case_id) for entry in group.entries]
+    about = next((row for row in rows if row), None)
+    if about is None:
+        return None
+    maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
+    return {
+        "id": case_id,
+        "image": str(group.cases["image_id"].iloc[at]),
+        "class": str(about["class_name"] or ""),
+        "instances": int(group.cases["n_instances"].iloc[at]),
+        "probability": rounded(about["probability"]),
+        "width": int(about["width"]),
+        "height": int(about["height"]),
+        "boxes": boxes(about["boxes"]),
+        "others": boxes(about["other_boxes"]),
+        "picture": jpeg(picture),
+        "maps": [tile(entry, row, heat) for entry, row, heat in zip(group.entries, rows, maps, strict=True)],
+        "values": [[rounded(group.values(entry, c.metric)[at]) for c in columns] for entry in group.entries],
+        "disagreement": {layer: disagreement(group.entries, maps, layer) for layer in group.layers or [NO_LAYER]},
+    }
 
 
 def tile(entry: Entry, row: dict[str, Any] | None, heat: np.ndarray | None) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def disagreement(entries: list[Entry], maps: list[np.ndarray | None], layer: str
     sides = [
         upsample(heat, SIDE, SIDE).ravel()
         for entry, heat in zip(entries, maps, strict=True)
-        if heat is not None and entry.layer in (layer, NO_LAYER) and entry.category != "control"
+        if heat is not None and entry.layer in (layer, NO_LAYER) and not entry.control
     ]
     if len(sides) < 2:
         return None
@@ -131,8 +133,8 @@ def rounded(value: float) -> float | None:
 
 def boxes(flat: Any) -> list[list[float]]:
     """Boxes as [x0, y0, x1, y1] in input pixels."""
-    given = np.asarray([] if flat is None else flat, dtype=np.float64).reshape(-1, 4)
-    return [[round(float(value), 1) for value in box] for box in given]
+    corners = np.asarray([] if flat is None else flat, dtype=np.float64).reshape(-1, 4)
+    return [[round(float(value), 1) for value in box] for box in corners]
 
 
 def jpeg(picture: np.ndarray) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analysis.columns import Cell, Grid, interval, number, sections
 from bench.analysis.groups import NO_LAYER, Group
 from bench.analysis.tables import to_csv
 from bench.figures.draw import slug
+from bench.report.grid import Cell, Grid, interval, number, sections
 from bench.report.notes import share, size_of
 from bench.report.text import markdown_table
 from bench.runs.store import write_text
@@ -32,12 +32,12 @@ def write_tables(group: Group, grid: Grid, root: Path) -> Path:
 
 
 def escaped(text: str) -> str:
-    """Text without effect in LaTeX, on one line."""
+    """Text on one line, with everything escaped that LaTeX would interpret."""
     return "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def latex(group: Group, grid: Grid) -> str:
-    """Table for LaTeX with booktabs: layers as blocks, best bold, what is not significantly worse underlined."""
+    """Table for LaTeX with booktabs: layers as blocks, best values bold, values not significantly worse underlined."""
     width = len(grid.columns) + 1
     heads = [f"{' '.join(column.heading)} {column.arrow}".strip() for column in grid.columns]
     lines = [
@@ -57,8 +57,8 @@ def latex(group: Group, grid: Grid) -> str:
                 if entry.degenerate:
                     name += rf" {{\scriptsize {escaped(share(entry.degenerate_share))} degenerate}}"
                 lines.append(" & ".join([name, *(latex_cell(cell) for cell in grid.cells[i])]) + r" \\")
-    told = f"{group.dataset}, {group.model}, {size_of(group)}; mean and 95 % interval; bold: best, underlined: not"
-    lines += [r"\bottomrule", r"\end{tabular}", f"% {escaped(told)}"]
+    about = f"{group.dataset}, {group.model}, {size_of(group)}; mean and 95 % interval; bold: best, underlined: not"
+    lines += [r"\bottomrule", r"\end{tabular}", f"% {escaped(about)}"]
     lines.append("% significantly worse (Wilcoxon, Holm-corrected); protocol " + escaped(group.protocol))
     return "\n".join(lines) + "\n"
 

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.columns import p_text, shown
-from bench.analysis.groups import NO_LAYER, Group, conf_of
+from bench.analysis.columns import shown_columns
+from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.parts import metric_of
 from bench.analysis.statistics import means
+from bench.figures.style import p_text
+from bench.options import conf_node
 
 FLAT_GRADIENT = (
     "at the last layer before global average pooling the gradient of a channel is spatially constant, so value and"
@@ -17,9 +20,10 @@ FLAT_GRADIENT = (
     " channels, i.e. the plain sum of activations"
 )
 REASONS = {
-    "zero": "nothing above zero is left of the map",
-    "constant": "all positions have one value, so ranks follow the order of the pixels",
-    "nonfinite": "the map holds NaN or infinity and is scored as a zero map",
+    "zero": "nothing of the map is above zero; it is scored as a map without information",
+    "constant": "all positions have the same value; it is scored as a map without information",
+    "nonfinite": "the map has NaN or infinite values; it is scored as a map without information",
+    "other": "for a reason that this version does not know",
 }
 
 
@@ -34,8 +38,8 @@ def notes(group: Group, reference: str) -> list[str]:
 
 def run_sentence(group: Group) -> str:
     """Say in one sentence what was run."""
-    names = list(dict.fromkeys(entry.method for entry in group.entries if entry.category != "control"))
-    controls = list(dict.fromkeys(entry.method for entry in group.entries if entry.category == "control"))
+    names = list(dict.fromkeys(entry.method for entry in group.entries if not entry.control))
+    controls = list(dict.fromkeys(entry.method for entry in group.entries if entry.control))
     what = [counted(len(names), "method")] if names else []
     what += [counted(len(controls), "control")] if controls else []
     where = f" at {counted(len(group.layers), 'layer')}" if group.layers else ""
@@ -61,11 +65,11 @@ def protocol_lines(group: Group) -> list[str]:
     """Parameters of each metric, with the default where it was changed."""
     lines = []
     for metric, node in group.metrics.items():
-        defaults = conf_of("metric", metric)
+        defaults = conf_node("metric", str(node["name"]))
         parts = []
-        for key, value in node.items():
+        for key, value in (node.get("parameters") or {}).items():
             default = changed(defaults.get(key, value), value)
-            if key not in ("about", "_target_", "seed") or (key == "seed" and default):
+            if key != "seed" or default:
                 parts.append(parameter(key, value) + default)
         if parts:
             lines.append(f"{metric}: {', '.join(parts)}")
@@ -79,14 +83,14 @@ def parameter(key: str, value: Any) -> str:
 
 
 def changed(default: Any, value: Any) -> str:
-    """`` (default 28)`` where the value is another; a default that Hydra interpolates is not known here."""
+    """Return `` (default 28)`` where the value differs; a default that Hydra interpolates is not known here."""
     if default == value or (isinstance(default, str) and default.startswith("${")):
         return ""
     return f" (default {default})"
 
 
 def probability_line(group: Group) -> str:
-    """Mean probability of the target, over all cases and per class: what the network does not see, no map shows."""
+    """Mean probability of the target over all cases and per class: no map shows what the network does not see."""
     values = group.cases["probability"].to_numpy(dtype=np.float64)
     text = f"mean target probability {means(values[:, None])[0]:.2f}"
     by_class = group.cases.groupby("class_name")["probability"].mean()
@@ -100,12 +104,12 @@ def probability_line(group: Group) -> str:
 
 
 def fewer_cases(group: Group) -> list[str]:
-    """Metrics that are not defined for every case, with the number of cases they have."""
+    """Metrics that are not defined for every case, with the number of cases for which they are."""
     lines = []
     for metric in group.metrics:
-        columns = [column.metric for column in shown(group) if column.metric.partition(".")[0] == metric]
+        columns = [column.metric for column in shown_columns(group) if metric_of(column.metric)[0] == metric]
         columns = [name.removesuffix("_class_mean") for name in columns if name not in group.statistics]
-        # The best entry counts: cases that one run has not reached yet are another note.
+        # Of the most complete entry: cases that others still lack are another note.
         numbers = [max(int(np.isfinite(group.values(e, name)).sum()) for e in group.entries) for name in columns]
         if numbers and min(numbers) < len(group.cases):
             lines.append(f"{metric} is defined for {min(numbers)} of {len(group.cases)} cases")
@@ -113,14 +117,22 @@ def fewer_cases(group: Group) -> list[str]:
 
 
 def incomplete(group: Group) -> list[str]:
-    """Entries whose run is not finished or that left out pictures."""
-    short = [(e.label, e.rows, e.run.config.get("cases", e.rows)) for e in group.entries]
-    short = [item for item in short if item[1] < item[2]]
-    if not short:
-        return []
-    if len({item[1:] for item in short}) == 1 and len(short) == len(group.entries):
-        return [f"{short[0][1]} of {short[0][2]} cases are there (unfinished, or pictures could not be decoded)"]
-    return [f"{label}: {rows} of {cases} cases are there" for label, rows, cases in short]
+    """Entries that lack cases, or cases of a metric."""
+    total, lines = len(group.cases), []
+    for entry in group.entries:
+        if entry.rows < total:
+            lines.append(f"{entry.label}: {entry.rows} of {total} cases are there")
+    for metric in group.metrics:
+        counts: dict[int, list[str]] = {}
+        for entry in group.entries:
+            number = entry.measured.get(metric, 0)
+            if number < entry.rows:
+                counts.setdefault(number, []).append(entry.label)
+        for number, labels in counts.items():
+            more = f" and {len(labels) - 3} more" if len(labels) > 4 else ""
+            names = ", ".join(labels[:3] if more else labels) + more
+            lines.append(f"{metric} was measured on {number} of {total} cases for {names}")
+    return lines
 
 
 def degenerate_lines(group: Group) -> list[str]:
@@ -136,8 +148,8 @@ def degenerate_lines(group: Group) -> list[str]:
             line += "as above" if explained else FLAT_GRADIENT
             explained = True
         else:
-            line += "; ".join(REASONS.get(reason, reason) for reason in entry.degenerate)
-        lines.append(line)
+            line += "; ".join(REASONS[reason] for reason in entry.degenerate)
+        lines.append(line + ("" if entry.ranked else "; it takes no part in rankings and marks"))
     return lines
 
 

@@ -14,12 +14,16 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.analysis.columns import Cell, Column, Grid, interval, number, p_text
+from bench.analysis.columns import Column
 from bench.analysis.groups import NO_LAYER, Group
 from bench.analysis.kept_maps import Shown
+from bench.analysis.parts import metric_of
 from bench.figures.draw import FIGURES, slug
+from bench.figures.style import p_text
 from bench.report.gallery import colour_tables, gallery_of
+from bench.report.grid import Cell, Grid, interval, number
 from bench.report.notes import notes, ranking_notes, run_sentence, share
+from bench.runs.store import PROVENANCE, read_json
 
 BUDGET = 10_000_000  # bytes of pictures and maps in one page
 STYLES = ("page.css", "gallery.css")
@@ -27,7 +31,7 @@ SCRIPTS = ("page.js", "gallery.js")
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template of this package; style and scripts stand in the page, and nothing else may run in it."""
+    """Fill a template of this package with style and scripts inline; the page may run nothing else."""
     environment = Environment(
         loader=PackageLoader("bench.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -48,9 +52,9 @@ def page_of(groups: list[dict[str, Any]]) -> str:
 def section_of(
     group: Group, grid: Grid, tables: dict[str, Any], shown: Shown, figures: Path, reference: str, count: int
 ) -> dict[str, Any]:
-    """All that the page says of one group, as plain values; `count` groups share the page's budget.
+    """Everything on the page about one group, as plain values; `count` groups share the page's budget.
 
-    `figures` is the folder of the group's figures: those that are there as SVG are shown.
+    `figures` is the folder of the group's figures: those that exist as SVG are shown.
     """
     lines = notes(group, reference)
     return {
@@ -86,7 +90,7 @@ def headline(grid: Grid) -> str:
     listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     verb = "is" if len(names) == 1 else "are"
     text = f"{listed} {verb} best, or not significantly worse than the best, in {top} of {len(judged)} columns."
-    controls = {entry.label for entry in grid.entries if entry.category == "control"}
+    controls = {entry.label for entry in grid.entries if entry.control}
     won = [
         " ".join(grid.columns[i].heading)
         for i in judged
@@ -97,14 +101,14 @@ def headline(grid: Grid) -> str:
 
 
 def column_of(group: Group, column: Column) -> dict[str, Any]:
-    """Heading of a column, with what a reader may want to know of its metric."""
-    metric = column.metric.partition(".")[0]
-    about = group.metrics.get(metric, {}).get("about", {})
+    """Heading of a column, and about its metric: direction, unit, version."""
+    metric = metric_of(column.metric)[0]
+    about, version = group.about(metric), group.metrics[metric].get("version", 0)
     direction = {True: "higher is better", False: "lower is better", None: "no direction"}[column.better]
     unit = f", {about['unit']}" if about.get("unit") else ""
     return {
         "heading": " ".join(column.heading), "arrow": column.arrow, "better": column.better,
-        "title": f"{column.metric}: {direction}{unit}, version {about.get('version', 0)}",
+        "title": f"{column.metric}: {direction}{unit}, version {version}",
     }  # fmt: skip
 
 
@@ -118,7 +122,7 @@ def rows_of(grid: Grid, reference: str) -> list[dict[str, Any]]:
         {
             "method": entry.method,
             "layer": "" if entry.layer == NO_LAYER else entry.layer,
-            "control": entry.category == "control",
+            "control": entry.control,
             "n": entry.rows,
             "degenerate": share(entry.degenerate_share) if entry.degenerate else "",
             "degenerate_value": entry.degenerate_share,
@@ -152,7 +156,7 @@ def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
 
 
 def signed(value: float, places: int) -> str:
-    """Difference with its sign; what rounds to nothing has none."""
+    """Difference with its sign; without one where it rounds to zero."""
     if not math.isfinite(value):
         return ""
     text = f"{value:+.{places}f}" if abs(value) < 1000 else f"{value:+.2e}"
@@ -160,7 +164,7 @@ def signed(value: float, places: int) -> str:
 
 
 def figures_of(group: Group, folder: Path) -> list[dict[str, str]]:
-    """Figures that are there, as data URIs with title, caption and alternative text."""
+    """Figures that exist, as data URIs with title, caption and alternative text."""
     result = []
     for name, about in FIGURES.items():
         path = folder / f"{name}.svg"
@@ -172,42 +176,38 @@ def figures_of(group: Group, folder: Path) -> list[dict[str, str]]:
 
 
 def made(group: Group) -> dict[str, Any]:
-    """Where the numbers come from: commands, versions, devices, settings, records left out; each once."""
-    runs = [entry.run for entry in group.entries]
-    facts = [run.provenance for run in runs]
+    """Where the numbers come from: commands, versions, machines, settings, records left out; each once."""
+    facts = list({id(part.made): part.made for part in group.parts}.values())
     commands = dict.fromkeys(command(each["command"]) for each in facts if isinstance(each.get("command"), list))
     machines = dict.fromkeys(machine(each) for each in facts if each.get("device"))
     versions = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in each["versions"].items())
         for each in facts if isinstance(each.get("versions"), dict)
     )  # fmt: skip
-    skipped = {(s.get("case_id"), s.get("reason")) for each in facts for s in each.get("skipped") or []}
-    bad = {(s.get("record"), s.get("reason")) for each in facts for s in each.get("bad_records") or []}
+    records = [read_json(folder.path / PROVENANCE).get("bad_records") or [] for folder in group.folders]
+    left_out = {(str(s.get("case_id")), str(s.get("reason"))) for part in group.parts for s in part.skipped}
+    left_out |= {(str(bad.get("record")), str(bad.get("reason"))) for each in records for bad in each}
     seconds: Counter[str] = Counter()
-    for each in facts:
-        seconds.update({str(k): float(v) for k, v in (each.get("seconds") or {}).items()})
-    methods = {entry.label: entry.run.config.get("method_parameters") or {} for entry in group.entries}
-    settings = {**(runs[0].config.get("protocol_parameters") or {}), "metrics": group.metrics}
+    for entry in group.entries:
+        seconds.update(entry.seconds)
+    methods = {entry.label: entry.parameters for entry in group.entries}
+    metrics = {label: node.get("parameters") or {} for label, node in group.metrics.items()}
+    settings = {"methods": methods, "metrics": metrics, "protocol": group.parameters}
     return {
         "commands": list(commands),
         "machines": list(machines),
         "versions": list(versions),
-        "seconds": ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()),
-        "config": yaml.safe_dump({"methods": methods, "protocol": settings}, sort_keys=False, allow_unicode=True),
-        "left_out": [f"{name}: {reason}" for name, reason in sorted(map(tuple_of_text, skipped | bad))],
+        "seconds": ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()),
+        "config": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        "left_out": [f"{name}: {reason}" for name, reason in sorted(left_out)],
     }
 
 
 def machine(facts: dict[str, Any]) -> str:
-    """Device, precision, batch sizes and commit of a run."""
+    """Device, precision, batch sizes and commit."""
     known = {key: facts.get(key, "?") for key in ("device", "precision", "threads", "batch", "score_batch")}
     text = "{device}, {precision}, {threads} CPU threads, batches of {batch} cases and {score_batch} perturbed images"
     return f"{text.format(**known)}, commit {facts.get('git_commit') or 'not known'}"
-
-
-def tuple_of_text(pair: tuple[Any, Any]) -> tuple[str, str]:
-    """Pair as text, so that it sorts."""
-    return str(pair[0]), str(pair[1])
 
 
 def command(words: list[Any]) -> str:

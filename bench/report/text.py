@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.columns import Cell, Grid, interval, number, sections, wrapped
 from bench.analysis.groups import NO_LAYER, Group
+from bench.figures.style import wrapped
+from bench.report.grid import Cell, Grid, interval, number, sections
 from bench.report.notes import notes, ranking_notes, share
 
 METHOD_WIDTH = 18  # at least
@@ -25,8 +26,8 @@ BOX = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 def print_group(group: Group, grid: Grid, console: Console, reference: str) -> None:
     """Print the table of one group and its notes.
 
-    Columns that do not fit beside each other follow in a second table. Without a terminal there is
-    no bold: the best of a column then carries a ``*``.
+    Columns that do not fit next to each other follow in a second table. Outside a terminal, where there is
+    no bold type, the best value of a column is marked with ``*``.
     """
     console.print(f"[bold]{escape(group.dataset)} / {escape(group.model)}[/bold]", highlight=False)
     for part, spare in blocks(grid, console.width):
@@ -77,7 +78,7 @@ def blocks(grid: Grid, width: int) -> list[tuple[list[int], int]]:
 def terminal_table(group: Group, grid: Grid, part: list[int], width: int, console: Console) -> Table:
     """Rich table of some of the grid's columns: layers as sections, controls below a rule."""
     ascii_only = not console.encoding.lower().startswith("utf")
-    # Given here, because rich only replaces its own characters on old Windows terminals.
+    # rich replaces characters only on old Windows terminals, so this program does it itself.
     table = Table(box=box.ASCII2 if ascii_only else BOX, padding=0, show_edge=False)
     table.add_column("method", width=width, overflow="fold")
     for i in part:
@@ -131,8 +132,8 @@ def markdown(group: Group, grid: Grid, tables: dict[str, pd.DataFrame], figures:
     lines = [f"## {safe(group.dataset)} / {safe(group.model)}", "", *markdown_table(group, grid)]
     lines += ["", "Mean and 95 % interval; ↑ higher is better, ↓ lower is better; **bold**: best of the column;"]
     lines += ["≈: not significantly worse than the best; *italic*: controls, which a method has to beat.", ""]
-    told = [*notes(group, reference), *ranking_notes(tables["ranks"], tables["agreement"])]
-    lines += [f"- {safe(line)}" for line in told]
+    lines += [f"- {safe(line)}" for line in notes(group, reference)]
+    lines += [f"- {safe(line)}" for line in ranking_notes(tables["ranks"], tables["agreement"])]
     lines += ["", *(f"![{safe(title)}]({quote(path)})" for title, path in figures.items()), ""]
     return "\n".join(lines)
 
@@ -169,8 +170,8 @@ def row(cells: list[str]) -> str:
 
 
 def safe(text: str) -> str:
-    """Text that came from data, without effect in Markdown or HTML, on one line."""
-    text = re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda found: f"\\{found[0]}", text)
+    """Text on one line, with everything escaped that Markdown or HTML would interpret."""
+    text = re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda match: f"\\{match[0]}", text)
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 

@@ -1,27 +1,26 @@
-"""Statistics of a whole data set against loops over its cases, whatever the chunks and their order."""
+"""Statistics of a whole data set against loops over its cases, whatever the parts and their order."""
 
 from __future__ import annotations
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
+import shutil
+from pathlib import Path
 
-from bench.analysis.columns import shown
-from bench.analysis.curves import dataset_statistics, mean_curves, read_curves
-from bench.analysis.groups import conf_of, group_runs, load_group
-from bench.analysis.reading import read_rows
+import numpy as np
+import pytest
+from made_results import CASE, entry_of, full, group_of, groups_of, protocol_folder, rows_of, write_parts
+
+from bench.analysis.columns import shown_columns
+from bench.analysis.curves import each_entry, mean_curves, read_curves, statistic_curves, statistics_of
 from bench.analysis.statistics import resample_counts
 from bench.analysis.tables import summarize, to_csv
 from bench.named import named_function
+from bench.options import conf_node
 from bench.report import report
-from bench.runs import store
-from bench.runs.rows import schema_of
-from bench.runs.store import find_runs
+from bench.runs.store import find_folders, write_part
 from bench.types import UserError
 
 CASES, LEVELS = 30, 9
-METRICS = {name: conf_of("metric", name) for name in ("max_box_acc", "pxap", "instance_boxes")}
+METRICS = {name: conf_node("metric", name) for name in ("max_box_acc", "pxap", "instance_boxes")}
 CURVES = {
     "max_box_acc": ["correct_30", "correct_50", "correct_70", "largest_50"],
     "pxap": ["positives", "negatives"],
@@ -84,7 +83,7 @@ STATISTICS = ["max_box_acc.max_box_acc_v2", "max_box_acc.max_box_acc", "pxap.pxa
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_values_and_intervals_equal_loops(root, statistic):
-    table = summarize(find_runs(root), resamples=400).set_index(["method", "metric"])
+    table = summarize(groups_of(root), resamples=400).set_index(["method", "metric"])
     found = table.loc["hirescam", statistic]
     mine, theirs = made(2), made(1)
     assert found["n"] == CASES - 1 and np.isnan(found["p"]) and found["reference"] == "grad_cam"
@@ -101,33 +100,32 @@ def test_values_and_intervals_equal_loops(root, statistic):
 
 
 def test_the_threshold_is_chosen_for_the_data_set_not_for_each_case(root):
-    table = summarize(find_runs(root), resamples=8).set_index(["method", "metric"])
+    table = summarize(groups_of(root), resamples=8).set_index(["method", "metric"])
     each = np.mean([max(row["max_box_acc.largest_50"]) for row in made(2) if row["case_id"] != "005"])
     assert table.loc["hirescam", "max_box_acc.max_box_acc"]["mean"] < each - 0.05
 
 
-def test_chunks_of_any_size_in_any_order_give_the_same_bytes(root):
-    """As if other shards had written other files: rows dealt out at random into files of 1 to 8 rows."""
-    before = to_csv(summarize(find_runs(root), resamples=100))
+def test_parts_of_any_size_in_any_order_give_the_same_bytes(root, tmp_path):
+    """As if the cases had another order and other cases went into each part."""
+    before = to_csv(summarize(groups_of(root), resamples=100))
     rng = np.random.default_rng(0)
-    for run in find_runs(root):
-        paths = sorted(run.path.glob("chunk-*.parquet"))
-        table = pa.concat_tables([store.read_chunk(path)[0] for path in paths])
-        for path in paths:
-            path.unlink()
-        table, index = table.take(pa.array(rng.permutation(len(table)))), 0
-        while len(table):
-            size = int(rng.integers(1, 9))
-            store.write_table(store.chunk_path(run.path, 97 - 3 * index), table[:size], {"key": None, "skipped": []})
-            table, index = table[size:], index + 1
-    assert index > 4
-    assert to_csv(summarize(find_runs(root), resamples=100)) == before
+    order = rng.permutation(CASES)
+    folder = protocol_folder(tmp_path / "other", "data", "net")
+    seeds = {"grad_cam": 1, "hirescam": 2}
+    both = [(entry_of(m, "bn2.act"), [full(made(seed)[i]) for i in order]) for m, seed in seeds.items()]
+    start, number = 0, 0
+    while start < CASES:
+        size = int(rng.integers(1, 9))
+        write_parts(folder, [(e, rows[start : start + size]) for e, rows in both], METRICS, first=97 - 3 * number)
+        start, number = start + size, number + 1
+    assert number > 4
+    assert to_csv(summarize(groups_of(tmp_path / "other"), resamples=100)) == before
 
 
 def test_difference_is_over_the_cases_that_both_have(one_run):
     one_run("grad_cam", "bn2.act", made(1), metrics=METRICS)
     root = one_run("hirescam", "bn2.act", made(2, missing=(8, 9, 20)), metrics=METRICS)
-    found = summarize(find_runs(root), resamples=100).set_index(["method", "metric"]).loc["hirescam", "pxap.pxap"]
+    found = summarize(groups_of(root), resamples=100).set_index(["method", "metric"]).loc["hirescam", "pxap.pxap"]
     mine, theirs = ([row for i, row in enumerate(made(seed)) if i not in (8, 9, 20)] for seed in (2, 1))
     assert found["n"] == CASES - 4
     assert found["difference"] == pytest.approx(slow(mine, "pxap.pxap") - slow(theirs, "pxap.pxap"), rel=1e-5)
@@ -137,30 +135,31 @@ def test_difference_is_over_the_cases_that_both_have(one_run):
 def test_equal_methods_differ_by_nothing(one_run):
     one_run("grad_cam", "bn2.act", made(1), metrics=METRICS)
     root = one_run("hirescam", "bn2.act", made(1), metrics=METRICS)
-    table = summarize(find_runs(root), resamples=40)
+    table = summarize(groups_of(root), resamples=40)
     mine = table[(table["method"] == "hirescam") & table["metric"].isin(STATISTICS)]
     assert len(mine) == 4 and (mine[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
 
 
 def test_blocks_of_columns_change_nothing(root, monkeypatch):
-    (members,) = group_runs(find_runs(root)).values()
-    group = load_group(members)
-    whole = dataset_statistics(group, group.entries[0], 50, 0)
+    group = group_of(root)
+    names = {name for columns in statistic_curves(group).values() for name in columns}
+    curves = read_curves(group, names, group.entries[:1])[group.entries[0].label]
+    whole = statistics_of(group, curves, 50, 0)
     monkeypatch.setattr("bench.analysis.curves._COLUMNS", 4)
-    for name, found in dataset_statistics(group, group.entries[0], 50, 0).items():
+    assert set(whole) == set(STATISTICS)
+    for name, found in statistics_of(group, curves, 50, 0).items():
         np.testing.assert_allclose(found.resampled, whole[name].resampled, rtol=1e-12)
 
 
 @pytest.mark.parametrize("held", [0, 2**30])
 def test_curves_are_read_in_the_order_of_the_cases(finished, monkeypatch, held):
-    """With the values where there is room, else file by file."""
-    monkeypatch.setattr("bench.analysis.reading.HELD", held)
-    (members,) = group_runs(find_runs(finished)).values()
-    group = load_group(members)
+    """With the values where there is room, else part by part."""
+    monkeypatch.setattr("bench.analysis.loading.HELD", held)
+    group = group_of(finished)
     entry = group.entries[2]
-    rows = read_rows(entry.run).set_index("case_id").loc[group.cases["case_id"]]
+    rows = rows_of(finished, entry.method, entry.layer).loc[group.cases["case_id"]]
     assert bool(entry.curves) == bool(held)
-    curves = read_curves(group, entry, ["deletion.curve", "absent"])
+    curves = read_curves(group, ["deletion.curve", "absent"], [entry])[entry.label]
     assert list(curves) == ["deletion.curve"]
     np.testing.assert_array_equal(curves["deletion.curve"], np.stack(rows["deletion.curve"]).astype(np.float32))
     average, resampled = mean_curves(curves["deletion.curve"], group, np.ones(len(rows), dtype=bool), 200, 0)
@@ -169,36 +168,42 @@ def test_curves_are_read_in_the_order_of_the_cases(finished, monkeypatch, held):
     assert resampled.std(axis=0)[3] > 0 and (np.abs(resampled.mean(axis=0) - average) <= 4 * error + 1e-9).all()
 
 
+def test_a_few_entries_at_a_time_give_the_same_curves(finished, monkeypatch):
+    whole = {e.label: curves for e, curves in each_entry(group_of(finished), ["deletion.curve"])}
+    monkeypatch.setattr("bench.analysis.loading.HELD", 3 * 24 * 15 * 4)  # three entries' curves
+    blocks = []
+    read = read_curves
+    monkeypatch.setattr("bench.analysis.curves.read_curves", lambda *all: blocks.append(len(all[2])) or read(*all))
+    for entry, curves in each_entry(group_of(finished), ["deletion.curve"]):
+        np.testing.assert_array_equal(curves["deletion.curve"], whole[entry.label]["deletion.curve"])
+    assert blocks == [3, 3, 3, 1]
+
+
 @pytest.mark.parametrize("held", [0, 2**30])
 def test_missing_and_odd_curves_are_gaps(one_run, monkeypatch, held):
-    monkeypatch.setattr("bench.analysis.reading.HELD", held)
+    monkeypatch.setattr("bench.analysis.loading.HELD", held)
     rows = [{"case_id": str(i), "image_id": str(i), "deletion.curve": [0.1 * i, 0.5, 0.2]} for i in range(4)]
     rows[1]["deletion.curve"], rows[2]["deletion.curve"] = None, [0.5]
-    (members,) = group_runs(find_runs(one_run("grad_cam", "bn2.act", rows))).values()
-    group = load_group(members)
-    curve = read_curves(group, group.entries[0], ["deletion.curve"])["deletion.curve"]
+    group = group_of(one_run("grad_cam", "bn2.act", rows))
+    curve = read_curves(group, ["deletion.curve"], group.entries)["grad_cam@bn2.act"]["deletion.curve"]
     np.testing.assert_array_equal(np.isnan(curve).any(axis=1), [False, True, True, False])
     np.testing.assert_allclose(curve[3], [0.3, 0.5, 0.2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("held", [0, 2**30])
-def test_a_first_chunk_without_cases_hides_no_metric(results, monkeypatch, held):
-    """All its pictures were bad: it has the columns that describe a case, and none of a metric."""
-    monkeypatch.setattr("bench.analysis.reading.HELD", held)
-    root = results(cases=20, methods=(("grad_cam", "bn2.act"), ("random", "-")))
-    runs = find_runs(root)
-    (whole,) = map(load_group, group_runs(runs).values())
-    for run in runs:
-        for index in (1, 0):
-            store.chunk_path(run.path, index).rename(store.chunk_path(run.path, index + 1))
-        store.write_chunk(store.chunk_path(run.path, 0), [], schema_of([]), {"key": None, "skipped": []})
-    (group,) = map(load_group, group_runs(runs).values())
-    assert group.outputs == whole.outputs and len(group.outputs) == 6
+def test_a_part_without_cases_hides_no_metric(finished, tmp_path, monkeypatch, held):
+    """All pictures of its cases were bad: it has the columns that describe a case, and none of a metric."""
+    monkeypatch.setattr("bench.analysis.loading.HELD", held)
+    whole = group_of(finished)
+    root = Path(shutil.copytree(finished, tmp_path / "copy"))
+    (folder,) = find_folders(root)
+    note = {"cases": [], "entries": [], "metrics": {}, "skipped": [{"case_id": "a", "reason": "no image"}]}
+    write_part(folder.path, 0, [], CASE, note)
+    group = group_of(root)
+    assert group.outputs == whole.outputs and len(group.outputs) == 6 and len(group.parts) == len(whole.parts) + 1
     for entry, before in zip(group.entries, whole.entries, strict=True):
         np.testing.assert_array_equal(entry.values, before.values)
         assert set(entry.curves) == set(before.curves) and bool(entry.curves) == bool(held)
-        curves, earlier = (read_curves(g, e, ["insertion.curve"]) for g, e in ((group, entry), (whole, before)))
-        np.testing.assert_array_equal(curves["insertion.curve"], earlier["insertion.curve"])
 
 
 @pytest.mark.parametrize(
@@ -214,19 +219,11 @@ def test_shown_where_the_config_names_it(root, one_run):
     about = METRICS["max_box_acc"]["about"] | {"show": ["max_box_acc_v2", "best_iou"]}
     metrics = METRICS | {"max_box_acc": METRICS["max_box_acc"] | {"about": about}}
     shown_root = one_run("grad_cam", "bn2.act", made(1), name="shown", metrics=metrics)
-    (members,) = group_runs(find_runs(shown_root)).values()
-    group = load_group(members)
-    assert [(c.metric, c.better) for c in shown(group)][:2] == [
+    group = group_of(shown_root)
+    assert [(c.metric, c.better) for c in shown_columns(group)][:2] == [
         ("max_box_acc.max_box_acc_v2", True),
         ("max_box_acc.best_iou", True),
     ]
     report(shown_root)
     assert f"{slow(made(1), 'max_box_acc.max_box_acc_v2'):.3f}" in (shown_root / "summary.md").read_text()
     assert "max_box_acc.max_box_acc_v2" in (shown_root / "summary.csv").read_text()
-
-
-def test_files_hold_checksums_and_no_dictionary_of_numbers(root):
-    path = next(iter(find_runs(root))).path / "chunk-00000.parquet"
-    columns = pq.read_metadata(path).row_group(0)
-    encodings = {columns.column(i).path_in_schema: columns.column(i).encodings for i in range(columns.num_columns)}
-    assert "RLE_DICTIONARY" not in encodings["pxap.ap"] and "RLE_DICTIONARY" in encodings["class_name"]

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from made_results import METHODS, METRICS, entry_of, group_of, groups_of, protocol_folder, records, rows_of, write_parts
 
-from bench.analysis.groups import category_of, group_runs, load_group, method_labels, natural
-from bench.analysis.reading import read_rows
-from bench.analysis.tables import breakdown, summarize, to_csv
-from bench.runs.store import Run, find_runs
+from bench.analysis.groups import natural
+from bench.analysis.rankings import agreement_table, ranks_table
+from bench.analysis.tables import breakdown_group, summarize, to_csv
+from bench.report.grid import make_grid
+from bench.report.notes import notes
+from bench.report.page import headline
 
 COLUMNS = [
-    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "degenerate",
+    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
     "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
 ]  # fmt: skip
 
 
-def rows_of(root, method, layer):
-    (run,) = [r for r in find_runs(root) if (r.config["method"], r.config["layer"]) == (method, layer)]
-    return read_rows(run).set_index("case_id")
+BEST = {
+    "deletion.auc": 0.0, "insertion.auc": 1.0, "pointing_game.hit": 1.0,
+    "box_coverage.coverage": 1.0, "box_coverage.min_coverage": 1.0, "box_coverage.purity": 1.0,
+}  # fmt: skip
 
 
 def cell(table, method, layer, metric):
@@ -32,7 +34,7 @@ def cell(table, method, layer, metric):
 
 
 def test_columns_and_rows(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     assert list(table.columns) == COLUMNS
     outputs = {"deletion.auc", "insertion.auc", "pointing_game.hit", "pointing_game.hit_class_mean"}
     outputs |= {"box_coverage.coverage", "box_coverage.min_coverage", "box_coverage.purity"}
@@ -42,11 +44,12 @@ def test_columns_and_rows(finished):
 
 
 def test_means_and_nan_handling(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     for method, layer in (("hirescam", "bn2.act"), ("random", "-")):
         rows = rows_of(finished, method, layer)
         found = cell(table, method, layer, "box_coverage.coverage")
         assert found["n"] == 23  # case 3 has none
+        assert found["n_images"] == rows.loc[rows["box_coverage.coverage"].notna(), "image_id"].nunique()
         assert found["mean"] == pytest.approx(rows["box_coverage.coverage"].mean())
         assert cell(table, method, layer, "deletion.auc")["n"] == 24
         hits = rows.groupby("class_name")["pointing_game.hit"].mean()
@@ -55,7 +58,7 @@ def test_means_and_nan_handling(finished):
 
 
 def test_difference_to_the_reference_at_the_same_layer(finished):
-    table = summarize(find_runs(finished), resamples=300)
+    table = summarize(groups_of(finished), resamples=300)
     for layer in ("blocks.6.0.bn2.act", "bn2.act"):
         for metric in ("box_coverage.coverage", "deletion.auc"):
             found = cell(table, "hirescam", layer, metric)
@@ -70,24 +73,23 @@ def test_difference_to_the_reference_at_the_same_layer(finished):
 
 
 def test_methods_without_a_layer_are_compared_at_the_last_layer(finished):
-    found = cell(summarize(find_runs(finished), resamples=50), "center", "-", "deletion.auc")
+    found = cell(summarize(groups_of(finished), resamples=50), "center", "-", "deletion.auc")
     gap = rows_of(finished, "center", "-")["deletion.auc"] - rows_of(finished, "grad_cam", "bn2.act")["deletion.auc"]
     assert found["difference"] == pytest.approx(gap.mean())
 
 
 def test_reference_and_its_absence_leave_differences_empty(finished):
-    runs = find_runs(finished)
-    table = summarize(runs, resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     own = table[table["method"] == "grad_cam"]
     assert (own["reference"] == "").all() and own[["difference", "difference_low", "p"]].isna().all(axis=None)
     others = table[(table["method"] != "grad_cam") & ~table["metric"].str.endswith("class_mean")]
     assert others[["difference", "p"]].notna().all(axis=None)
-    absent = summarize(runs, reference="score_cam", resamples=50)
+    absent = summarize(groups_of(finished), reference="score_cam", resamples=50)
     assert (absent["reference"] == "").all() and absent["difference"].isna().all()
 
 
 def test_p_is_wilcoxon_on_images_with_holm_over_the_metric(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     metric = "deletion.auc"
     pairs = [("hirescam", la) for la in ("blocks.6.0.bn2.act", "bn2.act")]
     pairs += [(m, la) for _, la in pairs for m in ("grad_entropy", "activation_sum")] + [
@@ -111,7 +113,7 @@ def test_paired_difference_uses_the_cases_both_have(one_run):
     base = [{"case_id": str(i), "image_id": str(i), "deletion.auc": 0.1 * i} for i in range(6)]
     one_run("grad_cam", "bn2.act", [base[i] | {"deletion.auc": 0.1 * i + 1} for i in range(4)])
     root = one_run("hirescam", "bn2.act", base)
-    found = cell(summarize(find_runs(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
+    found = cell(summarize(groups_of(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
     assert found["n"] == 6 and found["mean"] == pytest.approx(0.25)
     assert found["difference"] == pytest.approx(-1.0)
     assert found["difference_low"] == pytest.approx(-1.0) and found["difference_high"] == pytest.approx(-1.0)
@@ -121,42 +123,46 @@ def test_equal_methods_differ_by_nothing(one_run):
     rows = [{"case_id": str(i), "image_id": str(i), "deletion.auc": 0.1 + 0.01 * i} for i in range(12)]
     one_run("grad_cam", "bn2.act", rows)
     root = one_run("hirescam", "bn2.act", rows)
-    found = cell(summarize(find_runs(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
+    found = cell(summarize(groups_of(root), resamples=50), "hirescam", "bn2.act", "deletion.auc")
     assert (found["difference"], found["difference_low"], found["difference_high"], found["p"]) == (0, 0, 0, 1)
 
 
 def test_degenerate_share(finished):
-    table = summarize(find_runs(finished), resamples=50)
+    table = summarize(groups_of(finished), resamples=50)
     shares = table.groupby(["method", "layer"])["degenerate"].unique()
     assert shares["grad_entropy", "bn2.act"] == [1.0]
     assert shares["grad_entropy", "blocks.6.0.bn2.act"] == [0.0]
 
 
-def test_bytes_do_not_depend_on_the_order_in_which_results_are_found(finished, tmp_path):
-    first = to_csv(summarize(find_runs(finished), resamples=100))
-    assert to_csv(summarize(list(reversed(find_runs(finished))), resamples=100)) == first
-    # The same rows in other chunks, in other folders.
-    moved = tmp_path / "moved"
-    shutil.copytree(finished, moved / "deeper")
-    for folder in (moved / "deeper").glob("*/*/*@*"):
-        chunks = sorted(folder.glob("chunk-*.parquet"))
-        spare = [chunk.rename(chunk.with_name(f"{chunk.stem}.moved")) for chunk in chunks]
-        for chunk, new in zip(spare, reversed(chunks), strict=True):
-            chunk.rename(new)
-    assert to_csv(summarize(find_runs(moved), resamples=100)) == first
+def test_bytes_do_not_depend_on_order_and_number_of_parts(finished, tmp_path):
+    first = to_csv(summarize(groups_of(finished), resamples=100))
+    assert to_csv(summarize(list(reversed(groups_of(finished))), resamples=100)) == first
     assert b"\r" not in first.encode()
+    # The same rows in other parts, one a case and entry, those of half the methods in another root's folder.
+    for number, (method, layer) in enumerate(METHODS[::-1]):
+        folder = protocol_folder(tmp_path / "ab"[number % 2] / "deeper", "collage", "efficientnet_lite0")
+        write_parts(folder, [(entry_of(method, layer), records(finished, method, layer)[::-1])], METRICS, size=1)
+    assert to_csv(summarize(groups_of(tmp_path), resamples=100)) == first
 
 
-def test_missing_chunk_is_counted_not_fatal(results):
+def test_damaged_parts_are_named_and_left_out(results, caplog):
+    """A bit flipped anywhere; the file stays where it is, as the runner has to see it."""
     root = results()
-    run = next(r for r in find_runs(root) if r.config["method"] == "hirescam")
-    (run.path / "chunk-00000.parquet").write_bytes(b"PAR1 truncated")
-    found = cell(summarize(find_runs(root), resamples=50), "hirescam", run.config["layer"], "deletion.auc")
-    assert found["n"] == 8
+    path = min(root.rglob("part-*.parquet"))
+    data = bytearray(path.read_bytes())
+    for place in np.random.default_rng(0).integers(0, len(data), 25):
+        data[place] ^= 1 << int(place % 8)
+        path.write_bytes(data)
+        caplog.clear()
+        group = group_of(root)
+        assert len(group.cases) == 8 and str(path) in caplog.text and path.is_file()
+        data[place] ^= 1 << int(place % 8)
+    path.write_bytes(data)
+    assert len(group_of(root).cases) == 24
 
 
 def test_breakdown_by_instances_probability_and_size(finished):
-    table = breakdown(find_runs(finished), resamples=50)
+    table = breakdown_group(group_of(finished), resamples=50)
     rows = rows_of(finished, "hirescam", "bn2.act")
     mine = table[(table["method"] == "hirescam") & (table["layer"] == "bn2.act")]
     mine = mine[mine["metric"] == "box_coverage.coverage"].set_index(["by", "bin"])
@@ -172,41 +178,48 @@ def test_breakdown_by_instances_probability_and_size(finished):
     assert mine.groupby("by")["n"].sum().eq(23).all()  # every case is in one bin of each kind
 
 
-def test_parameter_variants_get_their_own_names(one_run, tmp_path):
-    def run(method, **parameters):
-        return Run(tmp_path / f"{method}@bn2.act-{len(parameters)}", {"method": method, "layer": "x",
-                   "method_parameters": parameters}, {})  # fmt: skip
-
-    runs = [run("a", bins=256, base=2), run("a", bins=64, base=2), run("b", bins=256)]
-    assert method_labels(runs) == ["a(bins=256)", "a(bins=64)", "b"]
-
-
 def test_layers_are_ordered_as_the_network_has_them(finished):
     assert sorted(["features.22", "features.4", "layer10", "layer2"], key=natural) == [
         "features.4", "features.22", "layer2", "layer10"]  # fmt: skip
-    (members,) = group_runs(find_runs(finished)).values()
-    group = load_group(members)
+    group = group_of(finished)
     assert group.layers == ["blocks.6.0.bn2.act", "bn2.act"]
     assert [e.category for e in group.entries[:4]][-1] == "control" and group.entries[-1].layer == "-"
     assert group.higher_is_better("deletion.auc") is False
     assert group.higher_is_better("pointing_game.hit_class_mean") is True
 
 
-def test_category_comes_from_the_config():
-    names = ("grad_cam", "grad_entropy_value", "activation_sum", "random", "no_such_method", "../../x")
-    assert [category_of(name) for name in names] == ["gradient", "entropy", "control", "control", "other", "other"]
-
-
 def test_two_data_sets_stay_apart(results, tmp_path):
     few = (("grad_cam", "bn2.act"), ("hirescam", "bn2.act"))
     results("both", dataset="one", seed=1, cases=8, methods=few)
     root = results("both", dataset="two", seed=2, cases=8, methods=few)
-    table = summarize(find_runs(root), resamples=50)
+    table = summarize(groups_of(root), resamples=50)
     assert set(table["dataset"]) == {"one", "two"}
-    alone = summarize([r for r in find_runs(root) if r.config["dataset"] == "one"], resamples=50)
+    alone = summarize([group for group in groups_of(root) if group.dataset == "one"], resamples=50)
     pd.testing.assert_frame_equal(table[table["dataset"] == "one"].reset_index(drop=True), alone)
 
 
 def test_nothing_gives_an_empty_table_with_columns(tmp_path):
-    table = summarize(find_runs(tmp_path))
+    table = summarize(groups_of(tmp_path))
     assert list(table.columns) == COLUMNS and table.empty
+
+
+def test_degenerate_rows_are_never_marked_nor_ranked(results):
+    """grad_entropy at the last layer vanished everywhere; here it would be best of all."""
+    root = results(cases=12)
+    (folder,) = root.glob("*/*/")
+    rows = [row | BEST for row in records(root, "grad_entropy", "bn2.act")]
+    write_parts(folder, [(entry_of("grad_entropy", "bn2.act"), rows)], METRICS, first=50)
+    group = group_of(root)
+    summary = summarize([group], resamples=20)
+    assert cell(summary, "grad_entropy", "bn2.act", "deletion.auc")["mean"] == 0.0  # the table still has it
+    grid = make_grid(group, summary)
+    (at,) = [i for i, entry in enumerate(group.entries) if not entry.ranked]
+    assert group.entries[at].label == "grad_entropy@bn2.act"
+    assert not any(one.best or one.tied for one in grid.cells[at])
+    assert all(any(line[i].best for line in grid.cells) for i in range(len(grid.columns)))
+    assert "grad_entropy@bn2.act" not in headline(grid)
+    ranks = ranks_table(group)
+    assert (ranks["k"] == len(group.entries) - 1).all()
+    assert not ((ranks["method"] == "grad_entropy") & (ranks["layer"] == "bn2.act")).any()
+    assert (agreement_table(group)["k"] == len(group.entries) - 1).all()
+    assert any("grad_entropy@bn2.act is degenerate in 100 %" in line for line in notes(group, "grad_cam"))

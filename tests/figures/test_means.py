@@ -10,25 +10,23 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
+from made_results import group_of
 
-from bench.analysis.columns import wrapped
-from bench.analysis.groups import group_runs, load_group
+from bench.figures.style import wrapped
 from bench.analysis.kept_maps import native_map, overlay, read_shown, upsample
 from bench.analysis.reading import read_rows
 from bench.analysis.tables import breakdown_group, summarize_group
 from bench.figures.curves import curves_figure, mean_bands
 from bench.figures.gallery import gallery_figure
-from bench.figures.means import instances_figure, means_figure, method_styles
-from bench.figures.saving import save
+from bench.figures.means import instances_figure, means_figure
+from bench.figures.style import method_styles, save
 from bench.maps import heatmaps
 from bench.runs import store
-from bench.runs.store import find_runs
 
 
 @pytest.fixture(scope="module")
 def group(finished):
-    (members,) = group_runs(find_runs(finished)).values()
-    return load_group(members)
+    return group_of(finished)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 7), (2, 5), (1, 3)])
@@ -68,7 +66,7 @@ def test_the_reading_benchmark_has_a_gallery(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "METHODS", ["grad_cam", "hirescam"])
     monkeypatch.setattr(reading, "CHUNK", 4)
     reading.make(tmp_path, images=70)
-    (group,) = map(load_group, group_runs(find_runs(tmp_path)).values())
+    group = group_of(tmp_path)
     shown = read_shown(group, 60)
     chunks = group.cases.set_index("case_id").loc[list(shown.images), "chunk"].tolist()
     assert chunks == list(range(0, 16, 2)) and len(group.entries) == 8
@@ -146,8 +144,7 @@ def test_gallery_tiles(group):
 
 def test_gallery_of_many_methods_stands_in_blocks(results):
     methods = tuple((f"method_{i:02d}", "bn2.act") for i in range(23))
-    (members,) = group_runs(find_runs(results(methods=methods, cases=6, gallery=6))).values()
-    group = load_group(members)
+    group = group_of(results(methods=methods, cases=6, gallery=6))
     figure = gallery_figure(group, read_shown(group, 6), "bn2.act")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts.count("image") == 3 and all(texts.count(method) == 1 for method, _ in methods)
@@ -155,8 +152,7 @@ def test_gallery_of_many_methods_stands_in_blocks(results):
 
 
 def test_gallery_shows_several_instances_first_and_survives_a_damaged_picture(results):
-    (members,) = group_runs(find_runs(results())).values()
-    group = load_group(members)
+    group = group_of(results())
     several = set(group.cases.loc[group.cases["n_instances"] > 1, "case_id"])
     assert set(read_shown(group, 2).images) <= several
     folder = group.entries[0].run.path.parent / "_images-abc123"
@@ -202,8 +198,7 @@ def test_saved_figures_have_a_sensible_size(group, tmp_path):
 def test_names_with_special_characters(results):
     methods = (("grad_cam", "bn2.act"), ("a$b$_{c}<i>", "bn2.act"), ("grad_cam", "x[0]/y"))
     root = results(methods=methods, dataset="dä ta/[bold]", model="m$1$")
-    (members,) = group_runs(find_runs(root)).values()
-    group = load_group(members)
+    group = group_of(root)
     summary = summarize_group(group, resamples=20)
     figure = means_figure(group, summary)
     assert "a$b$_{c}<i>" in [text.get_text() for text in figure.axes[0].get_yticklabels()]

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from bench.analysis.groups import group_runs, load_group
 from bench.config import GIVEN_TO_METRIC, bind
 from bench.figures import sanity as sanity_plots
 from bench.figures.sanity import randomization_figure
 from bench.networks.sources import torchvision_model
 from bench.runs.plan import curve_points
-from bench.runs.store import find_runs
 from bench.types import UserError
 
 METRICS = {
@@ -24,8 +22,7 @@ METRICS = {
 def group_of(one_run, columns):
     rows = [{"case_id": str(i), "image_id": str(i)} | columns(i) for i in range(4)]
     one_run("random", "-", rows, metrics=METRICS)
-    (members,) = group_runs(find_runs(one_run("grad_cam", "layer4", rows, metrics=METRICS))).values()
-    return load_group(members)
+    return group_of(one_run("grad_cam", "layer4", rows, metrics=METRICS))
 
 
 def test_curves_start_at_the_trained_network(one_run):
@@ -57,7 +54,7 @@ def test_means_are_made_once_an_entry(one_run, monkeypatch):
     rows = [{"case_id": str(i), "image_id": str(i)} | {name: [0.1 * i, 0.5] for name in names} for i in range(4)]
     for method, layer in (("random", "-"), ("grad_cam", "layer3"), ("grad_cam", "layer4")):
         root = one_run(method, layer, rows, metrics=METRICS)
-    (group,) = map(load_group, group_runs(find_runs(root)).values())
+    group = group_of(root)
     figure = randomization_figure(group, resamples=20)
     assert [len(ax.lines) for ax in figure.axes] == [2] * 4
     assert sorted(asked) == ["grad_cam@layer3", "grad_cam@layer4", "random"]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
-from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.maps.capture import capture
-from bench.maps.explain import Explain, Maps
-from bench.maps.heatmaps import upsample
+from bench.maps.explain import Explain, job_map
+from bench.maps.heatmaps import fuse, upsample
 from bench.maps.scorer import Scorer
-from bench.runs.plan import Job, looks_at_layer
+from bench.options import conf_node
+from bench.runs.plan import looks_at_layer
 from bench.runs.rows import metric_columns
-from bench.types import Batch
+from bench.types import Batch, Job
 
 # Shared-pass, multi-pass, attribution and control; with a layer or without.
 METHODS = ("grad_cam", "activation_sum", "ablation_cam", "score_cam", "smooth_grad_cam_pp", "input_x_gradient",
@@ -49,17 +48,26 @@ def images_of(seed: int) -> Tensor:
 def jobs_of(*names: str) -> list[Job]:
     jobs = []
     for name in names:
-        node = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text())[name]
+        node = conf_node("method", name)
         small = {"samples": 2} if "samples" in node else {}
         method = bind(name, node | small, GIVEN_TO_METHOD)
-        for layer in (*LAYERS, "fuse_mean") if looks_at_layer(method) else ("-",):
-            jobs.append(Job(method, layer, Path(), f"{name}@{layer}", {}))
+        places = {"1": ("1",), "3": ("3",), "fuse_mean": LAYERS} if looks_at_layer(method) else {"-": ()}
+        for layer, layers in places.items():
+            key = f"{name}@{layer}"
+            jobs.append(Job(method=method, label=name, layer=layer, layers=layers, index=0, key=key))
     return jobs
 
 
-def maps_of(module: nn.Module, batch: Batch) -> Maps:
+def explain_of(module: nn.Module, batch: Batch, jobs: list[Job]) -> Explain:
     captured = capture(module, batch.images.contiguous(memory_format=torch.channels_last), batch.targets, LAYERS)
-    return Maps(module, batch, captured, Scorer(module, batch.targets, 4))
+    score = Scorer(module, batch.targets, 4)
+    return Explain(module=module, batch=batch, captured=captured, score=score, natives={}, jobs=jobs, job=jobs[0])
+
+
+def map_of(explain: Explain, job: Job) -> Tensor:
+    """The job's map as a run makes it, at input size."""
+    native = job_map(explain.module, explain.batch, explain.captured, explain.score, job, explain.natives)
+    return upsample(native, (32, 48))
 
 
 TARGETS: list[tuple[int, ...]] = [(1,), (2, 3)]
@@ -80,28 +88,38 @@ class Doubled:
 @pytest.mark.parametrize("question", ["images", "targets", "change"])
 def test_equals_a_run_of_its_own(question: str) -> None:
     module, jobs = network(), jobs_of(*METHODS)
-    maps = maps_of(module, batch_of(images_of(1), TARGETS))
-    explain = Explain(maps, jobs, jobs[0])
-    asked = {"images": images_of(2), "targets": OTHERS, "change": Doubled()}[question]
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), jobs)
+    changes = {"images": images_of(2), "targets": OTHERS, "change": Doubled()}
     anew = {
-        "images": lambda: maps_of(module, batch_of(images_of(2), TARGETS)),
-        "targets": lambda: maps_of(module, batch_of(images_of(1), OTHERS)),
-        "change": lambda: maps_of(Doubled()(module), batch_of(images_of(1), TARGETS)),
+        "images": lambda: explain_of(module, batch_of(images_of(2), TARGETS), jobs),
+        "targets": lambda: explain_of(module, batch_of(images_of(1), OTHERS), jobs),
+        "change": lambda: explain_of(Doubled()(module), batch_of(images_of(1), TARGETS), jobs),
     }[question]()
     changed = set()
     for job in jobs:
-        found = replace(explain, job=job)(**{question: asked})
-        assert found.shape == (2, 32, 48)
-        torch.testing.assert_close(found, upsample(anew.of(job), (32, 48)), rtol=1e-4, atol=1e-5, msg=job.key)
-        if not torch.equal(found, upsample(maps.of(job), (32, 48))):
+        heatmaps = replace(explain, job=job)(**{question: changes[question]})
+        assert heatmaps.shape == (2, 32, 48)
+        torch.testing.assert_close(heatmaps, map_of(anew, job), rtol=1e-4, atol=1e-5, msg=job.key)
+        if not torch.equal(heatmaps, map_of(explain, job)):
             changed.add(job.method.name)
     stays = {"random", "center"} | ({"activation_sum"} if question == "targets" else set())
     assert changed == set(METHODS) - stays
 
 
+def test_a_layers_map_is_made_once_for_itself_and_for_a_fused_map() -> None:
+    jobs, calls = jobs_of("grad_cam"), []
+    plain = jobs[0].method
+    counted = replace(plain, call=lambda **inputs: calls.append(1) or plain.call(**inputs))
+    jobs = [replace(job, method=counted) for job in jobs]
+    explain = explain_of(network(), batch_of(images_of(1), TARGETS), jobs)
+    natives = [map_of(explain, job) for job in jobs]
+    assert len(calls) == len(LAYERS)
+    assert torch.equal(natives[2], fuse(natives[:2], "mean"))
+
+
 def test_all_jobs_share_one_pass_a_question() -> None:
     module, jobs = network(), jobs_of("grad_cam", "hirescam", "activation_sum", "center")
-    explain = Explain(maps_of(module, batch_of(images_of(1), TARGETS)), jobs, jobs[0])
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), jobs)
     passes = []
     module.register_forward_hook(lambda *_: passes.append(1))
     for job in jobs[::-1]:
@@ -120,13 +138,13 @@ def test_cases_of_one_image_share_its_forward_pass() -> None:
     module, jobs = network(), jobs_of("grad_cam")
     twice = images_of(1)[:1].repeat(2, 1, 1, 1)
     batch = replace(batch_of(twice, TARGETS), image_ids=["image", "image"])
-    explain = Explain(maps_of(module, batch), jobs, jobs[0])
+    explain = explain_of(module, batch, jobs)
     seen: list[int] = []
     module.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
-    found = explain(targets=OTHERS)
-    anew = maps_of(module, batch_of(twice, OTHERS))
-    torch.testing.assert_close(found, upsample(anew.of(jobs[0]), (32, 48)), rtol=1e-4, atol=1e-5)
-    assert not torch.equal(found[0], found[1])
+    heatmaps = explain(targets=OTHERS)
+    anew = explain_of(module, batch_of(twice, OTHERS), jobs)
+    torch.testing.assert_close(heatmaps, map_of(anew, jobs[0]), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(heatmaps[0], heatmaps[1])
     explain(change=Doubled())
     explain(images=images_of(3))
     assert seen == [1, 2, 1, 2]  # the second is the reference's
@@ -134,7 +152,7 @@ def test_cases_of_one_image_share_its_forward_pass() -> None:
 
 def test_nothing_is_left_behind_by_a_failure() -> None:
     module, jobs = network(), jobs_of("grad_cam")
-    explain = Explain(maps_of(module, batch_of(images_of(1), TARGETS)), jobs, jobs[0])
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), jobs)
 
     def broken(module: nn.Module) -> nn.Module:
         changed = Doubled()(module)
@@ -152,27 +170,25 @@ def test_nothing_is_left_behind_by_a_failure() -> None:
 def test_class_sensitivity_of_methods_that_ignore_the_class() -> None:
     """The class similarity of a method that is not told the class is exactly 1, of Grad-CAM it is not."""
     module, jobs = network(), jobs_of("feature_entropy", "activation_sum", "eigen_cam", "random", "grad_cam")
-    maps = maps_of(module, batch_of(images_of(1), TARGETS))
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), jobs)
     for name in ("class_sensitivity", "random_logit"):
-        node = yaml.safe_load((CONF / "metric" / f"{name}.yaml").read_text())[name]
-        metric = bind(name, node, GIVEN_TO_METRIC)
+        metric = bind(name, conf_node("metric", name), GIVEN_TO_METRIC)
         for job in jobs:
-            heatmaps = upsample(maps.of(job), (32, 48))
-            rows = metric_columns([metric], heatmaps, maps.batch, maps.score, Explain(maps, jobs, job))
+            again = replace(explain, job=job)
+            rows = metric_columns(metric, name, map_of(explain, job), explain.batch, explain.score, again)
             values = [row[f"{name}.{output}"] for row in rows for output in ("spearman", "ssim", "hog")]
             assert (values == [1.0] * 6) == (job.method.name != "grad_cam"), job.key
 
 
 def test_randomization_leaves_maps_that_do_not_look_at_the_network() -> None:
     module, jobs = network(), jobs_of("center", "edges", "grad_cam")
-    maps = maps_of(module, batch_of(images_of(1), TARGETS))
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), jobs)
     before = copy.deepcopy(module.state_dict())
     for name in ("cascading_randomization", "independent_randomization"):
-        node = yaml.safe_load((CONF / "metric" / f"{name}.yaml").read_text())[name]
-        metric, explain = bind(name, node | {"stages": 3}, GIVEN_TO_METRIC), Explain(maps, jobs, jobs[0])
+        metric = bind(name, conf_node("metric", name) | {"stages": 3}, GIVEN_TO_METRIC)
         for job in jobs:
-            heatmaps = upsample(maps.of(job), (32, 48))
-            rows = metric_columns([metric], heatmaps, maps.batch, maps.score, replace(explain, job=job))
+            again = replace(explain, job=job)
+            rows = metric_columns(metric, name, map_of(explain, job), explain.batch, explain.score, again)
             same = [row[f"{name}.{output}"] == 1 for row in rows for output in ("spearman", "ssim", "hog")]
             assert all(same) if job.layer == "-" else not any(same), job.key
             assert len(rows[0][f"{name}.spearman_curve"]) == 3

@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from bench.analysis.columns import make_grid
-from bench.analysis.groups import group_runs, load_group
+from bench.report.grid import make_grid
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.significance import holm
 from bench.analysis.statistics import cluster_means
@@ -20,13 +19,11 @@ from bench.analysis.tables import summarize_group
 from bench.figures.gallery import WIDEST, figure1
 from bench.report import report
 from bench.report.latex import escaped, latex, wide, write_tables
-from bench.runs.store import find_runs
 from bench.types import UserError
 
 
 def group_of(root):
-    (members,) = group_runs(find_runs(root)).values()
-    return load_group(members)
+    return group_of(root)
 
 
 def test_ties_are_what_a_paired_test_does_not_tell_from_the_best(finished):

@@ -16,12 +16,11 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 from rich.console import Console
+from made_results import group_of
 
-from bench.analysis.groups import group_runs, load_group
 from bench.analysis.kept_maps import native_map, read_shown, upsample
-from bench.figures.saving import save
+from bench.figures.style import save
 from bench.report import report
-from bench.runs.store import find_runs
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -186,8 +185,7 @@ def test_slider_changes_the_overlay(page_path, visit):
 @needs_browser
 @pytest.mark.parametrize("colours", ["viridis", "cividis", "turbo"])
 def test_overlay_is_the_benchmarks_map(page_path, visit, colours):
-    (members,) = group_runs(find_runs(page_path.parent)).values()
-    group = load_group(members)
+    group = group_of(page_path.parent)
     case_id, rows = next(iter(read_shown(group, 1).rows["grad_cam@bn2.act"].items()))
     heat = upsample(native_map(rows), 224, 224)
     level = np.round((heat - heat.min()) / (heat.max() - heat.min()) * 255).astype(int)

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from made_results import group_of
 
-from bench.analysis.columns import interval, make_grid, number
-from bench.analysis.groups import group_runs, load_group
+from bench.report.grid import interval, make_grid, number
 from bench.analysis.tables import summarize_group
 from bench.report import COLUMNS, report
 from bench.report.__main__ import main
 from bench.report.notes import notes
 from bench.report.text import print_group, safe
-from bench.runs.store import find_runs
 from bench.types import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,8 +38,7 @@ def reported(finished):
 
 def table_on(console, root):
     """Print the table of the only group to this console, without files and figures."""
-    (members,) = group_runs(find_runs(root)).values()
-    group = load_group(members)
+    group = group_of(root)
     print_group(group, make_grid(group, summarize_group(group, resamples=20)), console, "grad_cam")
 
 
@@ -221,8 +219,7 @@ def test_best_follows_the_direction_and_ties_share_it(one_run):
     one_run("grad_cam", "bn2.act", rows(0.30001))
     one_run("hirescam", "bn2.act", rows(0.30002))
     root = one_run("edges", "-", rows(0.5))
-    (members,) = group_runs(find_runs(root)).values()
-    group = load_group(members)
+    group = group_of(root)
     grid = make_grid(group, summarize_group(group, resamples=20))
     assert [line[0].best for line in grid.cells] == [True, True, False]
 

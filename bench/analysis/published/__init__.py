@@ -26,34 +26,36 @@ def published() -> pd.DataFrame:
     return pd.concat(read, ignore_index=True)[COLUMNS].astype({"value": float})
 
 
-def split_of(config: Mapping[str, Any]) -> str:
-    """Split of a run from its `_config.yaml`: ``2007 test`` for VOC, ``val2014``; empty where it names none."""
-    dataset = config.get("protocol_parameters", {}).get("dataset", {})
+def split_of(parameters: Mapping[str, Any]) -> str:
+    """Split that a protocol's parameters name: ``2007 test`` for VOC, ``val2014``; empty where they name none."""
+    dataset = parameters.get("dataset")
+    dataset = dataset if isinstance(dataset, Mapping) else {}
     years = dataset.get("years") or []
     return " ".join(str(word) for word in [*years, dataset.get("split") or ""]).strip()
 
 
-def reported(config: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
-    """Find the published numbers that stand beside those of one run.
+def reported(dataset: str, split: str, model: str, method: str, layer: str) -> dict[str, tuple[float, str]]:
+    """Find the published numbers that stand beside those of one row of the table.
 
     Parameters
     ----------
-    config : mapping
-        The run's `_config.yaml`: data set, split (where it names one), model, layer and method have to match.
+    dataset, model, method, layer : str
+        All have to match; `method` is the name in conf/.
+    split : str
+        From `split_of`; has to match where it is not empty.
 
     Returns
     -------
     dict
         From a metric of summary.csv to (value in its unit, source with conditions); of several, the first.
     """
-    table, split = published(), split_of(config)
-    mine = (table["dataset"] == str(config["dataset"])) & (table["method"] == str(config["method"]))
-    mine &= table["model"].isin(["", str(config["model"])])
+    table = published()
+    rows = (table["dataset"] == dataset) & (table["method"] == method) & table["model"].isin(["", model])
     if split:
-        mine &= table["split"] == split
-    found: dict[str, tuple[float, str]] = {}
-    for row in table[mine].itertuples():
-        if not row.layer or str(config["layer"]) in row.layer.split():
+        rows &= table["split"] == split
+    result: dict[str, tuple[float, str]] = {}
+    for row in table[rows].itertuples():
+        if not row.layer or layer in row.layer.split():
             words = f"{row.source}; {row.dataset} {row.split}; {row.conditions}"
-            found.setdefault(row.metric, (row.value, words))
-    return found
+            result.setdefault(row.metric, (row.value, words))
+    return result
