@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.options import entries
-from bench.types import UserError
+from bench.types import NO_LAYER, UserError
+
+if TYPE_CHECKING:
+    from bench.runs.store import Folder
 
 LISTS = {
     "methods": "method", "metrics": "metric", "models": "model", "datasets": "dataset", "experiments": "experiment",
@@ -39,6 +44,7 @@ network share one forward and one backward pass; results are tables with confide
 usage: python -m bench [NAME=VALUE ...]            run; finished work is not computed again
        python -m bench -m NAME=A,B [NAME=VALUE]    one run after the other for every value
        python -m bench list methods|metrics|models|datasets|experiments
+       python -m bench list results [DIR]          say which results a folder holds
        python -m bench.report DIR                  write report.html, tables and figures again, from any set of runs
        (once installed, cam-bench is the same as python -m bench)
 
@@ -89,6 +95,8 @@ def answer(words: Sequence[str], console: Console | None = None) -> bool:
         print_help(console)
     elif "--version" in words:
         console.print(f"cam-bench {version('cam-bench')}")
+    elif list(words[:2]) == ["list", "results"]:
+        print_results(words[2:] or ["results"], console)
     elif words and words[0] == "list":
         print_list(list_group(words[1:]), console)
     else:
@@ -123,11 +131,56 @@ def print_list(group: str, console: Console, indent: int = 0) -> None:
     console.print(table)
 
 
+def print_results(roots: Sequence[str], console: Console) -> None:
+    """Say in words which results the given folders hold.
+
+    Raises
+    ------
+    UserError
+        They hold none.
+    """
+    from bench.runs.store import find_folders
+
+    folders = [folder for root in roots for folder in find_folders(Path(root))]
+    if not folders:
+        raise UserError(f"no results in {', '.join(roots)}; the command is: python -m bench list results DIR")
+    for folder in folders:
+        held = held_results(folder)
+        protocol = folder.protocol
+        cases = set().union(*held["method"].values())
+        lines = [f"{protocol['dataset']}, {protocol['model']} (weights {protocol['weights']}): {len(cases)} cases"]
+        lines.append(f"  in {folder.path}")
+        for kind, parts in held.items():
+            width = max(map(len, parts), default=0)
+            lines += [f"  {kind:<8}{name:<{width}}  {len(ids)} cases" for name, ids in sorted(parts.items())]
+        console.file.write("\n".join(lines) + "\n")
+
+
+def held_results(folder: Folder) -> dict[str, dict[str, set[str]]]:
+    """Ids of the cases for which a folder holds each method at each layer, and each metric of any of them."""
+    from bench.runs.store import read_part
+
+    methods: dict[str, set[str]] = {}
+    metrics: dict[str, set[str]] = {}
+    for path in folder.parts:
+        try:
+            _, note = read_part(path, [])
+        except (OSError, ValueError) as error:
+            logging.getLogger(__name__).warning("%s is left out: %s", path, error)
+            continue
+        for entry in note["entries"]:
+            name = entry["method"] if entry["layer"] == NO_LAYER else f"{entry['method']} at {entry['layer']}"
+            methods.setdefault(name, set()).update(note["cases"])
+        for name in note["metrics"]:
+            metrics.setdefault(name, set()).update(note["cases"])
+    return {"method": methods, "metric": metrics}
+
+
 def list_group(words: Sequence[str]) -> str:
     """Config group of the list that the user asks for."""
     if len(words) != 1 or words[0] not in LISTS:
         near = get_close_matches(words[0], LISTS, 1, 0.5) if words else []
-        hint = f"did you mean {near[0]}?" if near and near[0] != words[0] else f"one of: {', '.join(LISTS)}"
+        hint = f"did you mean {near[0]}?" if near and near[0] != words[0] else f"one of: {', '.join(LISTS)}, results"
         raise UserError(f"list takes one name, not {' '.join(words) or 'none'}; {hint}")
     return LISTS[words[0]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from rich.console import Console
 from bench import __main__ as command_line
 from bench.cli import FLAGS, LISTS, VALUED, answer
 from bench.options import docstring, entries, names
+from bench.types import UserError
 
 ROOT = Path(__file__).parents[2]
 FAST = ["metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=2"]
@@ -84,44 +86,45 @@ def test_sweep_equals_one_pass(tmp_path: Path) -> None:
     assert (tmp_path / "together" / "summary.csv").read_bytes() == swept
 
 
+def wait_for_a_part(folder: Path) -> None:
+    for _ in range(2400):
+        if list(folder.rglob("part-*.parquet")):
+            return
+        time.sleep(0.05)
+    pytest.fail("no part was written")
+
+
 def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
-    asked = ["method=[grad_cam,grad_entropy,random]", "limit=9", "chunk=3", *FAST]
-    succeed(*asked, "out=whole", folder=tmp_path)
-    process = bench(*asked, "out=torn", folder=tmp_path, wait=False)
+    words = ["method=[grad_cam,grad_entropy,random]", "limit=40", "metric=[box_coverage,pointing_game]"]
+    succeed(*words, "out=whole", folder=tmp_path)
+    process = bench(*words, "out=torn", folder=tmp_path, wait=False)
     try:
-        for _ in range(2000):
-            if list((tmp_path / "torn").rglob("chunk-00000.parquet")):
-                break
-            time.sleep(0.05)
+        wait_for_a_part(tmp_path / "torn")
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
         process.communicate()
-    done = len(list((tmp_path / "torn").rglob("chunk-*.parquet")))
-    assert 0 < done < 15
-    # one finished chunk is damaged, one replaced by something foreign, and the batch asked for is another
-    chunks = sorted((tmp_path / "torn").rglob("chunk-*.parquet"))
-    chunks[0].write_bytes(chunks[0].read_bytes()[:-100])
-    succeed(*asked, "out=torn", "batch=5", folder=tmp_path)
+    # A finished part is damaged, and the batch is another one.
+    part = sorted((tmp_path / "torn").rglob("part-*.parquet"))[0]
+    part.write_bytes(part.read_bytes()[:-100])
+    succeed(*words, "out=torn", "batch=5", folder=tmp_path)
     assert (tmp_path / "torn" / "summary.csv").read_bytes() == (tmp_path / "whole" / "summary.csv").read_bytes()
-    assert len(list((tmp_path / "torn").rglob("chunk-*.parquet"))) == 15
+    assert [path.name for path in part.parent.glob("*.damaged")] == [f"{part.name}.damaged"]
 
 
-def test_interrupt_keeps_chunks_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = bench("method=[grad_cam,random]", "limit=12", "chunk=2", folder=tmp_path, wait=False)
+def test_interrupt_keeps_parts_and_says_how_to_continue(tmp_path: Path) -> None:
+    process = bench("method=[grad_cam,random]", "limit=48", folder=tmp_path, wait=False)
     try:
-        for _ in range(2000):
-            if list((tmp_path / "results").rglob("chunk-00000.parquet")):
-                break
-            time.sleep(0.05)
+        wait_for_a_part(tmp_path / "results")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command continues" in said
     assert "Traceback" not in said
-    assert not [path for path in (tmp_path / "results").rglob(".chunk*")]
+    assert list((tmp_path / "results").rglob("part-*.parquet"))
+    assert not [path for path in (tmp_path / "results" / "collage").rglob(".*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_folder_of_pictures(tmp_path: Path, pictures: Path) -> None:
     summary = pd.read_csv(tmp_path / "results" / "summary.csv")
     assert {metric.split(".")[0] for metric in summary.metric} == {"deletion", "insertion"}
     assert set(summary.n[summary.metric == "deletion.auc"]) == {3}
-    provenance = next((tmp_path / "results").rglob("grad_cam@*/_provenance.json")).read_text()
+    provenance = next((tmp_path / "results").rglob("_provenance.json")).read_text()
     assert "torn.jpg" in provenance and '"git_commit"' in provenance
     assert "nothing was computed" in succeed(*asked, folder=tmp_path)
 
@@ -291,6 +294,30 @@ def test_list_survives_a_function_that_is_not_there(target: str) -> None:
     assert docstring(target) == ("", {})
 
 
+def test_list_results_says_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.runs import store
+    from bench.runs.rows import META, schema_of
+
+    parameters = {"dataset": {"name": "toy"}}
+    known = {"format": store.FORMAT, "key": store.hash_key(parameters), "dataset": "toy", "model": "net"}
+    folder = tmp_path / "toy" / "net-1"
+    store.write_text(folder / store.PROTOCOL, json.dumps({**known, "weights": "random", "parameters": parameters}))
+    entries = [{"key": "a", "method": "cam", "layer": "l4", "maps": "00"}]
+    for chunk, (cases, metric) in enumerate([(["a", "b"], "deletion"), (["c", "d"], "road")]):
+        rows = [{**dict.fromkeys(META.names), "method": "cam", "layer": "l4", "case_id": case} for case in cases]
+        control = [{"key": "r", "method": "random", "layer": "-", "maps": "00"}] if chunk else []
+        note = {"protocol": "", "cases": cases, "metrics": {metric: {"key": metric}}, "skipped": []}
+        store.write_part(folder, chunk, rows, schema_of({}), {**note, "entries": entries + control})
+    assert answer(["list", "results", str(tmp_path)])
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        "toy, net (weights random): 4 cases", f"in {folder}", "method cam at l4 4 cases", "method random 2 cases",
+        "metric deletion 2 cases", "metric road 2 cases",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="no results in"):
+        answer(["list", "results", str(tmp_path / "nothing")])
+
+
 def test_lists_are_coloured_on_a_terminal_only_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     said = {}
@@ -318,8 +345,8 @@ def test_options_are_hydras_own() -> None:
 def test_a_fault_of_ours_has_status_1_and_a_traceback(tmp_path: Path) -> None:
     code = """
 import bench.__main__ as program
-def benchmark(node): raise RuntimeError("broken")
-program.benchmark = benchmark
+def compute(settings): raise RuntimeError("broken")
+program.compute = compute
 program.main()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -366,4 +393,4 @@ def test_estimate_counts_the_passes_and_keeps_no_result(tmp_path: Path) -> None:
     assert lines["scored"] == [str(2 * 27 + 2), str(6 * (2 * 27 + 2))]
     assert "disk" in said and "workers like this one: 1:" in said
     assert not list((tmp_path / "results").rglob("*.parquet"))
-    assert not list((tmp_path / "results").rglob("_config.yaml"))
+    assert not list((tmp_path / "results").rglob("_protocol.yaml"))
