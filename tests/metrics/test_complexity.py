@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from metrics import complexity
+from metrics import masking
 
 
 def slow_gini(values):
@@ -22,8 +22,8 @@ def slow_gini(values):
 def test_equals_the_definitions(maps, size):
     named = maps(*size)
     heatmaps = torch.stack(list(named.values()))
-    gini = complexity.sparseness(heatmaps, None)["gini"]
-    both = complexity.complexity(heatmaps, None)
+    gini = masking.sparseness(heatmaps, None)["gini"]
+    both = masking.complexity(heatmaps, None)
     for i, (name, heatmap) in enumerate(named.items()):
         values = heatmap.double().flatten().numpy()
         assert gini[i].item() == pytest.approx(slow_gini(values), abs=1e-5), name
@@ -39,17 +39,17 @@ def test_closed_forms():
     one[0, 3, 4] = 5
     half = torch.zeros(1, 10, 20)
     half[0, :5] = 2
-    assert complexity.sparseness(one, None)["gini"].item() == pytest.approx(1 - 1 / 200, abs=1e-6)
-    assert complexity.sparseness(half, None)["gini"].item() == pytest.approx(0.5, abs=1e-6)
-    assert complexity.complexity(one, None)["entropy"].item() == pytest.approx(0, abs=1e-6)
-    assert complexity.complexity(half, None)["entropy"].item() == pytest.approx(math.log(100), abs=1e-5)
-    assert complexity.complexity(half, None)["mean"].item() == pytest.approx(0.5, abs=1e-6)
+    assert masking.sparseness(one, None)["gini"].item() == pytest.approx(1 - 1 / 200, abs=1e-6)
+    assert masking.sparseness(half, None)["gini"].item() == pytest.approx(0.5, abs=1e-6)
+    assert masking.complexity(one, None)["entropy"].item() == pytest.approx(0, abs=1e-6)
+    assert masking.complexity(half, None)["entropy"].item() == pytest.approx(math.log(100), abs=1e-5)
+    assert masking.complexity(half, None)["mean"].item() == pytest.approx(0.5, abs=1e-6)
 
 
 def test_order_of_positions_and_scale_do_not_matter(cams):
     heatmaps = cams(4, 16, 11)
     moved = heatmaps.flatten(1)[:, torch.randperm(176, generator=torch.Generator().manual_seed(0))].view(4, 11, 16)
-    for metric in (complexity.sparseness, complexity.complexity):
+    for metric in (masking.sparseness, masking.complexity):
         for key, values in metric(heatmaps, None).items():
             assert torch.allclose(metric(moved, None)[key], values, atol=1e-5)
             assert torch.allclose(metric(heatmaps * 1e30, None)[key], values, atol=1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import coverage, instances, localization, pointing, relevance
+from metrics import coverage, instances, localization, pointing
 
 SIZE = (40, 60)
 BOXES = [[6, 6, 18, 16], [34, 24, 46, 34]]  # of one size, so that evenness can be 1
@@ -47,7 +47,7 @@ def measure(heatmaps, make_batch, boxes=BOXES, size=SIZE, without=()):
         "energy": pointing.energy_pointing_game,
         "grid": pointing.grid_pointing_game,
         "coverage": partial(coverage.box_coverage, max_area=1),
-        "relevance": partial(relevance.relevance, k=K),
+        "relevance": partial(coverage.relevance, k=K),
         "boxes": localization.max_box_acc,
         "pxap": localization.pxap,
         "instances": instances.instance_boxes,
@@ -110,11 +110,10 @@ def test_ground_truth_is_the_whole_image_or_nothing(make_batch, maps, size):
     height, width = size
     named = {k: v for k, v in maps(*size).items() if v.max() > v.min() and v.max() > 0} or {"one": torch.ones(size)}
     whole = measure(torch.stack(list(named.values())), make_batch, [[0, 0, width, height]], size)
-    flat = size == (1, 1)
     for key in ("energy.energy", "relevance.mass", "relevance.rank", "relevance.top_k", "pxap.ap", "coverage.coverage"):
         assert np.allclose(whole[key], 1, atol=1e-5), key
     for key in ("pointing.hit", "peaks.recall"):
-        assert np.allclose(whole[key], 0 if flat else 1), key
+        assert np.allclose(whole[key], 1), key
     assert whole["boxes.best_iou"].max() <= 1
     empty = measure(torch.stack(list(named.values())), make_batch, [], size)
     assert all(np.isnan(value).all() for key, value in empty.items()), empty

@@ -1,23 +1,9 @@
-"""The order of positions and the pixels of boxes, against loops over pixels."""
+"""The pixels of boxes, against loops over pixels."""
 
 import numpy as np
-import pytest
 import torch
 
 from metrics import geometry
-
-SIZES = [(1, 1), (1, 7), (5, 3), (6, 11)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_order_is_by_value_then_row_major(maps, size):
-    for name, heatmap in maps(*size).items():
-        values = heatmap.flatten().tolist()
-        expected = sorted(range(len(values)), key=lambda p, v=values: (-v[p], p))
-        assert geometry.order(heatmap[None])[0].tolist() == expected, name
-        rank = geometry.ranks(geometry.order(heatmap[None]))[0].tolist()
-        assert [expected.index(p) for p in range(len(values))] == rank, name
-        assert geometry.maximum(heatmap) == divmod(expected[0], size[1]), name
 
 
 def pixels(box, height, width):

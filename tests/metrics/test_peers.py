@@ -13,12 +13,10 @@ import torch
 
 from metrics import (
     baselines,
-    coherency,
-    complexity,
+    coverage,
     faithfulness,
     masking,
     pointing,
-    relevance,
     road,
     sanity,
     sensitivity,
@@ -125,11 +123,11 @@ def test_grad_cam_coherency_and_arcc(grad_cam_arguments, batch, heatmaps, make_s
         return explain(input_tensor).numpy()
 
     score = make_scorer(network, batch.targets)
-    assert np.allclose(complexity.complexity(heatmaps, batch)["mean"], module.Complexity()(cams), atol=1e-4)
+    assert np.allclose(masking.complexity(heatmaps, batch)["mean"], module.Complexity()(cams), atol=1e-4)
     expected = module.Coherency()(images, cams, targets, network, theirs)
-    assert np.allclose(coherency.coherency(heatmaps, batch, explain=explain)["coherency"], expected, atol=1e-4)
+    assert np.allclose(masking.coherency(heatmaps, batch, explain=explain)["coherency"], expected, atol=1e-4)
     expected = module.ARCC(theirs)(images, cams, targets, network)
-    result = coherency.arcc(heatmaps, batch, score=score, explain=explain, noise=0)["arcc"]
+    result = masking.arcc(heatmaps, batch, score=score, explain=explain, noise=0)["arcc"]
     assert np.allclose(result, expected, atol=1e-4) and result.max() > 0
 
 
@@ -155,7 +153,7 @@ def quantus_metric(name, **options):
 )
 def test_quantus_relevance(batch, heatmaps, masks, output, name, options):
     expected = quantus_metric(name, **options).evaluate_batch(a_batch=heatmaps[:, None].numpy(), s_batch=masks)
-    assert np.allclose(relevance.relevance(heatmaps, batch, k=50)[output], expected, atol=1e-4)
+    assert np.allclose(coverage.relevance(heatmaps, batch, k=50)[output], expected, atol=1e-4)
 
 
 def test_quantus_pointing_game(batch, heatmaps, masks):
@@ -177,9 +175,9 @@ def test_quantus_pointing_game(batch, heatmaps, masks):
 def test_quantus_sparseness_and_complexity(batch, heatmaps):
     images = batch.images.numpy()
     gini = quantus_metric("Sparseness").evaluate_batch(x_batch=images, a_batch=heatmaps.numpy().copy())
-    assert np.allclose(complexity.sparseness(heatmaps, batch)["gini"], gini, atol=1e-4)
+    assert np.allclose(masking.sparseness(heatmaps, batch)["gini"], gini, atol=1e-4)
     entropy = quantus_metric("Complexity").evaluate_batch(x_batch=images, a_batch=heatmaps.numpy().copy())
-    assert np.allclose(complexity.complexity(heatmaps, batch)["entropy"], entropy, atol=1e-4)
+    assert np.allclose(masking.complexity(heatmaps, batch)["entropy"], entropy, atol=1e-4)
 
 
 def test_quantus_deletion_crashes_on_numpy_2(batch, heatmaps, network):

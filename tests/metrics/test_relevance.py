@@ -5,21 +5,28 @@ import math
 import pytest
 import torch
 
-from metrics import relevance
+from metrics import coverage
 
 
 def brute(heatmap, truth, k):
     height, width = heatmap.shape
     places = [(y, x) for y in range(height) for x in range(width)]
-    ranked = sorted(places, key=lambda p: (-float(heatmap[p]), *p))
     energy = {p: max(float(heatmap[p]), 0) for p in places}
-    total = sum(energy.values())
+    if not any(energy.values()):
+        energy = dict.fromkeys(places, 1.0)
     inside = {p for p in places if bool(truth[p])}
-    return (
-        sum(energy[p] for p in inside) / total if total else 0,
-        sum(p in inside for p in ranked[: len(inside)]) / len(inside),
-        sum(p in inside for p in ranked[:k]) / min(k, len(ranked)),
-    )
+
+    def share(count):
+        """Expected share of the class among the `count` highest positions over random orders of the tied ones."""
+        sure, hits = 0, 0.0
+        for level in sorted({float(heatmap[p]) for p in places}, reverse=True):
+            group = {p for p in places if float(heatmap[p]) == level}
+            drawn = min(len(group), count - sure)
+            hits += drawn * len(group & inside) / len(group)
+            sure += drawn
+        return hits / count
+
+    return sum(energy[p] for p in inside) / sum(energy.values()), share(len(inside)), share(min(k, len(places)))
 
 
 @pytest.mark.parametrize("size", [(9, 14), (1, 1)])
@@ -31,7 +38,7 @@ def test_equals_brute_force(make_batch, maps, size, k):
     masks[:, 0, 0, 0] = True
     for given in (list(masks), None):
         batch = make_batch(size, [[[0, 0, 5, 4], [3, 2, 8, 6]]] * len(named), masks=given)
-        result = relevance.relevance(heatmaps, batch, k=k)
+        result = coverage.relevance(heatmaps, batch, k=k)
         for i, name in enumerate(named):
             truth = masks[i].any(0)
             if given is None:
@@ -49,13 +56,13 @@ def test_extremes_and_chance(make_batch):
     mask[0, 4:9, 3:20] = True
     empty = torch.zeros(1, *size, dtype=torch.bool)
     batch = make_batch(size, [[[3, 4, 20, 9]]] * 3, masks=[mask, mask, empty])
-    result = relevance.relevance(torch.stack([mask[0], ~mask[0], mask[0]]).float(), batch, k=85)
+    result = coverage.relevance(torch.stack([mask[0], ~mask[0], mask[0]]).float(), batch, k=85)
     for key in ("mass", "rank", "top_k"):
         assert result[key][:2].tolist() == [1, 0] and math.isnan(result[key][2]), key
     n = 400
     maps = torch.rand(n, *size, generator=torch.Generator().manual_seed(0))
-    result = relevance.relevance(maps, make_batch(size, [[[3, 4, 20, 9]]] * n, masks=[mask] * n), k=50)
+    result = coverage.relevance(maps, make_batch(size, [[[3, 4, 20, 9]]] * n, masks=[mask] * n), k=50)
     for key, values in result.items():
         assert abs(values.mean().item() - 85 / 600) < 3 * values.std().item() / math.sqrt(n), key
     with pytest.raises(ValueError, match="k must"):
-        relevance.relevance(maps[:1], make_batch(size, [[]]), k=0)
+        coverage.relevance(maps[:1], make_batch(size, [[]]), k=0)
