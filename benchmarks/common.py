@@ -46,12 +46,12 @@ def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[f
     """Time functions in turn, after one warm-up each: median seconds of each."""
     times: list[list[float]] = [[] for _ in functions]
     for repeat in range(repeats + 1):
-        for function, found in zip(functions, times, strict=True):
+        for function, seconds in zip(functions, times, strict=True):
             began = time.perf_counter()
             function()
             if repeat:
-                found.append(time.perf_counter() - began)
-    return [median(found) for found in times]
+                seconds.append(time.perf_counter() - began)
+    return [median(seconds) for seconds in times]
 
 
 def measured(command: Sequence[str], **options: Any) -> tuple[float, int]:
@@ -75,9 +75,9 @@ def measured(command: Sequence[str], **options: Any) -> tuple[float, int]:
 def row(work: str, against: str, ours: float, other: float, goal: str) -> str:
     """Write one row of the table; the ratio is our time to the other's, or the reverse where faster is the goal."""
     ratio = f"{ours / other:.2f}" if goal.startswith("at most") else f"{other / ours:.2f} times faster"
-    found = f"| {work} | {against} | {ours * 1e3:.0f} | {other * 1e3:.0f} | {ratio} | {goal} |"
-    print(found, flush=True)
-    return found
+    line = f"| {work} | {against} | {ours * 1e3:.0f} | {other * 1e3:.0f} | {ratio} | {goal} |"
+    print(line, flush=True)
+    return line
 
 
 def best_batch(model: nn.Module, images: torch.Tensor) -> int:

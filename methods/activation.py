@@ -39,7 +39,7 @@ def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None
     Parameters
     ----------
     acts : Tensor, shape (N, K, *spatial)
-        The feature map that is averaged and given to the linear layer.
+        The feature map whose averages go into the linear layer.
     targets : sequence of N tuples of int
         Output indices of each case's class; a group's weights are the mean of its members'.
     head : Tensor, shape (classes, K), or None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
+
+from .ranking import generator
 
 
 def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0, seed: int = 0) -> Tensor:
@@ -82,6 +83,4 @@ def blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
 
 
 def _noise(image: Tensor, key: str) -> Tensor:
-    # Drawn on the CPU, where the numbers of a seed are the same on every machine.
-    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
-    return torch.randn(image.shape, generator=generator).to(image)
+    return torch.randn(image.shape, generator=generator(key)).to(image)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.baselines import shared_baseline
-from metrics.geometry import order, ranks
+from .baselines import shared_baseline
+from .ranking import order, ranks
 
 # Elements of the images composed at once: on the CPU they should still be in its cache when the network reads them.
 PIECE = {"cpu": 2**21, "device": 2**26}
@@ -32,7 +32,8 @@ def deletion(
     """Area under the probability while positions are replaced by the baseline, highest first (RISE, section 4.3).
 
     Step ``i`` has the ``floor(i * H * W / steps)`` highest positions replaced, and exactly this share of the image
-    is its abscissa. ``steps=224`` on a 224x224 input is the published protocol.
+    is its abscissa. Tied positions stand in the case's own random order. Equal maps of a case are scored once.
+    ``steps=224`` on a 224x224 input is the published protocol.
 
     Parameters
     ----------
@@ -56,8 +57,8 @@ def deletion(
     dict
         ``auc`` (N,), lower is better, 0 to 1 unless opened; ``curve`` (N, steps + 1), probability;
         ``correlation`` (N,), -1 to 1, higher is better: Pearson correlation over the steps between the drop of the
-        probability and the mean of the map where the step perturbs (deletion correlation of Gomez et al.), NaN
-        where either is constant.
+        probability and the mean of the map where the step perturbs (deletion correlation of Gomez et al.); 0 for a
+        constant map, NaN where the probability never changes.
 
     Raises
     ------
@@ -150,8 +151,13 @@ def _perturb(
     gone = score.once(("baseline score", *blank), lambda: score_all(baseline, score))
     before, after = (images, baseline) if deleting else (baseline, images)
     first, last = (clean, gone) if deleting else (gone, clean)
-    positions = order(heatmaps)
-    middle = _score_steps(ranks(positions).view(heatmaps.shape), before, after, counts[1:-1], score, clean)
+    positions = order(heatmaps, batch.ids)
+    rank = ranks(positions).view(heatmaps.shape)
+
+    def scores(cases: Tensor) -> Tensor:
+        return _score_steps(rank, before, after, cases.to(rank.device), counts[1:-1], score)
+
+    middle = score.per_map(("perturbed", deleting, steps, *blank), scores)
     curve = torch.cat([first[:, None], middle, last[:, None]], dim=1)
 
     change = curve.diff(dim=1) * (-1 if deleting else 1)
@@ -161,25 +167,27 @@ def _perturb(
     return {"auc": area(curve, counts), "curve": curve, "correlation": _agreement(heatmaps, positions, change, counts)}
 
 
-def _score_steps(rank: Tensor, before: Tensor, after: Tensor, counts: list[int], score: Any, like: Tensor) -> Tensor:
-    """Probability (N, len(counts)) where the `counts` highest ranked positions of `before` come from `after`."""
+def _score_steps(rank: Tensor, before: Tensor, after: Tensor, cases: Tensor, counts: list[int], score: Any) -> Tensor:
+    """Probability (n, len(counts)) of these cases where the `counts` highest positions of `before` are from `after`."""
     steps = len(counts)
     limits = torch.tensor(counts, device=rank.device, dtype=torch.int32)[:, None, None, None]
     rank = rank.int()
-    total = len(rank) * steps
+    total = len(cases) * steps
     piece = pieces(before, score)
     composed = torch.empty_like(before[:1].expand(min(piece, total), *before.shape[1:]))
-    scores = like.new_zeros(total)
+    scores = [before.new_zeros(0)]
     # Cases follow each other without a gap, so that the scorer's batches are full up to the last.
     for start in range(0, total, piece):
         stop = min(start + piece, total)
-        for case in range(start // steps, -(-stop // steps)):
-            first, last = max(start, case * steps), min(stop, (case + 1) * steps)
-            changed = (rank[case] < limits[first - case * steps : last - case * steps]).to(before)
+        for place in range(start // steps, -(-stop // steps)):
+            first, last = max(start, place * steps), min(stop, (place + 1) * steps)
+            case = cases[place]
+            changed = (rank[case] < limits[first - place * steps : last - place * steps]).to(before)
             # With weights 0 and 1 this is `where` to the bit, on a CPU in a third of its time.
             torch.lerp(before[case], after[case], changed, out=composed[first - start : last - start])
-        scores[start:stop] = score(composed[: stop - start], torch.arange(start, stop, device=rank.device) // steps)
-    return scores.view(len(rank), steps)
+        places = torch.arange(start, stop, device=rank.device) // steps
+        scores.append(score(composed[: stop - start], cases[places]))
+    return torch.cat(scores).view(len(cases), steps)
 
 
 def _agreement(heatmaps: Tensor, positions: Tensor, change: Tensor, counts: list[int]) -> Tensor:
@@ -191,4 +199,4 @@ def _agreement(heatmaps: Tensor, positions: Tensor, change: Tensor, counts: list
     means = [part.mean(1) for part in flat.gather(1, positions).split(sizes, dim=1)]
     used = [i for i, size in enumerate(sizes) if size]  # more steps than positions: some perturb nothing
     agreement = correlate(torch.stack(means, dim=1)[:, used].to(change), change[:, used])
-    return agreement.masked_fill(constant, torch.nan)
+    return agreement.masked_fill(constant, 0)

@@ -1,41 +1,14 @@
-"""What several metrics share: the order of a map's positions, and boxes as sets of pixels.
+"""What several metrics share: boxes as sets of pixels, and the energy of a map.
 
 Pixel ``i`` covers ``[i, i + 1)`` on continuous coordinates, its centre lies at ``i + 0.5``.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-
-
-def order(heatmaps: Tensor) -> Tensor:
-    """Positions of each map from highest to lowest, ties in row-major order.
-
-    After a ReLU a third of the positions tie at 0, so the rule moves numbers and is the same for all metrics.
-
-    Parameters
-    ----------
-    heatmaps : Tensor, shape (N, H, W)
-
-    Returns
-    -------
-    Tensor, shape (N, H * W)
-        Flat positions, long.
-    """
-    return torch.sort(heatmaps.flatten(1), dim=1, descending=True, stable=True).indices
-
-
-def ranks(positions: Tensor) -> Tensor:
-    """Rank of each position, 0 for the highest: the inverse of `order`, whose result (N, H * W) it takes."""
-    places = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
-    return torch.empty_like(positions).scatter_(1, positions, places)
-
-
-def maximum(heatmap: Tensor) -> tuple[int, int]:
-    """Row and column of a map's (H, W) first position in the tie order."""
-    position = int(order(heatmap[None])[0, 0])
-    return position // heatmap.shape[1], position % heatmap.shape[1]
 
 
 def is_constant(heatmap: Tensor) -> bool:
@@ -101,25 +74,40 @@ def instance_masks(boxes: Tensor, heatmap: Tensor) -> Tensor:
 
 
 def positive_energy(heatmap: Tensor) -> Tensor:
-    """Positive part of a map, float32, divided by its maximum so that sums neither overflow nor vanish."""
+    """Positive part of a map, float32, divided by its maximum so that sums neither overflow nor vanish.
+
+    A map without positive values shows no place more than another: it counts as uniform, 1 everywhere.
+    """
     positive = heatmap.float().clamp(min=0)
     peak = positive.max()
-    return positive / peak if peak > 0 else positive
+    return positive / peak if peak > 0 else torch.ones_like(positive)
 
 
-def to_original(row: float, column: float, to_input: tuple[float, float, float, float]) -> tuple[float, float]:
+def unit_range(heatmaps: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Scale maps (N, *spatial) to minimum 0 and maximum 1; a constant map, which points nowhere, becomes 0."""
+    flat = heatmaps.flatten(1).to(dtype)
+    # Divided first, since the difference of huge values would overflow and that of tiny ones vanish.
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(dtype).tiny)
+    flat = flat - flat.amin(1, keepdim=True)
+    peak = flat.amax(1, keepdim=True)
+    return torch.where(peak > 0, flat / peak, torch.zeros_like(flat)).view(heatmaps.shape)
+
+
+def to_original(
+    row: float | Tensor, column: float | Tensor, to_input: tuple[float, float, float, float]
+) -> tuple[Any, Any]:
     """Pixel index (row, column) of the input as the pixel index (x, y) of the original image, not rounded.
 
     Parameters
     ----------
-    row, column : float
+    row, column : float or Tensor
         Index of an input pixel; its centre is half a pixel further.
     to_input : tuple
         (sx, sy, tx, ty) with ``x_input = sx * x_original + tx`` on continuous coordinates.
 
     Returns
     -------
-    tuple of float
+    tuple of float or Tensor
         x, y; whole numbers are centres of original pixels.
     """
     scale_x, scale_y, shift_x, shift_y = to_input

@@ -12,8 +12,8 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from metrics.geometry import instance_masks
-from metrics.localization import overlap, score_map
+from .geometry import instance_masks
+from .localization import overlap, score_map
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 

@@ -6,29 +6,22 @@ import math
 from typing import Any
 
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from metrics.geometry import (
-    instance_masks,
-    is_constant,
-    maximum,
-    order,
-    pixel_ranges,
-    positive_energy,
-    to_original,
-    union_area,
-)
+from .geometry import instance_masks, is_constant, pixel_ranges, positive_energy, to_original, union_area
+from .ranking import order
 
 # Largest share of the image that the boxes of a case of the difficult subset fill.
 SMALL = 0.25
 
 
-def hit(point: tuple[float, float], boxes: Tensor, masks: Tensor | None, tolerance: float = 15) -> bool:
-    """Whether a pixel of the ground truth lies at squared distance below ``tolerance ** 2`` from the point.
+def hits(points: Tensor, boxes: Tensor, masks: Tensor | None, tolerance: float = 15) -> Tensor:
+    """Whether a pixel of the ground truth lies at squared distance below ``tolerance ** 2`` from each point.
 
     Parameters
     ----------
-    point : tuple of float
+    points : Tensor, shape (P, 2), float64
         x, y as pixel indices of the original image: whole numbers are pixel centres. Not rounded.
     boxes : Tensor, shape (M, 4)
         xyxy in original pixels, x1 and y1 exclusive. Used where there are no masks.
@@ -39,25 +32,36 @@ def hit(point: tuple[float, float], boxes: Tensor, masks: Tensor | None, toleran
 
     Returns
     -------
-    bool
+    Tensor, shape (P,), bool
         False where there is no ground truth at all.
     """
-    x, y = point
     if masks is not None:
         rows, columns = masks.any(0).nonzero().double().unbind(1)
-        return bool(((columns - x) ** 2 + (rows - y) ** 2 < tolerance**2).any())
+        if not len(rows):
+            return torch.zeros(len(points), dtype=torch.bool)
+        if len(points) == 1:
+            x, y = points[0].tolist()
+            return ((columns - x) ** 2 + (rows - y) ** 2 < tolerance**2).any()[None]
+        nearest, _ = KDTree(torch.stack([columns, rows], dim=1).numpy()).query(points.numpy())
+        return torch.from_numpy(nearest < tolerance)
     # The nearest pixel of a box: distances along x and y are independent, so no mask has to be drawn.
     x0, y0, x1, y1 = pixel_ranges(boxes).double().unbind(1)
-    across = torch.maximum(torch.minimum(torch.full_like(x0, x).round(), x1), x0) - x
-    down = torch.maximum(torch.minimum(torch.full_like(y0, y).round(), y1), y0) - y
-    return bool((across**2 + down**2 < tolerance**2).any())
+    x, y = points[:, :1], points[:, 1:]
+    across = torch.maximum(torch.minimum(x.round(), x1), x0) - x
+    down = torch.maximum(torch.minimum(y.round(), y1), y0) - y
+    return (across**2 + down**2 < tolerance**2).any(1)
+
+
+def original_points(places: Tensor, width: int, to_input: tuple[float, float, float, float]) -> Tensor:
+    """Flat positions (P,) of a map as points (P, 2), x and y, of the original image."""
+    return torch.stack(to_original((places // width).double(), (places % width).double(), to_input), dim=1)
 
 
 def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dict[str, Tensor]:
     """Whether the map's maximum hits an instance of the class, in original pixels (TorchRay's protocol).
 
     All instances count, ``difficult`` ones included; masks where the data set has them, else boxes. Where several
-    positions share the maximum the first in row-major order points.
+    positions share the maximum, each of them points with the same probability; a constant map points anywhere.
 
     Parameters
     ----------
@@ -69,8 +73,8 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
     Returns
     -------
     dict
-        - ``hit`` (N,): 1 or 0; 0 for a constant map, which points nowhere; NaN (left out) without ground truth and
-          where all instances are ``difficult``;
+        - ``hit`` (N,): 1 or 0, between them the share of the tied maxima that hit; NaN (left out) without ground
+          truth and where all instances are ``difficult``;
         - ``hit_difficult`` (N,): the same, NaN outside the difficult subset of Zhang et al.: boxes that together fill
           less than a quarter of the image, beside an object of another class. On VOC2007 test objects of other
           classes that are ``difficult`` do not count for that: this gives exactly the published 2,230 pairs.
@@ -80,19 +84,17 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
     Zhang et al.: Top-down neural attention by excitation backprop, IJCV 2018. Fong, Patrick, Vedaldi:
     Understanding deep networks via extremal perturbations, ICCV 2019 (TorchRay).
     """
-    hits = []
+    shares = torch.full((len(heatmaps),), math.nan)
     for i, heatmap in enumerate(heatmaps.cpu()):
         boxes, masks = batch.original_boxes[i].cpu(), batch.original_masks[i]
         if len(boxes) == 0 or bool(batch.difficult[i].all()):
-            hits.append(math.nan)
-        elif is_constant(heatmap):
-            hits.append(0.0)
-        else:
-            point = to_original(*maximum(heatmap), batch.to_input[i])
-            hits.append(float(hit(point, boxes, None if masks is None else masks.cpu(), tolerance)))
-    hit_or_not = heatmaps.new_tensor(hits, dtype=torch.float32)
+            continue
+        highest = (heatmap == heatmap.max()).flatten().nonzero()[:, 0]
+        points = original_points(highest, heatmap.shape[1], batch.to_input[i])
+        shares[i] = hits(points, boxes, None if masks is None else masks.cpu(), tolerance).double().mean()
+    shares = shares.to(heatmaps.device)
     hard = torch.tensor([_is_difficult(batch, i) for i in range(len(heatmaps))], device=heatmaps.device)
-    return {"hit": hit_or_not, "hit_difficult": hit_or_not.masked_fill(~hard, math.nan)}
+    return {"hit": shares, "hit_difficult": shares.masked_fill(~hard, math.nan)}
 
 
 def _is_difficult(batch: Any, i: int) -> bool:
@@ -106,7 +108,8 @@ def top_k_pointing(
     """Pointing game with the map's `k` highest peaks: a map of several objects should have a peak on each.
 
     A peak is the highest position of the window of ``2 * radius + 1`` around it and above the map's minimum; of several
-    as high, the first in row-major order, others within the window are dropped. Left out as in `pointing_game`.
+    as high, the first in the case's random order, others within the window are dropped. A constant map has the first
+    positions of that order as its peaks. Left out as in `pointing_game`.
 
     Parameters
     ----------
@@ -122,7 +125,7 @@ def top_k_pointing(
     Returns
     -------
     dict
-        0 to 1, higher is better; 0 for a constant map:
+        0 to 1, higher is better:
 
         - ``hit`` (N,): 1 where any of the peaks hits an instance (``k=1`` is the pointing game);
         - ``precision`` (N,): share of the peaks that hit one;
@@ -140,33 +143,38 @@ def top_k_pointing(
         boxes, masks = batch.original_boxes[i].cpu(), batch.original_masks[i]
         if len(boxes) == 0 or bool(batch.difficult[i].all()):
             continue
-        places = peaks(heatmap, k or len(boxes), radius)
-        points = [to_original(row, column, batch.to_input[i]) for row, column in places]
+        ranked = order(heatmap[None], [batch.ids[i]])[0]
+        places = peaks(heatmap, k or len(boxes), radius, ranked)
+        points = original_points(places, heatmap.shape[1], batch.to_input[i])
         # One row a peak, one column an instance.
-        table = torch.zeros(max(1, len(points)), len(boxes), dtype=torch.bool)
-        for row, point in enumerate(points):
-            for column in range(len(boxes)):
-                mask = None if masks is None else masks[column : column + 1].cpu()
-                table[row, column] = hit(point, boxes[column : column + 1], mask, tolerance)
+        columns = [
+            hits(points, boxes[m : m + 1], None if masks is None else masks[m : m + 1].cpu(), tolerance)
+            for m in range(len(boxes))
+        ]
+        table = torch.stack(columns, dim=1)
         result[:, i] = torch.stack([table.any(), table.any(1).float().mean(), table.any(0).float().mean()])
     return dict(zip(("hit", "precision", "recall"), result.to(heatmaps.device), strict=True))
 
 
-def peaks(heatmap: Tensor, k: int, radius: int) -> list[tuple[int, int]]:
-    """Rows and columns of the up to `k` highest peaks of a map (H, W), as `top_k_pointing` defines them."""
+def peaks(heatmap: Tensor, k: int, radius: int, ranked: Tensor) -> Tensor:
+    """Flat positions of the up to `k` highest peaks of a map (H, W), as `top_k_pointing` defines them.
+
+    `ranked` are the map's positions (P,) from highest to lowest.
+    """
+    if is_constant(heatmap):
+        return ranked[:k]
     values = heatmap.float()
     window = torch.nn.functional.max_pool2d(values[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
     candidates = (values == window) & (values > values.min())
-    found: list[tuple[int, int]] = []
+    chosen: list[int] = []
     width = heatmap.shape[1]
-    ranked = order(heatmap[None])[0]
     for position in ranked[candidates.flatten()[ranked]].tolist():
         row, column = divmod(position, width)
-        if all(max(abs(row - r), abs(column - c)) > radius for r, c in found):
-            found.append((row, column))
-        if len(found) == k:
+        if all(max(abs(row - other // width), abs(column - other % width)) > radius for other in chosen):
+            chosen.append(position)
+        if len(chosen) == k:
             break
-    return found
+    return torch.tensor(chosen, dtype=torch.long)
 
 
 def grid_pointing_game(heatmaps: Tensor, batch: Any, *, rows: int = 2, columns: int = 2) -> dict[str, Tensor]:
@@ -183,8 +191,8 @@ def grid_pointing_game(heatmaps: Tensor, batch: Any, *, rows: int = 2, columns: 
     Returns
     -------
     dict
-        ``share`` (N,), 0 to 1, higher is better; 0 for a map without positive values, NaN without a box whose centre
-        lies in the image. A uniform map scores ``1 / (rows * columns)`` for each cell of the class.
+        ``share`` (N,), 0 to 1, higher is better; NaN without a box whose centre lies in the image. A uniform map, and
+        one without positive values, scores ``1 / (rows * columns)`` for each cell of the class.
 
     References
     ----------
@@ -202,7 +210,7 @@ def grid_pointing_game(heatmaps: Tensor, batch: Any, *, rows: int = 2, columns: 
         if bool(inside.any()):
             energy = positive_energy(heatmap)
             shown = torch.isin(cells, cells[y[inside], x[inside]])
-            shares[i] = energy[shown].sum() / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
+            shares[i] = energy[shown].sum() / energy.sum()
     return {"share": shares}
 
 
@@ -217,8 +225,8 @@ def energy_pointing_game(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
     Returns
     -------
     dict
-        ``energy`` (N,), 0 to 1; 0 for a map without positive values, NaN without a box in the image. A uniform
-        map scores the share of the image its boxes cover.
+        ``energy`` (N,), 0 to 1; NaN without a box in the image. A uniform map, and one without positive values,
+        scores the share of the image that the boxes cover.
 
     References
     ----------
@@ -229,5 +237,5 @@ def energy_pointing_game(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
         masks = instance_masks(batch.boxes[i], heatmap)
         if len(masks):
             energy = positive_energy(heatmap)
-            shares[i] = energy[masks.any(0)].sum() / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
+            shares[i] = energy[masks.any(0)].sum() / energy.sum()
     return {"energy": shares}

@@ -11,9 +11,9 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from metrics.baselines import shared_baseline
-from metrics.faithfulness import pieces
-from metrics.geometry import order, ranks
+from .baselines import shared_baseline
+from .faithfulness import pieces
+from .ranking import order, ranks
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -68,22 +68,24 @@ def road(
     """
     if not shares or not all(0 <= share < 1 for share in shares):
         raise ValueError(f"shares must be from 0 to below 1, not {list(shares)}")
-    images, rank = batch.images, ranks(order(heatmaps)).view(heatmaps.shape)
+    images, rank = batch.images, ranks(order(heatmaps, batch.ids)).view(heatmaps.shape)
     grain = shared_baseline(batch, score, "noise", seed=seed)
     positions = rank[0].numel()
     counts = torch.tensor([int(share * positions + 1e-9) for share in shares], device=rank.device)
-    # Every removal of every case: missing (N, 2, shares, H, W) is composed piece by piece.
-    cases, ways, steps = torch.meshgrid(
-        torch.arange(len(images)), torch.arange(2), torch.arange(len(counts)), indexing="ij"
-    )
-    jobs = torch.stack([cases.flatten(), ways.flatten(), steps.flatten()], dim=1).to(rank.device)
-    scores = []
-    for part in jobs.split(pieces(images, score, times=4)):  # solving needs some four times the images' memory
-        case, way, count = part[:, 0], part[:, 1, None, None], counts[part[:, 2], None, None]
-        missing = torch.where(way == 0, rank[case] < count, rank[case] >= positions - count)
-        filled = impute(images[case], missing) + noise * grain[case] * missing[:, None]
-        scores.append(score(filled, case))
-    curves = torch.cat(scores).view(len(images), 2, len(counts))
+
+    def scores(cases: Tensor) -> Tensor:
+        # Every removal of every case: missing (n, 2, shares, H, W) is composed piece by piece.
+        grid = torch.meshgrid(cases, torch.arange(2), torch.arange(len(counts)), indexing="ij")
+        removals = torch.stack([axis.flatten() for axis in grid], dim=1).to(rank.device)
+        parts = [images.new_zeros(0)]
+        for part in removals.split(pieces(images, score, times=4)):  # solving needs some four times the images' memory
+            case, way, count = part[:, 0], part[:, 1, None, None], counts[part[:, 2], None, None]
+            missing = torch.where(way == 0, rank[case] < count, rank[case] >= positions - count)
+            filled = impute(images[case], missing) + noise * grain[case] * missing[:, None]
+            parts.append(score(filled, case))
+        return torch.cat(parts).view(len(cases), 2, len(counts))
+
+    curves = score.per_map(("road", tuple(shares), noise, seed), scores)
     morf, lerf = curves.mean(2).unbind(1)
     return {
         "morf": morf,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zlib
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metrics.similarity import Described, compare, describe
+from .ranking import generator
+from .similarity import Described, compare, describe
 
 ORDERS = ("cascading", "independent")
 OTHERS = ("least", "second", "random")
@@ -47,7 +47,7 @@ def parameter_randomization(
     -------
     dict
         For each of ``spearman``, ``ssim`` and ``hog`` (see `metrics.similarity.compare`): the mean over the stages
-        (N,), at most 1, lower is better, and ``<name>_curve`` (N, stages). NaN where the map is constant.
+        (N,), at most 1, lower is better, and ``<name>_curve`` (N, stages). 1, the worst, where the map is constant.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def class_sensitivity(
     -------
     dict
         ``spearman``, ``ssim``, ``hog`` (N,), see `metrics.similarity.compare`: at most 1, lower is better; exactly 1
-        where both maps are the same, NaN where the map is constant.
+        where both maps are the same and where the map is constant.
 
     Raises
     ------
@@ -186,9 +186,7 @@ def _draw(part: nn.Module, key: str) -> None:
     with torch.no_grad():
         for name, parameter in part.named_parameters(recurse=False):
             if _has_fan_in(parameter):
-                # On the CPU, where the numbers of a seed are the same on every machine.
-                generator = torch.Generator().manual_seed(zlib.crc32(f"{key}.{name}".encode()))
-                drawn = torch.randn(parameter.shape, generator=generator)
+                drawn = torch.randn(parameter.shape, generator=generator(f"{key}.{name}"))
                 parameter.copy_(drawn * math.sqrt(2 / parameter[0].numel()))
             else:
                 parameter.fill_(0 if "bias" in name else 1)

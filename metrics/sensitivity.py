@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metrics.baselines import shared_baseline
-from metrics.faithfulness import clean_score, correlate, pieces
+from .baselines import shared_baseline
+from .faithfulness import clean_score, correlate, pieces
+from .ranking import generator
 
 
 def sensitivity_n(
@@ -47,7 +47,7 @@ def sensitivity_n(
     Returns
     -------
     dict
-        ``correlation`` (N,): Pearson, -1 to 1, higher is better; NaN where the map or the drops are constant.
+        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 for a constant map, NaN where the drops are equal.
 
     Raises
     ------
@@ -81,14 +81,13 @@ def sensitivity_n(
     # One matrix product instead of a scatter, whose order of additions varies on a GPU.
     membership = torch.nn.functional.one_hot(numbers.flatten(), down * across).to(flat)
     sums = torch.einsum("nsc,nc->ns", drawn.to(flat), flat @ membership)
-    return {"correlation": correlate(sums.to(drops), drops).masked_fill(constant, torch.nan)}
+    return {"correlation": correlate(sums.to(drops), drops).masked_fill(constant, 0)}
 
 
 def _draw(cells: int, share: float, subsets: int, key: str) -> Tensor:
     """Random sets of cells, bool (subsets, cells); drawn on the CPU, so that every machine draws the same."""
     size = min(max(1, round(share * cells)), max(1, cells - 1))
-    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
-    places = torch.rand(subsets, cells, generator=generator).argsort(dim=1, stable=True)
+    places = torch.rand(subsets, cells, generator=generator(key)).argsort(dim=1, stable=True)
     return torch.zeros(subsets, cells, dtype=torch.bool).scatter_(1, places[:, :size], True)
 
 

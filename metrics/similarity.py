@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from skimage.feature import hog
 from skimage.metrics import structural_similarity
+
+from .geometry import unit_range
 
 # Side of structural similarity's window for a Gaussian of sigma 1.5.
 WINDOW = 11
@@ -46,17 +49,14 @@ def describe(heatmap: NDArray[Any]) -> Described:
     Histograms are over cells of 16 x 16 pixels, blocks of 3 x 3 cells and 9 orientations, as in Adebayo et al.; a map
     of under 48 pixels a side has smaller cells.
     """
-    values = np.asarray(heatmap, dtype=np.float64)
-    peak = np.abs(values).max()
-    values = values / peak if peak > 0 else values  # the difference of huge values would overflow
-    span = values.max() - values.min()
-    unit = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    values = torch.as_tensor(heatmap, dtype=torch.float64)
+    unit = unit_range(values[None], torch.float64)[0].numpy()
     least = min(values.shape)
     cell = max(1, min(16, least // 3))
     block = min(3, least // cell)
     sides = {"pixels_per_cell": (cell, cell), "cells_per_block": (block, block)}
     gradients = hog(np.round(unit, DECIMALS), orientations=9, **sides)
-    return Described(unit, rankdata(unit), gradients, bool(span == 0))
+    return Described(unit, rankdata(unit), gradients, bool(unit.max() == 0))
 
 
 def compare(one: Described, other: Described) -> dict[str, float]:
@@ -69,25 +69,23 @@ def compare(one: Described, other: Described) -> dict[str, float]:
     Returns
     -------
     dict
-        Exactly 1 for equal maps; NaN where `one` is constant, which says nothing that could stay or change:
+        Exactly 1 for equal maps, and where `one` is constant: it says nothing that could change, which is the worst:
 
         - ``spearman``: rank correlation of the values, -1 to 1; 0 where `other` is constant;
         - ``ssim``: structural similarity of the maps scaled to 0..1, -1 to 1, Gaussian window of sigma 1.5 (Wang et
           al. 2004); NaN for maps of under 11 pixels a side;
         - ``hog``: Pearson correlation of the histograms of oriented gradients, -1 to 1; 0 where one has no gradient.
     """
-    names = ("spearman", "ssim", "hog")
-    if one.constant:
-        return dict.fromkeys(names, math.nan)
-    if np.array_equal(one.unit, other.unit):
-        return dict.fromkeys(names, 1.0)
+    small = min(one.unit.shape) < WINDOW
+    if one.constant or np.array_equal(one.unit, other.unit):
+        return {"spearman": 1.0, "ssim": math.nan if small else 1.0, "hog": 1.0}
     structure = math.nan
-    if min(one.unit.shape) >= WINDOW:
+    if not small:
         structure = structural_similarity(
             one.unit, other.unit, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
     values = (_pearson(one.ranks, other.ranks), float(structure), _pearson(one.gradients, other.gradients))
-    return dict(zip(names, values, strict=True))
+    return dict(zip(("spearman", "ssim", "hog"), values, strict=True))
 
 
 def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -156,8 +156,9 @@ def write_parts(
         lists = {name for row in rows for name in names if isinstance(row.get(name), list)}
         kinds = {name: pa.list_(pa.float32()) if name in lists else pa.float64() for name in names}
         about = {
-            "protocol": folder.name.rpartition("-")[2], "cases": [row["case_id"] for row in entries[0][1]][start : start + size],
-            "entries": written, "metrics": {label: metric_node(label, node) for label, node in metrics.items()},
+            "protocol": folder.name.rpartition("-")[2], "entries": written,
+            "cases": [row["case_id"] for row in entries[0][1][start : start + size]],
+             "metrics": {label: metric_node(label, node) for label, node in metrics.items()},
             "skipped": [], "dropped": [], "batch": 16, "score_batch": 64, "device": "cpu", "made": {},
         }  # fmt: skip
         schema = pa.schema([*CASE, *kinds.items()])

@@ -128,7 +128,7 @@ def value_rows(group: Group, reference: str, resamples: int, seed: int) -> list[
             if other:
                 theirs = other.values[:, columns]
                 pairs = paired(own, theirs, resampled[i], resampled[place[other.label]], draw)
-                gaps = describe(own - theirs, pairs, strata, own)
+                gaps = describe(own - theirs, pairs, strata, np.concatenate([own, theirs]))
             for at in np.flatnonzero(np.isfinite(own).any(axis=0)):
                 numbers = (*described[:, at], *gaps[:, at], p[at] if strata is None else np.nan)
                 size = size_of(np.isfinite(own[:, at]), group.images)

@@ -14,7 +14,7 @@ from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
 from bench.types import FUSED, NO_LAYER, Batch, Job
 
-# What a method may take without being told which class is asked about.
+# What a method may take that does not depend on the class.
 CLASS_BLIND = {"acts", "images", "ids"}
 
 Natives = dict[tuple[str, str], Tensor]
@@ -82,7 +82,7 @@ class Explain:
     jobs : sequence of Job
         All of the batch: what does not depend on the job's own map is made for all of them from one pass.
     job : Job
-        The one that is asked; use ``dataclasses.replace(explain, job=other)`` for the next.
+        The one to explain again; ``dataclasses.replace(explain, job=other)`` gives the next one.
     memory_format : torch.memory_format
         The one in which the network is fastest.
     """
@@ -115,7 +115,7 @@ class Explain:
         images : Tensor, shape (N, C, H, W), optional
             Instead of the batch's. Costs one pass a map, since every map has images of its own.
         targets : sequence of N tuples of int, optional
-            Classes asked about instead of the batch's.
+            Classes to explain instead of the batch's.
         change : callable, optional
             ``change(module) -> module``, hashable and equal for the same change: a changed COPY of the network.
             Without `images` all jobs of the batch share one pass for the same `targets` and `change`; a method that

@@ -9,6 +9,9 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
+from torch import nn
+
+from bench.options import named_function
 from bench.runs.store import hash_key
 from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError
 
@@ -168,3 +171,22 @@ def looks_at_layer(method: Bound) -> bool:
 def reads_network(method: Bound) -> bool:
     """Whether a method's map takes a pass of the network."""
     return method.about.get("passes", "shared") != "none"
+
+
+def curve_points(metric: Bound, module: nn.Module | None) -> dict[str, list[str]]:
+    """Name the points of a metric's curves where they depend on the network, by the function in its ``about``.
+
+    Raises
+    ------
+    UserError
+        ``about.curve_points`` names what may not be named, or a parameter makes no sense, as ``stages=0``.
+    """
+    target = metric.about.get("curve_points")
+    if not target or module is None:
+        return {}
+    function = named_function(target, f"{metric.name}: curve_points")
+    taken = inspect.signature(function).parameters
+    try:
+        return {"curve_points": function(module, **{k: v for k, v in metric.parameters.items() if k in taken})}
+    except ValueError as error:
+        raise UserError(f"{metric.name}: {error}") from error

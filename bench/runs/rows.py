@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.maps.heatmaps import named_errors
 from bench.maps.target_scores import group_probability
 from bench.runs.missing import Piece
-from bench.runs.plan import parameters_of
+from bench.runs.plan import curve_points, parameters_of
 from bench.runs.provenance import finish_provenance
 from bench.runs.store import write_columns, write_part
 from bench.types import Batch, Bound, Metric
@@ -140,6 +140,8 @@ class Writer:
         Pictures that cannot be decoded, by case id.
     speed : Speed
         At which the next batch is computed.
+    module : nn.Module or None
+        The network, for the names of the points of some metrics' curves.
     """
 
     plan: Any
@@ -148,6 +150,7 @@ class Writer:
     pieces: list[Piece] = field(default_factory=list)
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)
     speed: Any = None
+    module: nn.Module | None = None
     _rows: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     _seconds: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     _dropped: dict[str, int] = field(default_factory=dict)
@@ -186,7 +189,7 @@ class Writer:
             "protocol": self.plan.folder.protocol["key"],
             "cases": cases,
             "entries": [self._entry(j, cases) for j in own],
-            "metrics": {self.plan.metrics[m].label: metric_note(self.plan.metrics[m]) for m in wanted},
+            "metrics": {self.plan.metrics[m].label: metric_note(self.plan.metrics[m], self.module) for m in wanted},
             "outputs": outputs,
             "skipped": [self.skipped[case.id] for case in piece.cases if case.id in self.skipped],
             "dropped": [{"case_id": case, "boxes": self._dropped[case]} for case in cases if case in self._dropped],
@@ -223,9 +226,10 @@ class Writer:
         write_columns(self.plan.folder.path, schema_of(outputs))
 
 
-def metric_note(metric: Metric) -> dict[str, Any]:
+def metric_note(metric: Metric, module: nn.Module | None) -> dict[str, Any]:
     """Describe a metric in a part's note."""
-    about = {key: value for key, value in metric.bound.about.items() if key != "version"}
+    about = {key: value for key, value in metric.bound.about.items() if key not in ("version", "curve_points")}
+    about |= curve_points(metric.bound, module)
     parameters = {k: v for k, v in parameters_of(metric.bound).items() if k not in ("version", "relu")}
     version = metric.bound.about.get("version", 0)
     return {"key": metric.key, "name": metric.bound.name, "version": version, "parameters": parameters, "about": about}

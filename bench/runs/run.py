@@ -104,6 +104,7 @@ def run(
     passes = saved = 0
     if pieces:
         setting = setting_of(config, plan, network, keeps, gallery, pieces)
+        writer.module = setting.module
         writer.speed = speed_for(config, plan, network, setting, pieces, writer.made)
         try:
             with Progress(sum(len(p.cases) for p in pieces), quiet=config["quiet"], name=config["worker"]) as progress:

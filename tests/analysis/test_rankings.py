@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from made_results import group_of
 from matplotlib.figure import Figure
 from scipy import stats
-from made_results import group_of
 
 from bench.analysis.rankings import (
     AGREEMENT_COLUMNS,

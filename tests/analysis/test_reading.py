@@ -144,8 +144,10 @@ def test_no_results_are_an_error_in_one_line(tmp_path):
 
 def test_a_folder_in_words(later):
     text = "\n".join(describe_results(later))
-    for word in ("collage / efficientnet_lite0", "weights random", "24 cases on 16 images", "layers: bn2.act",
-                 "methods: grad_cam (version 1), hirescam (version 1)", "pointing_game (version 1)", "4 parts"):  # fmt: skip
+    for word in (
+        "collage / efficientnet_lite0", "weights random", "24 cases on 16 images", "layers: bn2.act", "4 parts",
+        "methods: grad_cam (version 1), hirescam (version 1)", "pointing_game (version 1)",
+    ):  # fmt: skip
         assert word in text
     assert "incomplete" not in text and "damaged" not in text
     paths = sorted(later.rglob("part-00001-*.parquet"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from made_results import METHODS, METRICS, entry_of, group_of, groups_of, protocol_folder, records, rows_of, write_parts
+from scipy import stats
 
 from bench.analysis.groups import natural
 from bench.analysis.rankings import agreement_table, ranks_table

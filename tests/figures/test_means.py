@@ -8,20 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_results import group_of, rows_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
-from made_results import group_of
 
-from bench.figures.style import wrapped
 from bench.analysis.kept_maps import native_map, overlay, read_shown, upsample
-from bench.analysis.reading import read_rows
 from bench.analysis.tables import breakdown_group, summarize_group
-from bench.figures.curves import curves_figure, mean_bands
+from bench.figures.curves import all_bands, curves_figure
 from bench.figures.gallery import gallery_figure
 from bench.figures.means import instances_figure, means_figure
-from bench.figures.style import method_styles, save
+from bench.figures.style import method_styles, save, wrapped
 from bench.maps import heatmaps
-from bench.runs import store
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +43,29 @@ def test_upsample_is_that_of_the_benchmark(size, wanted):
     np.testing.assert_allclose(upsample(values, *wanted), expected, atol=1e-12)
 
 
-def test_maps_are_read_from_the_chunks_of_their_cases_alone(group, reads):
-    """Four cases with pictures in the first of two chunks; each row is the case's own."""
+def test_maps_are_read_from_the_parts_of_their_cases_alone(finished, group, reads):
+    """Four cases with pictures in the first of two parts; each row is the case's own."""
     shown = read_shown(group, 6)
     assert len(shown.images) == 4
-    firsts = [store.chunk_path(entry.run.path, 0) for entry in group.entries]
-    assert [path for path, _ in reads] == firsts and store.chunk_path(group.entries[0].run.path, 1).is_file()
+    assert [path for path, _ in reads] == [group.parts[0].path] and len(group.parts) == 2
     for entry in group.entries:
-        rows = read_rows(entry.run).set_index("case_id")
+        rows = rows_of(finished, entry.method, entry.layer)
         assert list(shown.rows[entry.label]) == [case for case in rows.index if case in shown.images]
         for case, row in shown.rows[entry.label].items():
             np.testing.assert_array_equal(row["map"], rows.loc[case, "map"])
 
 
 def test_the_reading_benchmark_has_a_gallery(tmp_path, monkeypatch):
-    """Its pictures lie in chunks far apart, and every entry has a map of each."""
+    """Its pictures lie in parts far apart, and every entry has a map of each."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
     reading = import_module("benchmarks.reading")
     monkeypatch.setattr(reading, "METHODS", ["grad_cam", "hirescam"])
-    monkeypatch.setattr(reading, "CHUNK", 4)
+    monkeypatch.setattr(reading.store, "CHUNK", 4)
     reading.make(tmp_path, images=70)
     group = group_of(tmp_path)
     shown = read_shown(group, 60)
-    chunks = group.cases.set_index("case_id").loc[list(shown.images), "chunk"].tolist()
-    assert chunks == list(range(0, 16, 2)) and len(group.entries) == 8
+    chunks = [part.chunk for part in group.parts if set(part.cases) & set(shown.images)]
+    assert chunks == list(range(0, 16, 2)) and len(group.entries) == 8 and len(group.cases) == 70
     assert all(native_map(row).shape == (7, 7) for rows in shown.rows.values() for row in rows.values())
     assert {len(rows) for rows in shown.rows.values()} == {8}
     assert all(not row["degenerate"] for rows in shown.rows.values() for row in rows.values())
@@ -89,10 +85,11 @@ def test_means_figure_shows_every_value(group):
     assert labels[:3] == ["grad_cam", "hirescam", "grad_entropy"] and labels[3] == "activation_sum"
 
 
-def test_curves_are_the_means_of_the_rows(group):
+def test_curves_are_the_means_of_the_rows(finished, group):
     entry = group.entries[0]
-    mean, low, high = mean_bands(group, entry, ["deletion.curve"], 50)["deletion.curve"]
-    expected = np.mean(np.stack(read_rows(entry.run)["deletion.curve"].to_list()), axis=0)
+    mean, low, high = all_bands(group, ["deletion.curve"], 50)[entry.label]["deletion.curve"]
+    rows = rows_of(finished, entry.method, entry.layer)
+    expected = np.mean(np.stack(rows["deletion.curve"].to_list()), axis=0)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)  # curves are float32
     assert (low[1:] < mean[1:]).all() and (mean[1:] < high[1:]).all()
     figure = curves_figure(group, resamples=50)
@@ -105,8 +102,7 @@ def test_curves_that_hide_each_other_are_named(one_run):
     lower = [row | {"deletion.curve": [1.0, 0.2, 0.1]} for row in rows]
     one_run("grad_cam", "bn2.act", rows)
     one_run("hirescam", "bn2.act", rows)
-    (members,) = group_runs(find_runs(one_run("layer_cam", "bn2.act", lower))).values()
-    (ax,) = curves_figure(load_group(members), resamples=20).axes
+    (ax,) = curves_figure(group_of(one_run("layer_cam", "bn2.act", lower)), resamples=20).axes
     assert [text.get_text() for text in ax.texts] == ["grad_cam =\nhirescam"]
 
 
@@ -155,17 +151,15 @@ def test_gallery_shows_several_instances_first_and_survives_a_damaged_picture(re
     group = group_of(results())
     several = set(group.cases.loc[group.cases["n_instances"] > 1, "case_id"])
     assert set(read_shown(group, 2).images) <= several
-    folder = group.entries[0].run.path.parent / "_images-abc123"
-    for path in folder.glob("*.png"):
+    for path in group.folders[0].images.glob("*.png"):
         path.write_bytes(b"\x89PNG no")
     assert read_shown(group, 2).images == {}
     assert gallery_figure(group, read_shown(group, 2), "bn2.act") is None
 
 
-def test_native_map_restores_scale_and_shape():
-    row = {"map": np.arange(6, dtype=np.float16), "map_shape": [2, 3], "map_scale": 2.0}
-    np.testing.assert_array_equal(native_map(row), [[0, 2, 4], [6, 8, 10]])
-    assert native_map({"map": None, "map_shape": None, "map_scale": None}) is None
+def test_native_map_has_its_shape():
+    np.testing.assert_array_equal(native_map({"map": list(range(6)), "map_shape": [2, 3]}), [[0, 1, 2], [3, 4, 5]])
+    assert native_map({"map": None, "map_shape": None}) is None
 
 
 def test_overlay_marks_the_hot_place():

@@ -1,4 +1,4 @@
-"""A method asked again gives what a run on the other images, classes or network would have given."""
+"""A method asked again gives the maps of a run on the other images, classes or network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods with more passes are given: right values, and nothing left behind."""
+"""Inputs of methods with more passes: right values, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def offer(module: nn.Module, size: int = 2) -> tuple[dict, Batch, Layer, torch.T
 
 def test_forward_from_replaces_the_layer() -> None:
     module = network()
-    given, _, layer, logits = offer(module)
+    inputs, _, layer, logits = offer(module)
     cases = torch.tensor([2, 0, 1, 1, 2])
-    forward_from = given["forward_from"]()
+    forward_from = inputs["forward_from"]()
     torch.testing.assert_close(forward_from(layer.acts[cases], cases), logits[cases])
     changed = torch.rand_like(layer.acts[cases])
     torch.testing.assert_close(forward_from(changed, cases), module[2:](changed).detach())
@@ -50,24 +50,24 @@ def test_forward_from_replaces_the_layer() -> None:
 
 
 def test_gradient_of_perturbed_images() -> None:
-    given, batch, layer, logits = offer(network())
+    inputs, batch, layer, logits = offer(network())
     cases = torch.tensor([1, 1, 0, 2, 2])
-    acts, grads, found = given["gradient"]()(batch.images[cases], cases)
+    acts, grads, own_logits = inputs["gradient"]()(batch.images[cases], cases)
     torch.testing.assert_close(acts, layer.acts[cases])
     torch.testing.assert_close(grads, layer.grads[cases])
-    torch.testing.assert_close(found, logits[cases])
+    torch.testing.assert_close(own_logits, logits[cases])
 
 
 def test_scores_do_not_depend_on_the_batch_size() -> None:
     module = network()
     cases = torch.tensor([0, 1, 2, 1])
     for size in (1, 3, 100):
-        given, batch, _, _ = offer(module, size)
+        inputs, batch, _, _ = offer(module, size)
         images = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         targets = [batch.targets[i] for i in cases]
         logits = module(images).detach()
-        torch.testing.assert_close(given["score"]()(images, cases), group_probability(logits, targets))
-        torch.testing.assert_close(given["score"]().logit(images, cases), group_logit(logits, targets))
+        torch.testing.assert_close(inputs["score"]()(images, cases), group_probability(logits, targets))
+        torch.testing.assert_close(inputs["score"]().logit(images, cases), group_logit(logits, targets))
 
 
 def test_once_is_once() -> None:
@@ -80,12 +80,12 @@ def test_once_is_once() -> None:
 
 def test_logits_have_a_graph() -> None:
     module = network()
-    given, batch, _, logits = offer(module)
+    inputs, batch, _, logits = offer(module)
     images = batch.images.clone().requires_grad_()
     with torch.no_grad():
-        found = given["logits"]()(images, torch.arange(3))
-    torch.testing.assert_close(found.detach(), logits)
-    assert torch.autograd.grad(found.sum(), images)[0].abs().sum() > 0
+        own_logits = inputs["logits"]()(images, torch.arange(3))
+    torch.testing.assert_close(own_logits.detach(), logits)
+    assert torch.autograd.grad(own_logits.sum(), images)[0].abs().sum() > 0
 
 
 def test_head_only_where_pooling_and_one_linear_layer_follow() -> None:

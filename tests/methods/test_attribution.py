@@ -27,7 +27,7 @@ RANKS = [pytest.param({"rank": 1, "channels": 1}, id="1d"), pytest.param({}, id=
 RANKS += [pytest.param({"rank": 3, "channels": 2}, id="3d")]
 
 
-def given(options: dict | None = None, **network) -> SimpleNamespace:
+def setup_of(options: dict | None = None, **network) -> SimpleNamespace:
     options = options or {}
     return helpers.runtime(helpers.Network(**options, **network), helpers.images_of(**options))
 
@@ -39,16 +39,16 @@ def call(function, run: SimpleNamespace, **parameters):
 
 def slopes(run: SimpleNamespace, images: torch.Tensor) -> torch.Tensor:
     """Gradient of each case's explained score, one case at a time."""
-    found = []
+    result = []
     for image, target in zip(images, run.targets, strict=True):
         leaf = image[None].clone().requires_grad_()
-        found.append(torch.autograd.grad(helpers.logit(run.module(leaf)[0], target), leaf)[0][0])
-    return torch.stack(found)
+        result.append(torch.autograd.grad(helpers.logit(run.module(leaf)[0], target), leaf)[0][0])
+    return torch.stack(result)
 
 
 @pytest.mark.parametrize("options", RANKS)
 def test_gradient(options) -> None:
-    run = given(options)
+    run = setup_of(options)
     expected = slopes(run, run.images)
     torch.testing.assert_close(call(attribution.gradient, run), expected.abs().amax(1))
     torch.testing.assert_close(call(attribution.gradient, run, channels="sum"), expected.sum(1))
@@ -57,7 +57,7 @@ def test_gradient(options) -> None:
 
 @pytest.mark.parametrize("options", RANKS)
 def test_input_x_gradient(options) -> None:
-    run = given(options)
+    run = setup_of(options)
     expected = (slopes(run, run.images) * run.images).sum(1)
     torch.testing.assert_close(call(attribution.input_x_gradient, run), expected)
 
@@ -71,7 +71,7 @@ def test_input_x_gradient_sums_to_the_score_without_biases() -> None:
 @pytest.mark.parametrize("options", RANKS)
 @pytest.mark.parametrize("rule", ["gausslegendre", "riemann_middle", "riemann_left", "riemann_right"])
 def test_integrated_gradients(options, rule) -> None:
-    run = given(options)
+    run = setup_of(options)
     nodes, weights = np.polynomial.legendre.leggauss(8)
     points = (nodes + 1) / 2
     if rule != "gausslegendre":
@@ -80,12 +80,12 @@ def test_integrated_gradients(options, rule) -> None:
             np.full(8, 2 / 8),
         )
     mean = sum(w / 2 * slopes(run, point * run.images) for point, w in zip(points, weights, strict=True))
-    found = call(attribution.integrated_gradients, run, steps=8, rule=rule)
-    torch.testing.assert_close(found, (mean * run.images).sum(1), rtol=1e-6, atol=1e-9)
+    result = call(attribution.integrated_gradients, run, steps=8, rule=rule)
+    torch.testing.assert_close(result, (mean * run.images).sum(1), rtol=1e-6, atol=1e-9)
 
 
 def test_integrated_gradients_are_complete() -> None:
-    run = given(smooth=True)
+    run = setup_of(smooth=True)
     everything = torch.arange(3)
     change = run.score.logit(run.images, everything) - run.score.logit(torch.zeros_like(run.images), everything)
     total = call(attribution.integrated_gradients, run, steps=200).flatten(1).sum(1)
@@ -97,10 +97,10 @@ def test_a_linear_network_in_closed_form() -> None:
     linear = nn.Linear(3 * 4 * 5, 4).double()
     images, targets = torch.randn(2, 3, 4, 5, dtype=torch.float64), [(2,), (0,)]
     weights = linear.weight.detach()[[2, 0]].view(2, 3, 4, 5)
-    asked = {"logits": lambda batch, _: linear(batch.flatten(1)), "channels": "sum"}
-    torch.testing.assert_close(attribution.gradient(images, targets, **asked), weights.sum(1))
+    inputs = {"logits": lambda batch, _: linear(batch.flatten(1)), "channels": "sum"}
+    torch.testing.assert_close(attribution.gradient(images, targets, **inputs), weights.sum(1))
     for method in (attribution.input_x_gradient, attribution.integrated_gradients):
-        torch.testing.assert_close(method(images, targets, **asked), (weights * images).sum(1))
+        torch.testing.assert_close(method(images, targets, **inputs), (weights * images).sum(1))
 
 
 def test_on_a_real_network(efficientnet, photographs) -> None:
@@ -121,7 +121,7 @@ def test_on_a_real_network(efficientnet, photographs) -> None:
 
 @pytest.mark.parametrize("options", RANKS)
 def test_guided_backprop(options) -> None:
-    run = given(options)
+    run = setup_of(options)
     net, expected = run.module, []
     for image, target in zip(run.images, run.targets, strict=True):
         # by hand: back through each ReLU only what is positive and where the input was
@@ -154,12 +154,12 @@ def test_captum_called_directly() -> None:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("options", RANKS)
 def test_batch_of_one_is_batch_of_n(name, options) -> None:
-    run = given(options)
-    found = call(METHODS[name], run)
-    assert found.shape == (3, *run.images.shape[2:])
+    run = setup_of(options)
+    result = call(METHODS[name], run)
+    assert result.shape == (3, *run.images.shape[2:])
     for i in range(3):
         alone = helpers.runtime(run.module, run.images[i : i + 1], [run.targets[i]], [run.ids[i]])
-        torch.testing.assert_close(call(METHODS[name], alone)[0], found[i])
+        torch.testing.assert_close(call(METHODS[name], alone)[0], result[i])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -177,9 +177,9 @@ def test_another_class_gives_another_map(name) -> None:
 def test_quiet_and_nothing_left_behind(name) -> None:
     network = helpers.Network().float().requires_grad_()
     run = helpers.runtime(network, helpers.images_of().float())
-    found = call(METHODS[name], run)
-    assert found.dtype == torch.float32
-    assert not found.requires_grad
+    result = call(METHODS[name], run)
+    assert result.dtype == torch.float32
+    assert not result.requires_grad
     assert not run.images.requires_grad
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in network.modules())
@@ -187,7 +187,7 @@ def test_quiet_and_nothing_left_behind(name) -> None:
 
 
 def test_a_failure_leaves_no_hook() -> None:
-    run = given()
+    run = setup_of()
     run.images = run.images[:, :2]  # a channel too few
     with pytest.raises(RuntimeError):
         call(attribution.guided_backprop, run)
@@ -195,7 +195,7 @@ def test_a_failure_leaves_no_hook() -> None:
 
 
 def test_passes_are_those_of_the_docstring() -> None:
-    run = given()
+    run = setup_of()
     for name, passes in (("gradient", 1), ("input_x_gradient", 1), ("integrated_gradients", 50)):
         run.passes.clear()
         call(METHODS[name], run)
@@ -203,7 +203,7 @@ def test_passes_are_those_of_the_docstring() -> None:
 
 
 def test_refusals(monkeypatch) -> None:
-    run = given()
+    run = setup_of()
     with pytest.raises(ValueError, match="channels=x is unknown"):
         call(attribution.gradient, run, channels="x")
     with pytest.raises(ValueError, match="steps=0 must be at least 1"):

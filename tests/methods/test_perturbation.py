@@ -34,7 +34,7 @@ RANKS = [pytest.param({"rank": 1, "channels": 1}, id="1d"), pytest.param({}, id=
 RANKS += [pytest.param({"rank": 3, "channels": 2}, id="3d")]
 
 
-def given(options: dict | None = None, **network) -> SimpleNamespace:
+def setup_of(options: dict | None = None, **network) -> SimpleNamespace:
     options = options or {}
     return helpers.runtime(helpers.Network(**options, **network), helpers.images_of(**options))
 
@@ -51,7 +51,7 @@ def real(efficientnet, photographs) -> SimpleNamespace:
 def run(request) -> SimpleNamespace:
     if request.param == "real":
         return request.getfixturevalue("real")
-    return given({"1d": {"rank": 1, "channels": 1}, "2d": {}, "3d": {"rank": 3, "channels": 2}}[request.param])
+    return setup_of({"1d": {"rank": 1, "channels": 1}, "2d": {}, "3d": {"rank": 3, "channels": 2}}[request.param])
 
 
 def tail(run, n: int, acts):
@@ -64,9 +64,9 @@ def call(function, run: SimpleNamespace, **parameters):
     return function(**wanted, **parameters)
 
 
-def near(found, expected) -> None:
+def near(result, expected) -> None:
     expected = torch.as_tensor(np.asarray(expected))
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9 * expected.abs().max().item())
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-9 * expected.abs().max().item())
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def test_is_cam(run, path) -> None:
 
 
 def test_variants_that_are_score_cam() -> None:
-    run = given()
+    run = setup_of()
     expected = call(perturbation.score_cam, run)
     near(call(perturbation.ss_cam, run, samples=2, sigma=0.0), expected)
     near(call(perturbation.is_cam, run, steps=1), expected)
@@ -167,8 +167,8 @@ def test_rise(run) -> None:
 
 
 def test_rise_of_a_constant_score_is_flat() -> None:
-    found = rise_module.rise(helpers.images_of(), helpers.IDS, score=lambda x, _: torch.ones(len(x)), masks=4000)
-    assert (found - 1).abs().max() < 0.1  # the standard error of a mean of 4000 values in 0 .. 1, over 0.5, is 0.016
+    result = rise_module.rise(helpers.images_of(), helpers.IDS, score=lambda x, _: torch.ones(len(x)), masks=4000)
+    assert (result - 1).abs().max() < 0.1  # the standard error of a mean of 4000 values in 0 .. 1, over 0.5, is 0.016
 
 
 def test_smooth_grad_cam_pp(run) -> None:
@@ -193,7 +193,7 @@ def test_smooth_grad_cam_pp(run) -> None:
 
 
 def test_smooth_grad_cam_pp_without_noise_is_grad_cam_pp() -> None:
-    run = given()
+    run = setup_of()
     near(call(multipass_gradient.smooth_grad_cam_pp, run, sigma=0), grad_cam_pp(run.acts, run.grads))
 
 
@@ -222,14 +222,14 @@ def test_finer_cam(run, weighting) -> None:
 
 
 def test_finer_cam_without_comparison_is_grad_cam() -> None:
-    run = given()
+    run = setup_of()
     near(call(multipass_gradient.finer_cam, run, gamma=0), grad_cam(run.acts, run.grads))
 
 
 @pytest.mark.parametrize("options", RANKS)
 @pytest.mark.parametrize("utility", ["rest", "logit"])
 def test_shapley_cam(options, utility) -> None:
-    run = given(options, smooth=True)
+    run = setup_of(options, smooth=True)
     expected = []
     for n, target in enumerate(run.targets):
 
@@ -243,9 +243,9 @@ def test_shapley_cam(options, utility) -> None:
         curvature = torch.autograd.functional.hessian(value, flat)
         weights = (slope - curvature @ flat / 2).view(6, -1).mean(1).numpy()
         expected.append(mixed(weights, run.acts[n]))
-    found = call(multipass_gradient.shapley_cam, run, utility=utility)
-    near(found, expected)
-    assert not torch.allclose(found, grad_cam(run.acts, run.grads))
+    result = call(multipass_gradient.shapley_cam, run, utility=utility)
+    near(result, expected)
+    assert not torch.allclose(result, grad_cam(run.acts, run.grads))
 
 
 def test_shapley_cam_of_a_logit_of_a_piecewise_linear_network_is_grad_cam() -> None:
@@ -280,7 +280,7 @@ def test_opti_cam(run) -> None:
 
 
 def test_opti_cam_raises_the_score_of_the_masked_image() -> None:
-    run = given()
+    run = setup_of()
 
     def masked(steps: int) -> torch.Tensor:
         maps = call(multipass_gradient.opti_cam, run, steps=steps)
@@ -312,9 +312,9 @@ def test_full_grad_of_a_real_network(real) -> None:
     for n, target in enumerate(real.targets):
         before: dict = {}
 
-        def keep(drop, given, before=before):
-            before[drop] = given[0]
-            return given[0].clone()  # the ReLU6 writes into what it is given
+        def keep(drop, inputs, before=before):
+            before[drop] = inputs[0]
+            return inputs[0].clone()  # the ReLU6 writes into its input
 
         handles = [norm.drop.register_forward_pre_hook(keep) for norm in norms]
         x = real.images[n : n + 1].clone().requires_grad_()
@@ -333,7 +333,7 @@ def test_full_grad_of_a_real_network(real) -> None:
 
 @pytest.mark.parametrize("options", RANKS)
 def test_full_grad(options) -> None:
-    run = given(options)
+    run = setup_of(options)
     net, size, expected = run.module, run.images.shape[2:], []
     for n, target in enumerate(run.targets):
         x = run.images[n : n + 1].clone().requires_grad_()
@@ -384,20 +384,20 @@ def test_full_gradients_are_complete(name) -> None:
 @pytest.mark.parametrize("options", RANKS)
 def test_batch_of_one_is_batch_of_n(name, options) -> None:
     function, parameters = METHODS[name]
-    run = given(options)
-    found = call(function, run, **parameters)
+    run = setup_of(options)
+    result = call(function, run, **parameters)
     spatial = run.acts.shape[2:] if "acts" in inspect.signature(function).parameters else run.images.shape[2:]
-    assert found.shape == (3, *spatial)
-    assert found.isfinite().all()
+    assert result.shape == (3, *spatial)
+    assert result.isfinite().all()
     for i in range(3):
         alone = helpers.runtime(run.module, run.images[i : i + 1], [run.targets[i]], [run.ids[i]])
-        torch.testing.assert_close(call(function, alone, **parameters)[0], found[i], rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close(call(function, alone, **parameters)[0], result[i], rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_pieces_do_not_matter(name, monkeypatch) -> None:
     function, parameters = METHODS[name]
-    run = given()
+    run = setup_of()
     whole = call(function, run, **parameters)
     monkeypatch.setitem(__import__("methods.multipass").multipass.PIECE, "cpu", 3 * 500)
     torch.testing.assert_close(call(function, run, **parameters), whole, rtol=1e-9, atol=1e-12)
@@ -418,14 +418,14 @@ def test_another_class_gives_another_map(name) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_single_precision_and_nothing_left_behind(name) -> None:
     function, parameters = METHODS[name]
-    run = given()
+    run = setup_of()
     expected = call(function, run, **parameters)
     network = helpers.Network().float().requires_grad_()
     single = helpers.runtime(network, run.images.float())
-    found = call(function, single, **parameters)
-    assert found.dtype == torch.float32
-    assert not found.requires_grad
-    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    result = call(function, single, **parameters)
+    assert result.dtype == torch.float32
+    assert not result.requires_grad
+    torch.testing.assert_close(result.double(), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in network.modules())
     assert not run.images.requires_grad
@@ -435,16 +435,16 @@ def test_single_precision_and_nothing_left_behind(name) -> None:
 def test_finer_cam_of_a_large_group_beside_a_small_one() -> None:
     network, images = helpers.Network(), helpers.images_of(n=2)
     together = helpers.runtime(network, images, [(1,), (0, 2, 3)])  # three references, and only two
-    found = call(multipass_gradient.finer_cam, together)
+    result = call(multipass_gradient.finer_cam, together)
     for i in range(2):
         alone = helpers.runtime(network, images[i : i + 1], [together.targets[i]])
-        torch.testing.assert_close(call(multipass_gradient.finer_cam, alone, references=3 - i)[0], found[i])
+        torch.testing.assert_close(call(multipass_gradient.finer_cam, alone, references=3 - i)[0], result[i])
 
 
 @pytest.mark.parametrize("name", ["score_cam", "ss_cam", "is_cam", "opti_cam"])
 def test_the_order_of_channels_does_not_matter(name) -> None:
     function, parameters = METHODS[name]
-    run = given()
+    run = setup_of()
     before = call(function, run, **parameters)
     run.acts = run.acts[:, [3, 0, 5, 1, 4, 2]]
     torch.testing.assert_close(call(function, run, **parameters), before, rtol=1e-9, atol=1e-12)
@@ -453,7 +453,7 @@ def test_the_order_of_channels_does_not_matter(name) -> None:
 @pytest.mark.parametrize("name", ["score_cam", "ss_cam", "is_cam", "opti_cam"])
 def test_zero_channels_change_nothing_but_the_scale(name) -> None:
     function, parameters = METHODS[name]
-    run = given()
+    run = setup_of()
     before = call(function, run, **parameters)
     run.acts = torch.cat([run.acts, torch.zeros_like(run.acts[:, :2])], 1)
     after = call(function, run, **parameters)
@@ -465,7 +465,7 @@ def test_zero_channels_change_nothing_but_the_scale(name) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_passes_are_those_of_the_docstring(name) -> None:
     function, parameters = METHODS[name]
-    run = given()
+    run = setup_of()
     used = (run.acts != 0).flatten(2).any(2)
     assert not used[:, helpers.DEAD].any()
     one_each = int(used.sum()) + 3  # and one a case for all channels that say nothing, or for the clean score
@@ -481,10 +481,10 @@ def test_passes_are_those_of_the_docstring(name) -> None:
 @pytest.mark.parametrize("name", ["ss_cam", "ss_cam_input", "rise", "smooth_grad_cam_pp"])
 def test_the_seed_decides(name) -> None:
     function, parameters = METHODS[name]
-    run = given()
-    found = [call(function, run, seed=seed, **parameters) for seed in (0, 0, 1)]
-    assert torch.equal(found[0], found[1])
-    assert not torch.allclose(found[0], found[2], rtol=1e-4)
+    run = setup_of()
+    result = [call(function, run, seed=seed, **parameters) for seed in (0, 0, 1)]
+    assert torch.equal(result[0], result[1])
+    assert not torch.allclose(result[0], result[2], rtol=1e-4)
     twins = helpers.runtime(run.module, run.images[:1].expand(2, -1, -1, -1).clone(), [(1,), (1,)], ["x", "y"])
     first, second = call(function, twins, **parameters)
     assert not torch.allclose(first, second, rtol=1e-4)
@@ -495,7 +495,7 @@ def test_the_seed_decides(name) -> None:
 )
 def test_a_dead_layer_gives_a_zero_map(name) -> None:
     function, parameters = METHODS[name]
-    run = given()
+    run = setup_of()
     run.acts = torch.zeros_like(run.acts)
     assert not call(function, run, **parameters).any()
 
@@ -519,16 +519,16 @@ def test_a_dead_layer_gives_a_zero_map(name) -> None:
 )
 def test_refusals(name, parameters, message) -> None:
     with pytest.raises(ValueError, match=message):
-        call(METHODS[name][0], given(), **parameters)
+        call(METHODS[name][0], setup_of(), **parameters)
 
 
 def test_refusals_that_depend_on_the_network() -> None:
-    run = given()
+    run = setup_of()
     run.targets = [(0, 1, 2, 3, 4)] * 3
     with pytest.raises(ValueError, match="another output"):
         call(multipass_gradient.finer_cam, run)
     for function in (perturbation.score_cam, multipass_gradient.opti_cam):
-        flat = given()
+        flat = setup_of()
         flat.acts = flat.acts.flatten(2)
         with pytest.raises(ValueError, match="cannot mask"):
             call(function, flat)

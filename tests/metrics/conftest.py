@@ -61,6 +61,9 @@ class Scorer:
         probability = logits.softmax(1)
         return torch.stack([probability[i, list(self.targets[c])].sum() for i, c in enumerate(cases.tolist())])
 
+    def per_map(self, key, function):
+        return function(torch.arange(len(self.targets)))
+
     def once(self, key, function):
         if key not in self.shared:
             self.shared[key] = function()

@@ -39,15 +39,15 @@ def test_states(two):
 
 
 def test_the_common_protocol_is_compared(two, one_run):
-    one_run("grad_cam", "bn2.act", rows([5.0] * 19), name="b", protocol="zzz")
+    one_run("grad_cam", "bn2.act", rows([5.0] * 19), name="b", parameters={"seed": 1})
     found = compare(*two)
     assert found.cells.set_index("method")["state"]["grad_cam"] == "same"
     assert found.protocols == "all shared cells by the same protocol"
 
 
 def test_another_protocol_is_said(one_run):
-    one_run("grad_cam", "bn2.act", rows(SPREAD), name="a", protocol="one")
-    root = one_run("grad_cam", "bn2.act", rows(SPREAD), name="b", protocol="two")
+    one_run("grad_cam", "bn2.act", rows(SPREAD), name="a", parameters={"seed": 1})
+    root = one_run("grad_cam", "bn2.act", rows(SPREAD), name="b", parameters={"seed": 2})
     assert compare(root.parent / "a", root).protocols.startswith("1 of 1 cells were measured by another protocol")
 
 

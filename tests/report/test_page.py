@@ -8,15 +8,14 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_results import group_of
 from matplotlib import colormaps
 from PIL import Image
 from rich.console import Console
-from made_results import group_of
 
 from bench.analysis.kept_maps import native_map, read_shown, upsample
 from bench.figures.style import save
@@ -71,8 +70,7 @@ def visit(browser):
 def page_path(finished, tmp_path_factory) -> Path:
     """report.html of the usual results, in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:  # the page shows the SVGs; PNGs take time
-        svg = nullcontext(lambda figure, path, formats: save(figure, path, {"svg"} & {*formats}))
-        patch.setattr("bench.figures.draw.saving", lambda: svg)
+        patch.setattr("bench.figures.draw.save", lambda figure, path, formats: save(figure, path, {"svg"} & {*formats}))
         return built(Path(shutil.copytree(finished, tmp_path_factory.mktemp("page") / "results")))
 
 
@@ -215,10 +213,8 @@ def test_overlay_is_the_benchmarks_map(page_path, visit, colours):
 def test_nothing_in_names_is_run_or_drawn(results, undrawn, visit):
     names = {"classes": (CLASS, "cup", FILE), "picture": f"{{:04d}}{FILE}"}
     methods = (("grad_cam", "bn2.act"), (f"</script>{CLASS}", "bn2.act"), ("random", "-"))
-    root = results(methods=methods, dataset=f"{CLASS}{{{{7*7}}}}", model=FILE, **names)
-    for path in root.rglob("_provenance.json"):
-        facts = {"command": ["bench/__main__.py", CLASS], "skipped": [{"case_id": FILE, "reason": CLASS}]}
-        path.write_text(json.dumps(facts), encoding="utf-8")
+    note = {"made": {"command": ["bench/__main__.py", CLASS]}, "skipped": [{"case_id": FILE, "reason": CLASS}]}
+    root = results(methods=methods, dataset=f"{CLASS}{{{{7*7}}}}", model=FILE, note=note, **names)
     page = visit(built(root))
     text = page.locator("body").inner_text()
     assert text.count(CLASS) >= 5 and FILE in text and "{{7*7}}" in text

@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_results import KEY, METRICS, entry_of, group_of, records, write_parts
 from rich.console import Console
-from made_results import group_of
 
-from bench.report.grid import interval, make_grid, number
 from bench.analysis.tables import summarize_group
 from bench.report import COLUMNS, report
 from bench.report.__main__ import main
+from bench.report.grid import interval, make_grid, number
 from bench.report.notes import notes
 from bench.report.text import print_group, safe
+from bench.runs.store import find_folders
 from bench.types import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def contents(root):
 
 def test_files_and_repetition(reported):
     root, _ = reported
-    names = {path.name for path in (root / "figures/collage-efficientnet_lite0-abc123").iterdir()}
+    names = {path.name for path in (root / f"figures/collage-efficientnet_lite0-{KEY}").iterdir()}
     drawn = ("means", "curves", "coverage_by_instances", "layers", "ranks", "agreement")  # no seconds, no runtime
     expected = {f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg", "pdf")}
     layers = ("blocks.6.0.bn2.act", "bn2.act")
@@ -61,7 +62,7 @@ def test_files_and_repetition(reported):
     first = contents(root)
     header = first[Path("summary.csv")].decode().splitlines()[0]
     assert header == (
-        "dataset,model,layer,method,metric,mean,ci_low,ci_high,n,degenerate,"
+        "dataset,model,layer,method,metric,mean,ci_low,ci_high,n,n_images,degenerate,"
         "reference,difference,difference_low,difference_high,p,reported,reported_source,protocol"
     )
     printed(root)
@@ -80,7 +81,11 @@ def test_figures_are_drawn_again_only_when_asked_or_out_of_date(finished, tmp_pa
     printed(root)
     assert figure.stat().st_mtime > 1
     os.utime(figure, (1, 1))
-    os.utime(next(root.rglob("chunk-*.parquet")))
+    for path in root.rglob("part-*.parquet"):
+        os.utime(path)  # a copy of the same results has other times
+    printed(root, redraw=False)
+    assert figure.stat().st_mtime == 1
+    min(root.rglob("part-*.parquet")).unlink()
     printed(root, redraw=False)
     assert figure.stat().st_mtime > 1
 
@@ -108,11 +113,11 @@ def test_table_is_readable_in_100_columns(reported):
 
 def test_means_with_intervals_below_and_best_marked(reported):
     root, text = reported
-    summary = summarize_group(load_group(next(iter(group_runs(find_runs(root)).values()))))
+    summary = summarize_group(group_of(root))
     coverage = summary[summary["metric"] == "box_coverage.coverage"]
-    best = coverage.loc[coverage["mean"].idxmax()]
+    best = coverage.loc[coverage.loc[coverage["degenerate"] <= 0.5, "mean"].idxmax()]
     assert f"{best['mean']:.3f}*" in text
-    deletion = summary[summary["metric"] == "deletion.auc"]
+    deletion = summary[(summary["metric"] == "deletion.auc") & (summary["degenerate"] <= 0.5)]
     assert f"{deletion['mean'].min():.3f}*" in text and f"{deletion['mean'].max():.3f}*" not in text
     assert f"{best['ci_low']:.2f}–{best['ci_high']:.2f}".replace("0.", ".") in text
 
@@ -141,9 +146,8 @@ def test_stream_without_unicode_gets_ascii(finished):
 
 
 def test_notes(finished):
-    (members,) = group_runs(find_runs(finished)).values()
-    lines = notes(load_group(members), "grad_cam")
-    assert "protocol abc123: 24 cases on 16 images, 21 with several instances" in lines
+    lines = notes(group_of(finished), "grad_cam")
+    assert f"protocol {KEY}: 24 cases on 16 images, 21 with several instances" in lines
     assert "deletion: 14 steps (default 28), baseline=zero" in lines
     assert "insertion: 28 steps" in lines
     assert "box_coverage is defined for 23 of 24 cases" in lines
@@ -159,18 +163,25 @@ def test_degenerate_maps_of_other_methods_get_their_own_reason(one_run):
             for i in range(4)]  # fmt: skip
     one_run("grad_cam", "bn2.act", rows)
     root = one_run("uniform", "-", [row | {"degenerate": "constant"} for row in rows])
-    (members,) = group_runs(find_runs(root)).values()
-    warnings = [line for line in notes(load_group(members), "grad_cam") if line.startswith("warning")]
+    warnings = [line for line in notes(group_of(root), "grad_cam") if line.startswith("warning")]
     assert len(warnings) == 1  # uniform is constant by design
-    assert "grad_cam@bn2.act is degenerate in 75 %" in warnings[0] and "nothing above zero" in warnings[0]
+    assert "grad_cam@bn2.act is degenerate in 75 %" in warnings[0] and "nothing of the map is above zero" in warnings[0]
     assert "spatially" not in warnings[0]
 
 
 def test_unfinished_runs_are_named(results):
     root = results()
-    next(root.glob("*/*/hirescam@bn2.act-*/chunk-00001.parquet")).unlink()
-    (members,) = group_runs(find_runs(root)).values()
-    assert "hirescam@bn2.act: 16 of 24 cases are there" in notes(load_group(members), "grad_cam")
+    (folder,) = root.glob("*/*/")
+    rows = records(root, "hirescam", "bn2.act")
+    shorter = [{k: v for k, v in row.items() if not k.startswith("deletion")} for row in rows[:8]]
+    others = {name: node for name, node in METRICS.items() if name != "deletion"}
+    write_parts(folder, [(entry_of("eigen_cam", "bn2.act"), rows[:16])], METRICS)
+    write_parts(folder, [(entry_of("score_cam", "bn2.act"), shorter)], others)
+    lines = notes(group_of(root), "grad_cam")
+    assert "eigen_cam@bn2.act: 16 of 24 cases are there" in lines
+    assert "score_cam@bn2.act: 8 of 24 cases are there" in lines
+    assert "deletion was measured on 0 of 24 cases for score_cam@bn2.act" in lines
+    assert sum(" of 24 cases " in line for line in lines) == 3  # nothing of the complete ones
 
 
 def test_markdown(reported):
@@ -193,9 +204,9 @@ def test_only_limits_figures_but_not_the_files(results):
     few = (("grad_cam", "bn2.act"), ("random", "-"))
     results("both", dataset="one", seed=1, cases=8, methods=few)
     root = results("both", dataset="two", seed=2, cases=8, methods=few)
-    text = printed(root, only={next(r.path for r in find_runs(root) if r.config["dataset"] == "two")})
+    text = printed(root, only={folder.path for folder in find_folders(root) if folder.protocol["dataset"] == "two"})
     assert "two / efficientnet_lite0" in text and "one / efficientnet_lite0" not in text
-    assert [path.name for path in (root / "figures").iterdir()] == ["two-efficientnet_lite0-abc123"]
+    assert [path.name for path in (root / "figures").iterdir()] == [f"two-efficientnet_lite0-{KEY}"]
     rows = (root / "summary.csv").read_text().splitlines()
     assert any(row.startswith("one,") for row in rows) and any(row.startswith("two,") for row in rows)
     assert "## one /" in (root / "summary.md").read_text(encoding="utf-8")
@@ -266,3 +277,15 @@ def test_command_line(results):
     assert done.returncode == 0, done.stderr
     assert "grad_cam" in done.stdout and "Traceback" not in done.stderr
     assert ",random," in (root / "summary.csv").read_text().splitlines()[1]
+
+
+def test_several_roots_make_one_table_below_the_first(results, capsys):
+    first = results("first", methods=(("grad_cam", "bn2.act"), ("random", "-")))
+    second = results("second", methods=(("hirescam", "bn2.act"), ("layer_cam", "bn2.act")))
+    (page,) = {report([first, second], console=Console(file=io.StringIO()), redraw=False)["protocol"].nunique()}
+    assert page == 1
+    lines = (first / "summary.csv").read_text().splitlines()
+    (line,) = [line for line in lines if ",hirescam,deletion.auc," in line]
+    assert ",grad_cam," in line  # its reference lies in the other folder
+    assert not (second / "summary.csv").exists()
+    assert main([str(first), str(second)]) == 0 and "layer_cam" in capsys.readouterr().out
