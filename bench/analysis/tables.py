@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.analysis.curves import each_entry, read_curves, statistic_curves, statistics_of
+from bench.analysis.curves import Statistic, each_entry, read_curves, statistic_curves, statistics_of
 from bench.analysis.groups import NO_LAYER, Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.published import reported, split_of
@@ -178,7 +178,7 @@ def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> l
         for name, own in known[entry.label].items():
             numbers = [own.value, *np.concatenate(percentile_interval(own.resampled[:, None]))]
             theirs = known[other.label].get(name) if other else None
-            pair = (own, theirs)
+            pair: tuple[Statistic | None, Statistic | None] = (own, theirs)
             if other and theirs and (own.present != theirs.present).any():
                 both = own.present & theirs.present
                 curves = read_curves(group, names, [entry, other])

@@ -50,7 +50,7 @@ def method_handles(group: Group, **style: Any) -> list[Line2D]:
     return [Line2D([], [], label=name, **{**own, **style}) for name, own in method_styles(group).items()]
 
 
-def legend_below(figure: Figure, group: Group, place: str) -> None:
+def layer_legend(figure: Figure, group: Group, place: Any) -> None:
     """Legend of the layers above or below all panels, on as many lines as it needs."""
     handles = layer_handles(group)
     figure.legend(handles=handles, loc=place, ncols=min(len(handles), max(1, int(figure.get_size_inches()[0] / 1.6))))
