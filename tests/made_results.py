@@ -244,7 +244,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
     """Parts that are read in this test, each with the names of its columns that are."""
     noted: list[tuple[Path, list[str]]] = []
 
-    def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    def read_part(path: Path, columns: Any = None) -> tuple[pa.Table, dict[str, Any]]:
         table, note = store.read_part(path, columns)
         noted.append((path, table.column_names))
         return table, note
