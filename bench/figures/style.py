@@ -86,7 +86,7 @@ def layer_handles(group: Group) -> list[Line2D]:
     return handles
 
 
-def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
+def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int = 300) -> None:
     """Write a figure as `path` with each format's suffix, atomically; files of other formats are deleted."""
     for suffix in ("svg", "png", "pdf"):
         if figure is None or suffix not in formats:
@@ -106,7 +106,7 @@ def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
                 "pdf": {"metadata": {"CreationDate": None}},
             }
             target = path.with_name(f"{path.name}.{suffix}")
-            write_atomically(target, partial(figure.savefig, format=suffix, **options[suffix]))
+            write_atomically(target, partial(figure.savefig, format=suffix, dpi=dpi, **options[suffix]))
 
 
 def wrapped(name: str, width: int = 17) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
@@ -86,16 +87,19 @@ def report(
         group = load_group(*folders)
         if group is None:
             continue
-        made = make_tables(group, reference)
+        figures, shown = folder_of(roots[0], group), read_shown(group, CASES)
+        printing = chosen is None or any(folder.path.resolve() in chosen for folder in folders)
+        # BLAS' own threads would wait for each other's: two tables at a time take 9 s or 240 s on a busy machine.
+        with ThreadPoolExecutor(2) as pool, threadpool_limits(1, user_api="blas"):
+            pending = start_tables(pool, group, reference)
+            if printing and (redraw or stale(figures, group)):
+                draw(group, pending, shown, figures, pdf=redraw)
+            made = {name: table.result() for name, table in pending.items()}
         for name, table in made.items():
             tables[name].append(table)
         grid = make_grid(group, made["summary"])
-        shown = read_shown(group, CASES)
-        figures = folder_of(roots[0], group)
-        if chosen is None or any(folder.path.resolve() in chosen for folder in folders):
+        if printing:
             print_group(group, grid, console, reference)
-            if redraw or stale(figures, group):
-                draw(group, made, shown, figures, pdf=redraw)
             printed_path(console, "figures", figures)
             drawn = draw_figure1(group, [str(name) for name in images], figures) if images else None
             figure1 += [drawn] if drawn else []
@@ -134,16 +138,14 @@ def words(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, paths))
 
 
-def make_tables(group: Group, reference: str) -> dict[str, pd.DataFrame]:
-    """Tables of one group by name, two at a time: numpy leaves the interpreter free most of the time."""
-    with ThreadPoolExecutor(2) as pool:
-        pending = {
-            "summary": pool.submit(summarize_group, group, reference=reference),
-            "breakdown": pool.submit(breakdown_group, group),
-            "ranks": pool.submit(ranks_table, group),
-            "agreement": pool.submit(agreement_table, group),
-        }
-        return {name: table.result() for name, table in pending.items()}
+def start_tables(pool: Executor, group: Group, reference: str) -> dict[str, Future[pd.DataFrame]]:
+    """Start the tables of one group, by name; numpy leaves the interpreter free for figures most of the time."""
+    return {
+        "summary": pool.submit(summarize_group, group, reference=reference),
+        "breakdown": pool.submit(breakdown_group, group),
+        "ranks": pool.submit(ranks_table, group),
+        "agreement": pool.submit(agreement_table, group),
+    }
 
 
 def write_files(
