@@ -117,20 +117,19 @@ def draw(
         "runtime": lambda: runtime_figure(group, tables["summary"].result()),
     }
     for name, make in makers.items():
-        formats = ("svg", "png", "pdf") if name in FIGURES else ("png", "pdf")
-        formats = [suffix for suffix in formats if pdf or suffix != "pdf"]
+        formats = [*(["svg"] if name in FIGURES else []), "png", *(["pdf"] if pdf else [])]
         save(make(), folder / name, formats, dpi=300 if name in FIGURES else TILES_DPI)
     write_text(folder / DRAWN, state_of(group))
     log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
 
 
-def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> Path | None:
-    """Write figure1.pdf and figure1.png of the named cases or images; None where none of them was kept."""
-    figure = figure1(group, read_shown(group, len(group.cases), images))
+def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> list[Path]:
+    """Write figure1.pdf and figure1.png of these cases or images; returns the PDF, or nothing without pictures."""
+    figure = figure1(group, read_shown(group, len(group.cases), [str(name) for name in images]))
     if figure is None:
-        return None
+        return []
     save(figure, folder / "figure1", ("pdf", "png"))
-    return folder / "figure1.pdf"
+    return [folder / "figure1.pdf"]
 
 
 def figure_links(folder: Path, root: Path) -> dict[str, str]:

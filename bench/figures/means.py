@@ -79,7 +79,7 @@ def instances_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     ----------
     group : Group
     table : DataFrame
-        Rows of this group, from `bench.analysis.tables.breakdown_group`.
+        Rows of this group, from `bench.analysis.breakdown.breakdown_group`.
 
     Returns
     -------

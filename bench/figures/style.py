@@ -1,7 +1,7 @@
 """What all figures share: colours, markers, legends, titles, and how a figure is saved.
 
-One style for all, in plots.mplstyle. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart;
-markers and dashes say the same once more. Controls are always grey.
+One style for all, in plots.mplstyle. Colours are those of Okabe and Ito (2008), which colour-blind readers can
+distinguish; markers and dashes repeat what colours say. Controls are always grey.
 """
 
 from __future__ import annotations
