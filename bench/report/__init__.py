@@ -152,12 +152,12 @@ def words(paths: Iterable[Path]) -> str:
 
 
 def start_tables(pool: Executor, group: Group, reference: str) -> dict[str, Future[pd.DataFrame]]:
-    """Start the tables of one group, by name; numpy leaves the interpreter free for figures most of the time."""
+    """Start the tables of one group, the longest first; numpy mostly leaves the interpreter free for figures."""
     return {
         "summary": pool.submit(summarize_group, group, reference=reference),
+        "agreement": pool.submit(agreement_table, group),
         "breakdown": pool.submit(breakdown_group, group),
         "ranks": pool.submit(ranks_table, group),
-        "agreement": pool.submit(agreement_table, group),
     }
 
 
