@@ -16,7 +16,6 @@ from PIL import Image
 from bench.analysis import parts
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.loading import load_group
-from bench.options import conf_node
 from bench.runs import store
 
 CASE = pa.schema(
@@ -31,7 +30,7 @@ CASE = pa.schema(
 )  # fmt: skip
 PARAMETERS = {"dataset": {"name": "made"}, "seed": 0}
 KEY = store.hash_key(PARAMETERS)
-CATEGORIES = {name: conf_node("method", name)["_target_"].split(".")[1] for name in ("grad_cam", "grad_entropy")}
+CATEGORIES = {"grad_cam": "gradient", "hirescam": "gradient", "grad_entropy": "entropy"}
 CONTROLS = ("activation_sum", "random", "center", "edges", "uniform")
 
 METRICS = {
@@ -244,7 +243,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
     """Parts that are read in this test, each with the names of its columns that are."""
     noted: list[tuple[Path, list[str]]] = []
 
-    def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    def read_part(path: Path, columns: Any = None) -> tuple[pa.Table, dict[str, Any]]:
         table, note = store.read_part(path, columns)
         noted.append((path, table.column_names))
         return table, note

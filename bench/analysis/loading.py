@@ -209,7 +209,8 @@ def fill(blocks: list[_Block], layout: _Layout) -> list[Entry]:
     for block in blocks:
         own, rows, columns = layout.places(block.part)
         kept = np.flatnonzero(columns >= 0)
-        source, target = np.ix_(own, kept), np.ix_(rows, columns[kept])
+        source: Any = np.ix_(np.array(own, dtype=np.intp), kept)
+        target: Any = np.ix_(rows, columns[kept])
         reasons[target] = block.degenerate[source]
         counting = {
             label for label, node in block.part.metrics.items()
@@ -220,12 +221,12 @@ def fill(blocks: list[_Block], layout: _Layout) -> list[Entry]:
         for name, array in block.values.items():
             if metric_of(name)[0] in counting:
                 values[(*target, place[name])] = array[source]
-        for name, array in block.curves.items():
+        for name, points in block.curves.items():
             if metric_of(name)[0] in counting:
                 if name not in curves:
-                    curves[name] = np.full((*size, array.shape[2]), np.nan, dtype=np.float32)
-                if curves[name].shape[2] == array.shape[2]:
-                    curves[name][target] = array[source]
+                    curves[name] = np.full((*size, points.shape[2]), np.nan, dtype=np.float32)
+                if curves[name].shape[2] == points.shape[2]:
+                    curves[name][target] = points[source]
         for i, row in zip(own, rows, strict=True):
             seconds[row].update(block.part.seconds[i])
         block.values.clear()

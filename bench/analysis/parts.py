@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.runs.store import read_part
@@ -87,15 +86,15 @@ def part_of(path: Path, note: dict[str, Any], shared: dict[Hashable, Any]) -> Pa
 
 
 def read_parts(
-    paths: Sequence[Path], columns: Callable[[pa.Schema], list[str] | None], convert: Callable[[Part, pa.Table], T]
+    paths: Sequence[Path], columns: Callable[[pa.Schema], list[str]] | None, convert: Callable[[Part, pa.Table], T]
 ) -> Iterator[T]:
     """Read parts in their order, a few at a time; damaged ones are named and left out.
 
     Parameters
     ----------
     paths : sequence of Path
-    columns : callable
-        Which columns of a part to read; None: all.
+    columns : callable, optional
+        Which columns to read of a part with this schema; all by default.
     convert : callable
         What to make of a part and its rows; called in a thread.
     """
@@ -103,7 +102,7 @@ def read_parts(
 
     def read(path: Path) -> T | None:
         try:
-            table, note = read_part(path, columns(pq.read_schema(path)))
+            table, note = read_part(path, columns)
             part = part_of(path, note, shared)
             if len(table) != len(part.entries) * len(part.cases):
                 raise ValueError(f"{path} is damaged: it has not one row for each of its entries and cases")

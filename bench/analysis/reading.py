@@ -48,7 +48,7 @@ def load_results(root: str | Path) -> pd.DataFrame:
 def load_rows(folders: Sequence[Folder]) -> pd.DataFrame:
     """Rows of one protocol, as `load_results` has them."""
     paths = sorted((path for folder in folders for path in folder.parts), key=lambda path: (path.name, path))
-    read = list(read_parts(paths, lambda schema: None, lambda part, table: (part, table)))
+    read = list(read_parts(paths, None, lambda part, table: (part, table)))
     parts = [part for part, _ in read]
     entries, metrics = newest_entries(parts), newest_metrics(parts)
     chunks: dict[int, list[pa.Table]] = {}

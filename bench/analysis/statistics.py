@@ -190,8 +190,8 @@ def cluster_means(values: Array, clusters: Codes, count: int | None = None) -> A
     values = np.asarray(values, dtype=np.float64)
     if count is None:
         count = int(clusters.max()) + 1 if len(clusters) else 0
-    found = _cluster_sums(values, clusters)
+    sums = _cluster_sums(values, clusters)
     result = np.full((count, values.shape[1]), np.nan)
-    number = found.numbers[:, found.pattern]
-    result[found.used] = np.divide(found.sums, number, out=np.full(found.sums.shape, np.nan), where=number > 0)
+    number = sums.numbers[:, sums.pattern]
+    result[sums.used] = np.divide(sums.sums, number, out=np.full(sums.sums.shape, np.nan), where=number > 0)
     return result

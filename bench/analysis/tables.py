@@ -1,4 +1,4 @@
-"""Rows on disk -> tables: means with intervals, paired differences to a reference, breakdowns."""
+"""Groups -> tables: means with intervals and paired differences to a reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.analysis.curves import each_entry, read_curves, statistic_curves, statistics_of
+from bench.analysis.curves import Statistic, each_entry, read_curves, statistic_curves, statistics_of
 from bench.analysis.groups import NO_LAYER, Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.published import reported, split_of
@@ -21,15 +21,6 @@ SUMMARY_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
     "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
 ]  # fmt: skip
-BREAKDOWN_COLUMNS = [
-    "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",
-]  # fmt: skip
-# Each bin as (name, lower bound, upper bound), lower <= value < upper.
-BINS: dict[str, list[tuple[str, float, float]]] = {
-    "n_instances": [("1", 1, 2), ("2", 2, 3), ("3-4", 3, 5), ("5+", 5, np.inf)],
-    "probability": [("<.2", -np.inf, 0.2), (".2-.6", 0.2, np.nextafter(0.6, 1)), (">.6", np.nextafter(0.6, 1), np.inf)],
-    "box_area": [("<10%", 0, 0.1), ("10-30%", 0.1, np.nextafter(0.3, 1)), (">30%", np.nextafter(0.3, 1), np.inf)],
-}
 
 
 def summarize(
@@ -178,7 +169,7 @@ def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> l
         for name, own in known[entry.label].items():
             numbers = [own.value, *np.concatenate(percentile_interval(own.resampled[:, None]))]
             theirs = known[other.label].get(name) if other else None
-            pair = (own, theirs)
+            pair: tuple[Statistic | None, Statistic | None] = (own, theirs)
             if other and theirs and (own.present != theirs.present).any():
                 both = own.present & theirs.present
                 curves = read_curves(group, names, [entry, other])
@@ -232,50 +223,6 @@ def p_values(group: Group, entry: Entry, other: Entry | None) -> Array:
         scale = float(np.max(pair, where=np.isfinite(pair), initial=0.0))
         result[column] = wilcoxon(differences[:, column], scale)
     return result
-
-
-def bin_masks(cases: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
-    """Which cases lie in which bin: (by, bin, mask) for every bin; cases without boxes are in no bin of these."""
-    masks = []
-    for by, bins in BINS.items():
-        values = cases[by].to_numpy(dtype=np.float64)
-        if by == "box_area":
-            values = np.where(cases["n_instances"].to_numpy() > 0, values, np.nan)
-        masks += [(by, name, (values >= low) & (values < high)) for name, low, high in bins]
-    return masks
-
-
-def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Means with intervals for the cases of each bin of `BINS`.
-
-    Parameters
-    ----------
-    group : Group
-    resamples, seed : int
-        Of the bootstrap over images; fewer resamples than the main table, as there are ten times the cells.
-
-    Returns
-    -------
-    DataFrame
-        Columns `BREAKDOWN_COLUMNS`; bins without a case are left out.
-    """
-    rows: list[dict[str, Any]] = []
-    count, width, values = int(group.images.max()) + 1, len(group.outputs), all_values(group)
-    for by, name, mask in bin_masks(group.cases):
-        if not mask.any():
-            continue
-        part = values[mask]
-        drawn = resampled_means(part, group.images[mask], count, None, resamples, seed)
-        described, numbers = describe(part, drawn, None, part), np.isfinite(part).sum(axis=0)
-        for column in np.flatnonzero(numbers):
-            entry = group.entries[column // width]
-            row: dict[str, Any] = {"layer": entry.layer, "method": entry.method}
-            row["metric"] = group.outputs[column % width]
-            row |= {"by": by, "bin": name, "n": int(numbers[column])}
-            rows.append(row | dict(zip(("mean", "ci_low", "ci_high"), described[:, column], strict=True)))
-    table = pd.DataFrame(rows, columns=BREAKDOWN_COLUMNS)
-    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
-    return join([table], BREAKDOWN_COLUMNS)
 
 
 def to_csv(table: pd.DataFrame) -> str:

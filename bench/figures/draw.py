@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from bench.runs.store import hash_key, safe_name, write_text
 log = logging.getLogger(__name__)
 DRAWN = "_drawn"
 GALLERY = 8
+TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger files of them
 
 
 @dataclass(frozen=True)
@@ -82,38 +84,52 @@ def stale(folder: Path, group: Group) -> bool:
     return not stamp.is_file() or stamp.read_text() != state_of(group) or not any(folder.glob("*.svg"))
 
 
-def draw(group: Group, tables: dict[str, pd.DataFrame], shown: Shown, folder: Path, *, pdf: bool = False) -> None:
-    """Write the figures of one group into `folder`; figures that no longer apply are removed."""
+def draw(
+    group: Group, tables: dict[str, Future[pd.DataFrame]], shown: Shown, folder: Path, *, pdf: bool = False
+) -> None:
+    """Write the figures of one group into `folder`; figures that no longer apply are removed.
+
+    Parameters
+    ----------
+    group : Group
+    tables : dict of Future
+        ``summary``, ``breakdown``, ``ranks``, ``agreement``; figures that need no table are drawn first.
+    shown : Shown
+        Pictures and maps of the gallery.
+    folder : Path
+    pdf : bool
+        Also as PDF.
+    """
     began = time.perf_counter()
     pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
     makers: dict[str, Callable[[], Figure | None]] = {
-        "means": partial(means_figure, group, tables["summary"]),
-        "ranks": partial(ranks_figure, group, tables["ranks"]),
-        "coverage_by_instances": partial(instances_figure, group, tables["breakdown"]),
-        "layers": partial(layers_figure, group, tables["summary"]),
-        "agreement": partial(agreement_figure, group, tables["agreement"]),
-        "runtime": partial(runtime_figure, group, tables["summary"]),
         **{name: partial(gallery_figure, group, pictures, layer) for name, layer in layers.items()},
-        "randomization": partial(randomization_figure, group),
-        "curves": partial(curves_figure, group),
+        "randomization": lambda: randomization_figure(group),
+        "curves": lambda: curves_figure(group),
+        "ranks": lambda: ranks_figure(group, tables["ranks"].result()),
+        "agreement": lambda: agreement_figure(group, tables["agreement"].result()),
+        "coverage_by_instances": lambda: instances_figure(group, tables["breakdown"].result()),
+        "means": lambda: means_figure(group, tables["summary"].result()),
+        "layers": lambda: layers_figure(group, tables["summary"].result()),
+        "runtime": lambda: runtime_figure(group, tables["summary"].result()),
     }
     for name, make in makers.items():
-        formats = ("svg", "png", "pdf") if name in FIGURES else ("png", "pdf")
-        save(make(), folder / name, [suffix for suffix in formats if pdf or suffix != "pdf"])
+        formats = [*(["svg"] if name in FIGURES else []), "png", *(["pdf"] if pdf else [])]
+        save(make(), folder / name, formats, dpi=300 if name in FIGURES else TILES_DPI)
     write_text(folder / DRAWN, state_of(group))
     log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
 
 
-def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> Path | None:
-    """Write figure1.pdf and figure1.png of the named cases or images; None where none of them was kept."""
-    figure = figure1(group, read_shown(group, len(group.cases), images))
+def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> list[Path]:
+    """Write figure1.pdf and figure1.png of these cases or images; returns the PDF, or nothing without pictures."""
+    figure = figure1(group, read_shown(group, len(group.cases), [str(name) for name in images]))
     if figure is None:
-        return None
+        return []
     save(figure, folder / "figure1", ("pdf", "png"))
-    return folder / "figure1.pdf"
+    return [folder / "figure1.pdf"]
 
 
 def figure_links(folder: Path, root: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bench.analysis.columns import shown_columns
 from bench.analysis.groups import NO_LAYER, Entry, Group
-from bench.figures.style import STYLE, layer_styles, legend_below, method_handles, method_styles, title_of
+from bench.figures.style import STYLE, layer_legend, layer_styles, method_handles, method_styles, title_of
 
 
 def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
@@ -53,7 +53,7 @@ def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
             ax.grid(axis="y", visible=False)
         for ax in axes[len(columns) :]:
             ax.set_axis_off()
-        legend_below(figure, group, "outside lower center")
+        layer_legend(figure, group, "outside lower center")
     return figure
 
 
@@ -79,7 +79,7 @@ def instances_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     ----------
     group : Group
     table : DataFrame
-        Rows of this group, from `bench.analysis.tables.breakdown_group`.
+        Rows of this group, from `bench.analysis.breakdown.breakdown_group`.
 
     Returns
     -------

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bench.analysis.columns import Column, shown_columns
 from bench.analysis.groups import Group
 from bench.analysis.rankings import cliques, ranked_entries
-from bench.figures.style import STYLE, layer_styles, legend_below, p_text, title_of
+from bench.figures.style import STYLE, layer_legend, layer_styles, p_text, title_of
 
 LANE = 0.035  # distance of the bars, as a share of the ranks
 
@@ -55,7 +55,7 @@ def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
             "average rank (1 is best); p: Friedman's test; bars connect ranks closer than the critical difference (CD)",
             fontsize=8,
         )
-        legend_below(figure, group, "outside upper center")
+        layer_legend(figure, group, "outside upper center")
     return figure
 
 

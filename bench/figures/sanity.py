@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -21,7 +23,7 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
     every map equals itself, and continues with the stages, named by their lowest layer. Methods that look at no layer
     are drawn in every row.
     """
-    points = {name: group.about(name).get("curve_points") for name in group.metrics}
+    points: dict[str, Any] = {name: group.about(name).get("curve_points") for name in group.metrics}
     curves: dict[str, list[str]] = {}
     for column in sorted(group.curves, reverse=True):
         metric, output = metric_of(column)

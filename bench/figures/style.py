@@ -1,7 +1,7 @@
 """What all figures share: colours, markers, legends, titles, and how a figure is saved.
 
-One style for all, in plots.mplstyle. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart;
-markers and dashes say the same once more. Controls are always grey.
+One style for all, in plots.mplstyle. Colours are those of Okabe and Ito (2008), which colour-blind readers can
+distinguish; markers and dashes repeat what colours say. Controls are always grey.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def method_handles(group: Group, **style: Any) -> list[Line2D]:
     return [Line2D([], [], label=name, **{**own, **style}) for name, own in method_styles(group).items()]
 
 
-def legend_below(figure: Figure, group: Group, place: str) -> None:
+def layer_legend(figure: Figure, group: Group, place: Any) -> None:
     """Legend of the layers above or below all panels, on as many lines as it needs."""
     handles = layer_handles(group)
     figure.legend(handles=handles, loc=place, ncols=min(len(handles), max(1, int(figure.get_size_inches()[0] / 1.6))))
@@ -86,7 +86,7 @@ def layer_handles(group: Group) -> list[Line2D]:
     return handles
 
 
-def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
+def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int = 300) -> None:
     """Write a figure as `path` with each format's suffix, atomically; files of other formats are deleted."""
     for suffix in ("svg", "png", "pdf"):
         if figure is None or suffix not in formats:
@@ -106,7 +106,7 @@ def save(figure: Figure | None, path: Path, formats: Collection[str]) -> None:
                 "pdf": {"metadata": {"CreationDate": None}},
             }
             target = path.with_name(f"{path.name}.{suffix}")
-            write_atomically(target, partial(figure.savefig, format=suffix, **options[suffix]))
+            write_atomically(target, partial(figure.savefig, format=suffix, dpi=dpi, **options[suffix]))
 
 
 def wrapped(name: str, width: int = 17) -> str:

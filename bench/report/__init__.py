@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
+from bench.analysis.breakdown import BREAKDOWN_COLUMNS, breakdown_group
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
 from bench.analysis.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
-from bench.analysis.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
+from bench.analysis.tables import SUMMARY_COLUMNS, join, summarize_group, to_csv
 from bench.figures.draw import draw, draw_figure1, figure_links, folder_of, stale
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
@@ -31,6 +34,15 @@ COLUMNS = {
     "ranks": RANK_COLUMNS,
     "agreement": AGREEMENT_COLUMNS,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Reported:
+    """What the files say about one group: rows of the tables, Markdown, section of the page."""
+
+    tables: dict[str, pd.DataFrame]
+    text: str
+    section: dict[str, Any]
 
 
 def report(
@@ -78,41 +90,46 @@ def report(
     console = console or default_console()
     groups = find_groups(roots)
     chosen = None if only is None else {Path(path).resolve() for path in only}
-    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in COLUMNS}
-    pages: list[str] = []
-    sections: list[dict[str, Any]] = []
     figure1: list[Path] = []
+    done: list[Reported] = []
     for folders in groups:
         group = load_group(*folders)
-        if group is None:
-            continue
-        made = make_tables(group, reference)
-        for name, table in made.items():
-            tables[name].append(table)
-        grid = make_grid(group, made["summary"])
-        shown = read_shown(group, CASES)
-        figures = folder_of(roots[0], group)
-        if chosen is None or any(folder.path.resolve() in chosen for folder in folders):
-            print_group(group, grid, console, reference)
-            if redraw or stale(figures, group):
-                draw(group, made, shown, figures, pdf=redraw)
-            printed_path(console, "figures", figures)
-            drawn = draw_figure1(group, [str(name) for name in images], figures) if images else None
-            figure1 += [drawn] if drawn else []
-        write_tables(group, grid, roots[0])
-        pages.append(markdown(group, grid, made, figure_links(figures, roots[0]), reference))
-        sections.append(section_of(group, grid, made, shown, figures, reference, len(groups)))
-    if not pages:
+        if group is not None:
+            printing = chosen is None or any(folder.path.resolve() in chosen for folder in folders)
+            done.append(report_group(group, roots[0], reference, console if printing else None, redraw, len(groups)))
+            if printing and images:
+                figure1 += draw_figure1(group, images, folder_of(roots[0], group))
+    if not done:
         raise UserError(f"no readable cases under {words(roots)}; run python -m bench out={roots[0]} again")
-    joined = {name: join(parts, COLUMNS[name]) for name, parts in tables.items()}
-    write_files(roots[0], joined, pages, sections, console)
+    tables = {name: join([one.tables[name] for one in done], columns) for name, columns in COLUMNS.items()}
+    write_files(roots[0], tables, done, console)
     for path in figure1:
         printed_path(console, "figure1", path)
     if images and not figure1:
         names = ",".join(map(str, images))
         raise UserError(f"no picture of {names} was kept; run the benchmark again with 'gallery.images=[{names}]'")
     printed_path(console, "report ", roots[0] / "report.html")
-    return joined["summary"]
+    return tables["summary"]
+
+
+def report_group(
+    group: Group, root: Path, reference: str, console: Console | None, redraw: bool, count: int
+) -> Reported:
+    """Make one group's tables, figures and texts; printed and drawn only with a console; `count` groups in all."""
+    figures, shown = folder_of(root, group), read_shown(group, CASES)
+    # BLAS' own threads would wait for each other's: two tables at a time take 9 s or 240 s on a busy machine.
+    with ThreadPoolExecutor(2) as pool, threadpool_limits(1, user_api="blas"):
+        pending = start_tables(pool, group, reference)
+        if console and (redraw or stale(figures, group)):
+            draw(group, pending, shown, figures, pdf=redraw)
+        tables = {name: table.result() for name, table in pending.items()}
+    grid = make_grid(group, tables["summary"])
+    if console:
+        print_group(group, grid, console, reference)
+        printed_path(console, "figures", figures)
+    write_tables(group, grid, root)
+    text = markdown(group, grid, tables, figure_links(figures, root), reference)
+    return Reported(tables, text, section_of(group, grid, tables, shown, figures, reference, count))
 
 
 def find_groups(roots: Sequence[Path]) -> list[list[Folder]]:
@@ -134,26 +151,22 @@ def words(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, paths))
 
 
-def make_tables(group: Group, reference: str) -> dict[str, pd.DataFrame]:
-    """Tables of one group by name, two at a time: numpy leaves the interpreter free most of the time."""
-    with ThreadPoolExecutor(2) as pool:
-        pending = {
-            "summary": pool.submit(summarize_group, group, reference=reference),
-            "breakdown": pool.submit(breakdown_group, group),
-            "ranks": pool.submit(ranks_table, group),
-            "agreement": pool.submit(agreement_table, group),
-        }
-        return {name: table.result() for name, table in pending.items()}
+def start_tables(pool: Executor, group: Group, reference: str) -> dict[str, Future[pd.DataFrame]]:
+    """Start the tables of one group, the longest first; numpy mostly leaves the interpreter free for figures."""
+    return {
+        "summary": pool.submit(summarize_group, group, reference=reference),
+        "agreement": pool.submit(agreement_table, group),
+        "breakdown": pool.submit(breakdown_group, group),
+        "ranks": pool.submit(ranks_table, group),
+    }
 
 
-def write_files(
-    root: Path, tables: dict[str, pd.DataFrame], pages: list[str], sections: list[dict[str, Any]], console: Console
-) -> None:
+def write_files(root: Path, tables: dict[str, pd.DataFrame], done: Sequence[Reported], console: Console) -> None:
     """Write the csv tables, summary.md and report.html, and say where the tables are."""
     for name, table in tables.items():
         write_text(root / f"{name}.csv", to_csv(table))
-    write_text(root / "summary.md", "# Results\n\n" + "\n".join(pages))
-    write_text(root / "report.html", page_of(sections))
+    write_text(root / "summary.md", "# Results\n\n" + "\n".join(one.text for one in done))
+    write_text(root / "report.html", page_of([one.section for one in done]))
     printed_path(console, "tables ", root / "summary.md", *(root / f"{name}.csv" for name in tables), root / "tables")
 
 

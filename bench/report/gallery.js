@@ -45,12 +45,12 @@
     canvas.getContext("2d").putImageData(pixels, 0, 0);
   };
 
-  const boxes = (given) => {
+  const boxes = (info) => {
     const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    drawing.setAttribute("viewBox", `0 0 ${given.width} ${given.height}`);
+    drawing.setAttribute("viewBox", `0 0 ${info.width} ${info.height}`);
     drawing.setAttribute("preserveAspectRatio", "none");
     drawing.setAttribute("aria-hidden", "true");
-    for (const [list, kinds] of [[given.others, ["other"]], [given.boxes, ["under", "instance"]]]) {
+    for (const [list, kinds] of [[info.others, ["other"]], [info.boxes, ["under", "instance"]]]) {
       for (const [x0, y0, x1, y1] of list) for (const kind of kinds) {
         const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
         const place = { class: kind, x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0) };
@@ -82,15 +82,15 @@
     const entriesShown = () => data.entries.map((entry, i) => [entry, i]).filter(([entry]) =>
       (control("controls").checked || !entry.control) && (!chosenLayer() || entry.layer === chosenLayer() || entry.layer === "-"));
     const disagreement = (one) => {
-      const found = chosenLayer() ? [one.disagreement[chosenLayer()]] : Object.values(one.disagreement);
-      return mean(found.filter((value) => value !== null && value !== undefined));
+      const matching = chosenLayer() ? [one.disagreement[chosenLayer()]] : Object.values(one.disagreement);
+      return mean(matching.filter((value) => value !== null && value !== undefined));
     };
     const quality = (one) => {
       const at = Number(control("value").value), column = data.columns[at];
       if (!column) return null;
-      const found = data.entries.map((entry, i) => [entry, one.values[i][at]]).filter(([entry, value]) => !entry.control && value !== null
+      const matching = data.entries.map((entry, i) => [entry, one.values[i][at]]).filter(([entry, value]) => !entry.control && value !== null
         && (!chosenLayer() || entry.layer === chosenLayer() || entry.layer === "-"));
-      const value = mean(found.map(([, one]) => one));
+      const value = mean(matching.map(([, one]) => one));
       return value === null ? null : column.better === false ? -value : value;
     };
     const keys = {
@@ -150,12 +150,12 @@
 
     const show = () => {
       const name = control("class").value, number = control("instances").value, key = keys[control("order").value];
-      const found = data.cases.filter((one) => (!name || `=${one.class}` === name)
+      const matching = data.cases.filter((one) => (!name || `=${one.class}` === name)
         && (!number || (number === "several" ? one.instances > 1 : one.instances === Number(number))));
-      found.sort((a, b) => key(a) - key(b) || a.id.localeCompare(b.id));
-      list.replaceChildren(...found.slice(0, limit).map(card));
-      status.textContent = `${Math.min(limit, found.length)} of ${found.length} cases shown`;
-      more.hidden = found.length <= limit;
+      matching.sort((a, b) => key(a) - key(b) || a.id.localeCompare(b.id));
+      list.replaceChildren(...matching.slice(0, limit).map(card));
+      status.textContent = `${Math.min(limit, matching.length)} of ${matching.length} cases shown`;
+      more.hidden = matching.length <= limit;
     };
     const opacity = () => section.style.setProperty("--opacity", String(control("opacity").value / 100));
     control("opacity").addEventListener("input", opacity);

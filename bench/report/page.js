@@ -16,8 +16,8 @@
   const current = () => groups.find((group) => !group.hidden);
   const choose = (id) => groups.forEach((group) => { group.hidden = group.id !== id; });
   if (chooser) {
-    const asked = decodeURIComponent(location.hash.slice(1));
-    chooser.value = groups.some((group) => group.id === asked) ? asked : groups[0].id;
+    const wanted = decodeURIComponent(location.hash.slice(1));
+    chooser.value = groups.some((group) => group.id === wanted) ? wanted : groups[0].id;
     choose(chooser.value);
     chooser.addEventListener("change", () => { choose(chooser.value); scrollTo(0, 0); });
   }

@@ -190,13 +190,15 @@ def write_part(
     return path
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def read_part(
+    path: Path, columns: Sequence[str] | Callable[[pa.Schema], Sequence[str]] | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """Rows and note of a part, after the hash of the whole file was checked.
 
     Parameters
     ----------
     path : Path
-    columns : sequence of str, optional
+    columns : sequence of str, or function from the part's schema to names, optional
         Only these, where the part has them.
 
     Raises
@@ -214,7 +216,9 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Tabl
         note = json.loads(file.metadata.metadata[b"bench"])
         if note["format"] != FORMAT:
             raise ValueError(f"{path} has format {note['format']}, this program reads {FORMAT}")
-        names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+        schema = file.schema_arrow
+        wanted = columns(schema) if callable(columns) else columns
+        names = None if wanted is None else [name for name in wanted if name in schema.names]
         return file.read(columns=names, use_threads=False), note
     except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a part of this program: {' '.join(str(error).split())[:120]}") from error

@@ -12,8 +12,9 @@ from made_results import group_of, rows_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from bench.analysis.breakdown import breakdown_group
 from bench.analysis.kept_maps import native_map, overlay, read_shown, upsample
-from bench.analysis.tables import breakdown_group, summarize_group
+from bench.analysis.tables import summarize_group
 from bench.figures.curves import all_bands, curves_figure
 from bench.figures.gallery import gallery_figure
 from bench.figures.means import instances_figure, means_figure
