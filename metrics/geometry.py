@@ -84,13 +84,15 @@ def positive_energy(heatmap: Tensor) -> Tensor:
 
 
 def unit_range(heatmaps: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Scale maps (N, *spatial) to minimum 0 and maximum 1; a constant map, which points nowhere, becomes 0."""
-    flat = heatmaps.flatten(1).to(dtype)
-    # Divided first, since the difference of huge values would overflow and that of tiny ones vanish.
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(dtype).tiny)
+    """Scale maps (N, *spatial) to minimum 0 and maximum 1; a constant map, which points nowhere, becomes 0.
+
+    It computes in float64, where differences of float32 values neither overflow nor vanish; wsolevaluation's protocol
+    needs the float64 values.
+    """
+    flat = heatmaps.flatten(1).double()
     flat = flat - flat.amin(1, keepdim=True)
     peak = flat.amax(1, keepdim=True)
-    return torch.where(peak > 0, flat / peak, torch.zeros_like(flat)).view(heatmaps.shape)
+    return torch.where(peak > 0, flat / peak, torch.zeros_like(flat)).to(dtype).view(heatmaps.shape)
 
 
 def to_original(

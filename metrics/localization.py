@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .geometry import instance_masks
+from .geometry import instance_masks, unit_range
 
 IOUS = (30, 50, 70)
 LEVELS = 255
@@ -145,10 +145,7 @@ def pixel_average_precision(histograms: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def score_map(heatmap: Tensor) -> NDArray[np.float64]:
     """Scale a map (H, W) to minimum 0 and maximum 1 in float64 as wsolevaluation does; a constant one becomes 0."""
-    values = heatmap.detach().cpu().numpy().astype(np.float64)
-    values = values - values.min()
-    peak = values.max()
-    return values / peak if peak > 0 else values
+    return unit_range(heatmap.detach()[None], torch.float64)[0].cpu().numpy()
 
 
 def eight_bit(heatmap: Tensor) -> NDArray[np.uint8]:

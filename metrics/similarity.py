@@ -76,16 +76,16 @@ def compare(one: Described, other: Described) -> dict[str, float]:
           al. 2004); NaN for maps of under 11 pixels a side;
         - ``hog``: Pearson correlation of the histograms of oriented gradients, -1 to 1; 0 where one has no gradient.
     """
-    small = min(one.unit.shape) < WINDOW
+    names = ("spearman", "ssim", "hog")
     if one.constant or np.array_equal(one.unit, other.unit):
-        return {"spearman": 1.0, "ssim": math.nan if small else 1.0, "hog": 1.0}
+        return dict.fromkeys(names, 1.0)
     structure = math.nan
-    if not small:
+    if min(one.unit.shape) >= WINDOW:
         structure = structural_similarity(
             one.unit, other.unit, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
     values = (_pearson(one.ranks, other.ranks), float(structure), _pearson(one.gradients, other.gradients))
-    return dict(zip(("spearman", "ssim", "hog"), values, strict=True))
+    return dict(zip(names, values, strict=True))
 
 
 def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -50,6 +50,7 @@ class Scorer:
     """Probability of each case's class, the slow way: one image at a time; counts the images it was given."""
 
     batch_size = 4
+    maps = None
 
     def __init__(self, network, targets):
         self.network, self.targets, self.images, self.shared = network, targets, 0, {}
@@ -62,7 +63,13 @@ class Scorer:
         return torch.stack([probability[i, list(self.targets[c])].sum() for i, c in enumerate(cases.tolist())])
 
     def per_map(self, key, function):
-        return function(torch.arange(len(self.targets)))
+        """The first case of each map computes, one case at a time; the others take its result."""
+        if self.maps is None:
+            return function(torch.arange(len(self.targets)))
+        for case, identity in enumerate(self.maps):
+            if (key, case, identity) not in self.shared:
+                self.shared[key, case, identity] = function(torch.tensor([case]))[0]
+        return torch.stack([self.shared[key, case, identity] for case, identity in enumerate(self.maps)])
 
     def once(self, key, function):
         if key not in self.shared:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import baselines, road
+from metrics import baselines, ranking, road
 
 
 def slow_impute(image, missing):
@@ -84,7 +84,8 @@ def test_curves_equal_a_loop(make_batch, make_scorer, network, maps, noise):
     assert score.images == len(named) * 2 * len(shares)
     for i, name in enumerate(named):
         values = heatmaps[i].flatten().tolist()
-        ranked = sorted(range(54), key=lambda p, v=values: (-v[p], p))
+        ties = ranking.order(torch.zeros(1, 9, 6), [batch.ids[i]])[0].tolist()
+        ranked = sorted(range(54), key=lambda p, v=values, t=ties: (-v[p], t.index(p)))
         curves = {"morf": [], "lerf": []}
         for share in shares:
             count = math.floor(share * 54 + 1e-9)
