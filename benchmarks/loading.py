@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from bench.runs.memory import keep_freed_memory
 
 from bench.config import CONF, GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, build
 from bench.datasets.coco import coco
@@ -23,7 +24,6 @@ from bench.datasets.loading import samples
 from bench.options import conf_node
 from bench.runs.batch import Setting, compute_chunk
 from bench.runs.execution import Speed
-from bench.runs.memory import keep_freed_memory
 from bench.runs.plan import plan_jobs
 from bench.types import Bound, Case
 
