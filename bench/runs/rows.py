@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ from bench.runs.provenance import finish_provenance
 from bench.runs.store import write_columns, write_part
 from bench.types import Batch, Bound, Metric
 
+log = logging.getLogger(__name__)
 CASE = pa.schema(
     [
         ("case_id", pa.string()),
@@ -197,8 +199,9 @@ class Writer:
             "score_batch": self.speed.score_batch,
             "made": self.made,
         }
-        write_part(self.plan.folder.path, piece.chunk, rows, schema_of(outputs), note)
+        path = write_part(self.plan.folder.path, piece.chunk, rows, schema_of(outputs), note)
         self.notes.append(note)
+        log.debug("%s: %d cases, %d maps each", path, len(cases), len(own))
 
     def _entry(self, j: int, cases: Sequence[str]) -> dict[str, Any]:
         """Describe a job in a part's note."""

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bench.config import GIVEN_TO_METRIC, bind
-from bench.networks.network import torchvision_model
+from bench.networks.sources import torchvision_model
 from bench.runs.plan import curve_points
 from bench.types import UserError
 
