@@ -14,7 +14,7 @@ import yaml
 from bench.maps.capture import capture
 from bench.networks.layers import resolve_layers
 from bench.runs.provenance import versions
-from bench.runs.store import PROTOCOL, Folder, read_protocol, write_text
+from bench.runs.store import PROTOCOL, Folder, hash_key, read_protocol, write_text
 from bench.types import InputSpec, Network
 
 
@@ -96,6 +96,8 @@ def known_facts(out: Path, request: dict[str, Any] | None, layer: Any) -> Facts 
         try:
             protocol = read_protocol(path)
             network = protocol["network"]
+            if hash_key({**network, "hash": None}) != network["hash"]:
+                raise ValueError(f"{path} is damaged")
             if network["request"] != request or str(layer) not in network["layers"]:
                 continue
             spec = InputSpec(**{**network["spec"], **{k: tuple(network["spec"][k]) for k in ("mean", "std")}})
@@ -149,7 +151,7 @@ def remember(folder: Folder, request: dict[str, Any] | None, layer: Any, facts: 
         "shapes": {**before.get("shapes", {}), **facts.shapes},
         "index": {**before.get("index", {}), **facts.index},
     }
-    folder.protocol["network"] = network
+    folder.protocol["network"] = {**network, "hash": hash_key({**network, "hash": None})}
     text = yaml.safe_dump(json.loads(json.dumps(folder.protocol)), sort_keys=False, allow_unicode=True)
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)

@@ -89,25 +89,13 @@ def speed_of(content: dict[str, Any]) -> Speed | None:
 def finish_provenance(
     folder: Folder, known: dict[str, Any], notes: Iterable[dict[str, Any]], bad_records: Sequence[dict[str, str]]
 ) -> None:
-    """Add what the parts' notes say (seconds, what was left out) and the data set's bad records."""
-    seconds: dict[str, float] = {}
-    skipped: dict[str, dict[str, str]] = {}
-    dropped: dict[str, dict[str, Any]] = {}
-    smallest: dict[str, int] = {}
-    for note in notes:
-        skipped |= {row["case_id"]: row for row in note["skipped"]}
-        dropped |= {row["case_id"]: row for row in note["dropped"]}
-        smallest = {key: min(note[key], smallest.get(key, note[key])) for key in ("batch", "score_batch")}
-        for entry in note["entries"]:
-            for name, value in entry["seconds"].items():
-                seconds[name] = round(seconds.get(name, 0.0) + value, 3)
-    path = folder.path / PROVENANCE
-    before = read_json(path)
+    """Add what the parts' notes say was left out, and the data set's bad records."""
+    path, before = folder.path / PROVENANCE, read_json(folder.path / PROVENANCE)
+    skipped = {row["case_id"]: row for note in notes for row in note["skipped"]}
+    dropped = {row["case_id"]: row for note in notes for row in note["dropped"]}
     content = {
         **known,
         **before,
-        "seconds": seconds,
-        "smallest": smallest,  # smaller than chosen where memory ran out
         "skipped": list(skipped.values()),
         "dropped_boxes": list(dropped.values()),
         "bad_records": list(bad_records),

@@ -134,13 +134,24 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
-    """Hash of the id, image, target, boxes and flags of every case of a data set, in any order: 16 hex digits."""
+    """Hash of the id, image, file size, target, boxes and flags of every case, in any order: 16 hex digits.
+
+    The size tells other pictures of the same name from these, also when a data set was moved.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for case in sorted(cases, key=lambda case: case.id):
-        digest.update(repr((case.id, case.image_id, case.class_name, case.target)).encode())
+        digest.update(repr((case.id, case.image_id, case.class_name, case.target, file_sizes(case))).encode())
         for values in (case.boxes, case.other_boxes, case.ignore, case.difficult, case.other_difficult):
             digest.update(f"{tuple(values.shape)}".encode() + values.numpy().tobytes())
     return digest.hexdigest()
+
+
+def file_sizes(case: Case) -> list[int]:
+    """Bytes of the files that a case's picture is read from; none for one that is made."""
+    first = next(iter(getattr(case.load, "args", ())), None)
+    if isinstance(first, list):  # cells of a mosaic
+        return [size for cell in first for size in file_sizes(cell)]
+    return [os.path.getsize(first)] if isinstance(first, str) and os.path.isfile(first) else []
 
 
 def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
