@@ -50,7 +50,7 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
         raise UserError(f"{name} is not a config node with a _target_")
     parameters = dict(node)
     about, relu = parameters.pop("about", None) or {}, parameters.pop("relu", True)
-    group = group or ("metric" if given is GIVEN_TO_METRIC else "method")
+    group = group or ("metric" if given == GIVEN_TO_METRIC else "method")
     function = named_function(parameters.get("_target_"), f"{name}: _target_", group)
     arguments = {key: value for key, value in parameters.items() if key != "_target_"}
     signature = inspect.signature(function)

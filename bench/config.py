@@ -177,7 +177,7 @@ def bind_all(node: Mapping[Any, Any], given: Sequence[str]) -> list[Bound]:
     for name, settings in plain(node).items():
         if isinstance(settings, dict) and "_target_" not in settings:
             # An experiment may have settings for methods and metrics that this run leaves out.
-            check_name("method" if given is GIVEN_TO_METHOD else "metric", name)
+            check_name("method" if given == GIVEN_TO_METHOD else "metric", name)
         else:
             parts.append(bind(str(name), settings, given))
     return parts

@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 
 
+def seed_of(key: str) -> int:
+    """Seed that follows from a key alone, the same on every machine; 63 bits."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+
+
 def generator(key: str) -> torch.Generator:
     """Random numbers that follow from a key alone; on the CPU, where they are the same on every machine."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+    return torch.Generator().manual_seed(seed_of(key))
 
 
 @lru_cache(maxsize=256)

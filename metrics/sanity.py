@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from copy import deepcopy
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .ranking import generator
+from .ranking import generator, seed_of
 from .similarity import Described, compare, describe
 
 ORDERS = ("cascading", "independent")
@@ -122,8 +121,7 @@ def other_classes(
         if not left:
             raise ValueError("class_sensitivity needs a network with a class beside the target's")
         if other == "random":
-            digest = hashlib.sha256(f"{seed}:{case}".encode()).digest()  # a checksum would not be even
-            chosen.append(left[int.from_bytes(digest[:8], "big") % len(left)])
+            chosen.append(left[seed_of(f"{seed}:{case}") % len(left)])
         else:
             values = row[left]
             chosen.append(left[int(values.argmax() if other == "second" else values.argmin())])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.named import named_function
+from bench.options import named_function
 from made_results import CASE, entry_of, full, group_of, groups_of, protocol_folder, rows_of, write_parts
 
 from bench.analysis.columns import shown_columns

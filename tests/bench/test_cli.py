@@ -53,10 +53,10 @@ def succeed(*arguments: str, folder: Path, module: str = "bench") -> str:
 def test_one_method_end_to_end_and_nothing_twice(tmp_path: Path) -> None:
     said = succeed("method=[grad_cam,grad_entropy,center]", "limit=4", *FAST, folder=tmp_path)
     assert "mean target probability" in said
-    assert "deletion: 2 steps (default 28)" in said
+    assert "deletion(steps=2): 2 steps (default 28)" in said
     summary = pd.read_csv(tmp_path / "results" / "summary.csv")
     assert list(summary.columns)[:15] == [
-        "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "degenerate",
+        "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
         "reference", "difference", "difference_low", "difference_high", "p",
     ]  # fmt: skip
     assert set(summary.method) == {"grad_cam", "grad_entropy", "center"}
@@ -196,8 +196,8 @@ def test_folder_of_pictures(tmp_path: Path, pictures: Path) -> None:
     assert "no boxes: pointing_game, energy_pointing_game, box_coverage" in said
     assert "torn.jpg is left out" in said
     summary = pd.read_csv(tmp_path / "results" / "summary.csv")
-    assert {metric.split(".")[0] for metric in summary.metric} == {"deletion", "insertion"}
-    assert set(summary.n[summary.metric == "deletion.auc"]) == {3}
+    assert {metric.split("(")[0] for metric in summary.metric} == {"deletion", "insertion"}
+    assert set(summary.n[summary.metric == "deletion(steps=2).auc"]) == {3}
     provenance = next((tmp_path / "results").rglob("_provenance.json")).read_text()
     assert "torn.jpg" in provenance and '"git_commit"' in provenance
     assert "nothing was computed" in succeed(*asked, folder=tmp_path)

@@ -13,7 +13,7 @@ from torch import nn
 from bench.maps.scorer import Scorer
 from bench.runs import execution as speed
 from bench.runs.execution import Speed, choose_speed, forwards, measured, set_precision
-from bench.runs.provenance import kept_speed
+from bench.runs.provenance import speed_of
 from bench.types import InputSpec, Network, UserError
 
 CPU = torch.device("cpu")
@@ -162,10 +162,10 @@ def test_one_disturbed_pass_does_not_choose_the_memory_format(
 
 def test_provenance_gives_back_what_it_was_given() -> None:
     asked = Speed(16, 4, False, True)
-    assert kept_speed({**vars(asked), "device": "cpu"}) == asked
+    assert speed_of({**vars(asked), "device": "cpu"}) == asked
     for wrong in ({"batch": 0}, {"score_batch": "4"}, {"compiled": 1}, {"channels_last": None}):
-        assert kept_speed({**vars(asked), **wrong}) is None
-    assert kept_speed({"batch": 16, "score_batch": 16}) is None  # of an earlier version
+        assert speed_of({**vars(asked), **wrong}) is None
+    assert speed_of({"batch": 16, "score_batch": 16}) is None  # of an earlier version
 
 
 def test_tf32_needs_a_gpu() -> None:
