@@ -55,12 +55,12 @@ def test_one_method_end_to_end_and_nothing_twice(tmp_path: Path) -> None:
     assert "mean target probability" in said
     assert "deletion(steps=2): 2 steps (default 28)" in said
     summary = pd.read_csv(tmp_path / "results" / "summary.csv")
-    assert list(summary.columns)[:15] == [
+    assert list(summary.columns)[:16] == [
         "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
         "reference", "difference", "difference_low", "difference_high", "p",
     ]  # fmt: skip
     assert set(summary.method) == {"grad_cam", "grad_entropy", "center"}
-    assert {"deletion.auc", "insertion.auc", "pointing_game.hit", "box_coverage.min_coverage"} <= set(summary.metric)
+    assert {"deletion(steps=2).auc", "insertion(steps=2).auc", "pointing_game.hit"} <= set(summary.metric)
     assert set(summary[summary.method == "center"].layer) == {"-"}
     known = summary[summary.n > 1]  # one value has no interval
     assert (known.ci_low <= known["mean"]).all() and (known["mean"] <= known.ci_high).all()
