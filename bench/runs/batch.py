@@ -29,18 +29,8 @@ from bench.types import Batch, Job
 class Setting:
     """What stays the same for all batches of a run.
 
-    Attributes
-    ----------
-    plan : Prepared
-    module : nn.Module or None
-        The network; None where nothing that is missing needs it.
-    forward : callable
-        ``forward(speed)``: the network as a speed wants it.
-    precision : str
-    keeps : callable
-        ``keeps(job, case id)``: whether the job's map of the case is kept.
-    gallery : set of str
-        Ids of the cases whose pictures are kept.
+    `module` is None where nothing that is missing needs the network; ``forward(speed)`` gives it as a speed wants it.
+    ``keeps(job, case id)`` says whether a map is kept; `gallery` are the ids of the cases whose pictures are kept.
     """
 
     plan: Prepared
@@ -61,19 +51,7 @@ class Stored:
 
 @dataclass(eq=False)
 class Computed:
-    """What one batch gave.
-
-    Attributes
-    ----------
-    rows : dict
-        By index of the job, one row a case in the order of the batch.
-    seconds : dict
-        By index of the job: its share of the shared pass (``capture``), ``method``, ``metrics``.
-    score_batch : int
-        Images in a forward pass, smaller than before where memory ran out.
-    passes, saved : int
-        As `bench.maps.scorer.Scorer` counts them.
-    """
+    """What one batch gave: by index of the job one row a case, and its seconds; the rest is as the scorer says."""
 
     rows: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -90,19 +68,10 @@ def compute_batch(
     speed: Speed,
     advance: Callable[[float], None],
 ) -> Computed:
-    """Compute what a batch of cases lacks: a loop over jobs and, for each, over metrics.
+    """Compute what a batch of N cases lacks: a loop over jobs and, for each, over metrics.
 
-    Parameters
-    ----------
-    setting : Setting
-    samples : sequence of N Sample
-    stored : sequence of N
-        What is on disk of each case.
-    needs : Needs
-        The same for all cases.
-    speed : Speed
-    advance : callable
-        Called with so many cases as were done, in fractions.
+    `stored` (N) is what is on disk of each case; `needs` is the same for all of them; `advance` is called with the
+    number of cases done, in fractions.
     """
     plan, device = setting.plan, setting.plan.device
     batch = collate(samples, plan.facts.spec, device)

@@ -17,16 +17,9 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 
 @dataclass(frozen=True)
 class Cost:
-    """Forward passes of a metric; a backward pass counts as two.
+    """Forward passes of a metric (a backward pass counts as two), and how often it asks the method for a map again.
 
-    Attributes
-    ----------
-    per_map : int
-        For every case, method and layer.
-    per_case : int
-        For every case, shared by all its maps (what two metrics share, as the clean image's, counts for each).
-    explanations : int
-        How often the method makes a map again, whose own passes come on top, for every map.
+    ``per_case`` passes are shared by all maps of a case; what two metrics share, as the clean image's, counts for each.
     """
 
     per_map: int
@@ -106,14 +99,8 @@ def own_passes(method: Bound, channels: int) -> tuple[int, int]:
 class Passes:
     """Images that go through the network for one case, all methods and layers of a run together.
 
-    Attributes
-    ----------
-    shared_forward, shared_backward : int
-        Of the pass that all methods share.
-    own_forward, own_backward : int
-        Of the methods that need more.
-    scored : int
-        Perturbed images of the metrics.
+    `shared` are those of the pass that all methods share, `own` those of methods that need more, `scored` the
+    perturbed images of the metrics.
     """
 
     shared_forward: int
@@ -124,15 +111,7 @@ class Passes:
 
 
 def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], channels: Mapping[str, int]) -> Passes:
-    """Count the passes of one case; a map fused over layers is made of maps that are there.
-
-    Parameters
-    ----------
-    jobs : sequence of Job
-    metrics : sequence of Bound
-    channels : mapping of str to int
-        Channels of each layer.
-    """
+    """Count the passes of one case, `channels` by layer; a map fused over layers is made of maps that are there."""
     owns = [own_passes(job.method, channels.get(job.layer, 0)) for job in jobs if not job.layer.startswith(FUSED)]
     costs = [metric_cost(metric) for metric in metrics]
     again = sum(cost.explanations for cost in costs)

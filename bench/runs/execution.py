@@ -33,16 +33,8 @@ COMPILE_SECONDS, SAVED = 12.0, 0.3
 class Speed:
     """Batch sizes and the form of the network; kept with a run and used again when it is resumed.
 
-    Attributes
-    ----------
-    batch : int
-        Cases in one shared pass.
-    score_batch : int
-        Perturbed images in one forward pass.
-    channels_last : bool
-        Memory format of the network.
-    compiled : bool
-        Whether perturbed images go through the compiled network.
+    `batch` cases in one shared pass, `score_batch` perturbed images in one forward pass, memory format of the network,
+    and whether perturbed images go through the compiled network.
     """
 
     batch: int
@@ -65,26 +57,16 @@ def choose_speed(
 ) -> Speed:
     """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
 
-    Where both sizes are given nothing is measured: channels_last, and compiled only if asked for.
-
-    Parameters
-    ----------
-    config : dict
-        Its ``batch``, ``score_batch``, ``compile`` and ``precision`` are used.
-    network : Network
-        On the device; left in the memory format chosen.
-    device : torch.device
-    scored : float
-        Perturbed images that this run has to score.
-    forward : callable
-        From `forwards`; asked whether compiling works.
+    Where both sizes are given nothing is measured: channels_last, and compiled only if asked for. On a CPU a batch is
+    one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that was not. `scored` is the
+    number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling works.
     """
     given = {"batch": config["score_batch"], "channels_last": True, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
     found = measured(network, device, config["precision"]) if automatic else given
     pays = SAVED * scored * found["seconds_per_image"] > 2 * COMPILE_SECONDS
     speed = Speed(
-        batch=max(16, found["batch"]) if config["batch"] == "auto" else config["batch"],
+        batch=config["batch"] if config["batch"] != "auto" else max(found["batch"] if device.type == "cuda" else 0, 16),
         score_batch=found["batch"] if config["score_batch"] == "auto" else config["score_batch"],
         channels_last=found["channels_last"],
         compiled=pays if config["compile"] == "auto" else config["compile"],

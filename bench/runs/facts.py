@@ -22,17 +22,8 @@ from bench.types import InputSpec, Network
 class Facts:
     """What a run needs to know of a network; kept with the results, so that a later metric need not load it.
 
-    Attributes
-    ----------
-    name, weights, weights_hash : str
-    spec : InputSpec
-    outputs : int
-    layers : tuple of str
-        Those asked for, in the order of the network.
-    shapes : dict
-        Channels and spatial size of each layer's output.
-    index : dict
-        Place of each layer among the network's modules.
+    `layers` are those asked for, in the order of the network; `shapes` gives channels and spatial size of each one's
+    output, `index` its place among the network's modules.
     """
 
     name: str
@@ -47,14 +38,7 @@ class Facts:
 
 @dataclass(eq=False)
 class Opener:
-    """The network of a run, built at the first call.
-
-    Attributes
-    ----------
-    build : callable
-    request : dict or None
-        What the network follows from where that can be told without building it, see `request_of`.
-    """
+    """The network of a run, built at the first call; `request` is what it follows from, see `request_of`."""
 
     build: Callable[[], Network]
     request: dict[str, Any] | None

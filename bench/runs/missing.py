@@ -20,14 +20,8 @@ Notes = dict[int, list[tuple[Path, dict[str, Any]]]]  # sound parts and their no
 class Needs:
     """What some cases lack.
 
-    Attributes
-    ----------
-    blocks : tuple of (tuple of int, tuple of int)
-        Indices of jobs and of metrics: each of these jobs lacks each of these metrics, or its map, or both.
-    kept : tuple of int
-        Jobs among these whose maps are on disk already.
-    described : bool
-        Whether what the network says of the case is on disk already.
+    `blocks` are indices of jobs and of metrics: each of these jobs lacks each of these metrics, its map, or both. Maps
+    of the jobs in `kept` are on disk, and if `described` what the network says of the case.
     """
 
     blocks: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
@@ -99,17 +93,8 @@ def missing(
 ) -> list[Piece]:
     """List what is wanted and not held, as pieces of cases that lack the same, pieces of equal needs together.
 
-    Parameters
-    ----------
-    cases : sequence of Case
-        In the order of the protocol, all chunks.
-    notes : dict
-        From `read_notes`; only its chunks are looked at.
-    jobs, metrics
-    keeps : callable
-        ``keeps(job, case id)``: whether the job's map of the case is to be kept.
-    lacks_picture : callable
-        ``lacks_picture(case id)``: whether the gallery lacks the case's picture.
+    `cases` are all in the order of the protocol, `notes` those of the chunks to look at. ``keeps(job, case id)`` says
+    whether a map is to be kept, ``lacks_picture(case id)`` whether the gallery lacks the case's picture.
     """
     pieces: dict[Needs, list[Piece]] = {}
     for chunk, parts in notes.items():

@@ -21,16 +21,9 @@ class _Cases(ProgressColumn):
 
 
 class Progress:
-    """Cases done, rate and time left, on stderr; a context manager.
+    """Cases done of `total`, rate and time left, on stderr; a context manager.
 
-    Parameters
-    ----------
-    total : int
-        Cases to do.
-    quiet : bool
-        Show nothing.
-    name : str
-        Of this process, in front of each line, where several share a terminal; there is no bar then.
+    With a `name`, of one of several processes that share a terminal, lines begin with it and there is no bar.
     """
 
     def __init__(self, total: int, *, quiet: bool = False, name: str = "") -> None:

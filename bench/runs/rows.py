@@ -129,21 +129,9 @@ def outputs_of(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 class Writer:
     """Collects the rows of batches and writes a piece's parts as soon as all its cases are done.
 
-    Attributes
-    ----------
-    plan : Prepared
-    made : dict
-        From `bench.runs.provenance.facts`, for every part.
-    notes : list of dict
-        Of the parts on disk and of those written since.
-    pieces : list of Piece
-        Those that are not complete yet.
-    skipped : dict
-        Pictures that cannot be decoded, by case id.
-    speed : Speed
-        At which the next batch is computed.
-    module : nn.Module or None
-        The network, for the names of the points of some metrics' curves.
+    `made` goes into every part; `notes` are those of the parts on disk and of those written since; `pieces` are not
+    complete yet; `skipped` are pictures that cannot be decoded, by case id; the next batch is computed at `speed`;
+    `module`, if any, names the points of some metrics' curves.
     """
 
     plan: Any

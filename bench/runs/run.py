@@ -35,20 +35,10 @@ SMALL = 32 * 32  # positions of the largest map that is kept without being asked
 class Outcome:
     """What a run did.
 
-    Attributes
-    ----------
-    folder : Folder or None
-        Where the results are; None for an estimate.
-    complete : bool
-        Whether everything asked for is on disk, also what other shards compute.
-    computed : int
-        Cases of which something was computed.
-    cases, entries, metrics : list of str
-        Ids of the cases, keys of the jobs and of the metrics asked for.
-    passes, saved : int
-        Perturbed images that went through the network, and those that equal maps made needless.
-    notes : list of str
-        For the user.
+    `folder` is None for an estimate. `complete` says whether everything asked for is on disk, also what other shards
+    compute; `computed` counts the cases of which something was computed. `cases`, `entries` and `metrics` are ids and
+    keys of what was asked for. `passes` and `saved` are perturbed images that went through the network, and those
+    that equal maps made needless.
     """
 
     folder: Folder | None
@@ -111,12 +101,12 @@ def run(
                 for needs, batch, stored in batches(config, plan, pieces, writer, progress):
                     tries = [batch]
                     while tries:
-                        part = tries.pop(0)
+                        part, before = tries.pop(0), progress.done
                         about = [stored.get(sample.case.id) for sample in part]
                         try:
                             computed = compute_batch(setting, part, about, needs, writer.speed, progress.advance)
                         except torch.OutOfMemoryError:
-                            tries = halves(part, writer) + tries
+                            tries, progress.done = halves(part, writer) + tries, before
                             continue
                         passes, saved = passes + computed.passes, saved + computed.saved
                         writer.add(part, computed)

@@ -21,26 +21,7 @@ from bench.types import Bound, Case, Dataset, Job, Metric, UserError
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All of a run, ready to be computed.
-
-    Attributes
-    ----------
-    whole : Dataset
-        The data set that the cases were chosen from.
-    cases : list of Case
-        In the order of the protocol.
-    facts : Facts
-    device : torch.device
-    geometry : str
-        See `bench.datasets.transforms.prepare`.
-    jobs : list of Job
-    metrics : list of Metric
-        Those that the data set allows.
-    folder : Folder
-        Where the results go.
-    notes : list of str
-        For the user.
-    """
+    """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow."""
 
     whole: Dataset
     cases: list[Case]

@@ -39,12 +39,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Folder:
     """Results of one protocol.
 
-    Attributes
-    ----------
-    path : Path
-    protocol : dict
-        Content of ``_protocol.yaml``: ``format``, ``key``, ``dataset``, ``model``, ``weights``, ``parameters`` (what
-        the key is a hash of), and what is known of the network.
+    `protocol` is the content of ``_protocol.yaml``: ``format``, ``key``, ``dataset``, ``model``, ``weights``,
+    ``parameters`` (what the key is a hash of), and what is known of the network.
     """
 
     path: Path
