@@ -231,7 +231,7 @@ def test_files_of_a_page_work_in_a_copy_of_the_program(page: Path, tmp_path: Pat
             assert "grad_cam_top" in done.stdout
     summary = pd.read_csv(tmp_path / "results" / "summary.csv")
     assert {"efficientnet_lite0", "custom"} == set(summary.model)
-    assert {"grad_cam", "grad_cam_top"} == set(summary.method)
+    assert {"grad_cam", "grad_cam_top(channels=50)"} == set(summary.method)
     shares = summary[summary.metric == "extent.share"]["mean"]
     assert len(shares) == 4 and shares.between(0, 1, inclusive="neither").all()
 
