@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bench.runs.memory import keep_freed_memory
+from bench.runs.execution import keep_freed_memory
 from bench.runs.provenance import versions
 from benchmarks import loading, passes, peers, reading, scaling, scoring
 from benchmarks.common import HEAD

@@ -14,7 +14,7 @@ from benchmarks.common import measured, row
 CHEAP = ["method=grad_cam", "layer=bn2.act", "metric=[box_coverage]", "gallery.cases=0", "quiet=true"]
 SCORED = [
     "method=[grad_cam,layer_cam,hirescam]", "layer=bn2.act", "metric=[deletion,insertion]", "compile=false",
-    "dataset.scenes=32", "chunk=16", "gallery.cases=0", "quiet=true",
+    "dataset.scenes=32", "gallery.cases=0", "quiet=true",
 ]  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def command(*settings: str) -> tuple[float, float]:
 
 RAW = """
 import sys, time, torch
-from bench.runs.memory import keep_freed_memory
+from bench.runs.execution import keep_freed_memory
 from benchmarks.common import lite0, pictures
 keep_freed_memory()
 torch.set_num_threads(int(sys.argv[1]))
