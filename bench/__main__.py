@@ -186,9 +186,11 @@ def main() -> None:
         print("stopped; finished parts are kept, and the same command continues from there", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        # Hydra makes its log folder below out= before our code runs; any other OSError is a fault of ours.
-        if error.filename and "logs" in Path(str(error.filename)).parts:
-            fail(f"cannot write {error.filename}: {error.strerror}; choose another folder with out=DIR")
+        # Hydra makes its log folder in out= before our code runs; any other OSError is a fault of ours.
+        out = next((word[4:] for word in sys.argv if word.startswith("out=")), "results")
+        name = Path(str(error.filename or ""))
+        if "logs" in name.parts or name == Path(out):
+            fail(f"cannot write {name}: {error.strerror}; choose another folder with out=DIR")
         raise
 
 
