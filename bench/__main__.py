@@ -8,6 +8,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -68,7 +69,7 @@ def compute(settings: dict[str, Any]) -> Outcome:
     from bench.runs.execution import keep_freed_memory
     from bench.runs.facts import Opener, request_of
     from bench.runs.run import run
-    from bench.runs.setup import check
+    from bench.runs.setup import check, prepare_run
 
     keep_freed_memory()
     settings = {"worker": "", **settings}
@@ -81,8 +82,12 @@ def compute(settings: dict[str, Any]) -> Outcome:
     model, seed = settings["model"], settings["seed"]
     network = Opener(partial(build, "model", model, seed=seed), request_of(model, seed))
     data = build("dataset", settings["dataset"], network=network)  # only a mosaic asks the network
-    function = print_estimate if settings["estimate"] else run
-    return function(settings, network, data, methods, metrics, partial(shipped, seed))
+    with TemporaryDirectory() as temporary:
+        function = print_estimate if settings["estimate"] else run
+        if settings["estimate"]:  # which keeps nothing
+            settings = {**settings, "out": temporary}
+        plan = prepare_run(settings, network, data, methods, metrics, partial(shipped, seed))
+        return function(settings, network, plan)
 
 
 def shipped(seed: int, bound: Bound) -> dict[str, Any]:

@@ -30,21 +30,9 @@ KINDS = {
 def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = None) -> Bound:
     """Bind the parameters of a config node to the function that it names.
 
-    Parameters
-    ----------
-    name : str
-        Key in the config.
-    node : dict
-        ``_target_``, parameters, and of methods and metrics ``about`` and ``relu``.
-    given : sequence of str
-        What the runner hands over: `GIVEN_TO_METHOD`, `GIVEN_TO_METRIC`, nothing for data sets and networks.
-    group : str, optional
-        Of data sets and networks; else it follows from `given`.
-
-    Raises
-    ------
-    UserError
-        A parameter that does not exist, is missing or, for methods and metrics, is of the wrong kind.
+    The node has ``_target_``, parameters, and for methods and metrics ``about`` and ``relu``. `given` is what the
+    runner hands over: `GIVEN_TO_METHOD`, `GIVEN_TO_METRIC`, nothing for data sets and networks, which have a `group`.
+    UserError for a parameter that does not exist, is missing or, for methods and metrics, is of the wrong kind.
     """
     if not isinstance(node, Mapping):
         raise UserError(f"{name} is not a config node with a _target_")

@@ -54,7 +54,7 @@ settings (for all, with their defaults: python -m bench --cfg job):
   method.NAME.PARAMETER=VALUE, metric.NAME.PARAMETER=VALUE, dataset.root=DIR, model.weights=FILE|random
   target=label|predicted|INDEX                  the class to explain
   out=DIR limit=N seed=N                        results folder, a seeded subset of N cases
-  gallery.cases=N save_maps=true                keep pictures and maps of N cases to look at; keep every map
+  gallery.cases=N save_maps=all                keep pictures and maps of N cases to look at; keep every map
   device=auto|cpu|cuda batch=auto|N compile=auto|true|false     speed; numbers do not depend on these
   workers=N                                     share the work between N processes on this machine
   precision=float32|tf32|bfloat16               of forward passes; numbers depend on it

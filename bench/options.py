@@ -62,20 +62,8 @@ def named_function(target: Any, entry: str, group: str = "metric") -> Callable[.
     """Find the function that a config names; only one that this program defines for the group will do.
 
     Configs and results may come from other people, and naming a function is calling it. So the module is one of the
-    group's own package, and the function is written in that module, not imported into it.
-
-    Parameters
-    ----------
-    target : str
-        Such as ``metrics.sanity.stage_names``.
-    entry : str
-        Place of the name in the config, for messages.
-    group : {"method", "metric", "model", "dataset"}
-
-    Raises
-    ------
-    UserError
-        The name does not exist, or it is no function that is defined there.
+    group's own package, and the function is written in that module, not imported into it. `entry` is the place of the
+    name in the config, for the UserError that says what is wrong.
     """
     package = PACKAGES[group]
     if not isinstance(target, str) or not re.fullmatch(rf"{re.escape(package)}(\.\w+){{2,}}", target, re.ASCII):

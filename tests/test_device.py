@@ -22,6 +22,7 @@ from bench.runs.execution import set_precision
 from bench.runs.facts import Opener
 from bench.runs.rows import map_columns
 from bench.runs.run import run
+from bench.runs.setup import prepare_run
 from bench.runs.store import find_folders, read_part
 from bench.types import Batch
 
@@ -104,7 +105,12 @@ def test_run_on_a_gpu(near: float, tmp_path: Path) -> None:
         node = plain(compose_config([*words, f"device={device}", f"out={tmp_path / device}"]))
         methods, metrics = bind_all(node["method"], GIVEN_TO_METHOD), bind_all(node["metric"], GIVEN_TO_METRIC)
         network = Opener(partial(build, "model", node["model"]), None)
-        run(node | {"worker": ""}, network, build("dataset", node["dataset"]), methods, metrics, lambda _bound: {})
+        config = node | {"worker": ""}
+        run(
+            config,
+            network,
+            prepare_run(config, network, build("dataset", node["dataset"]), methods, metrics, lambda _: {}),
+        )
         (folder,) = find_folders(tmp_path / device)
         (path,) = folder.parts
         parts.append(read_part(path))

@@ -21,18 +21,8 @@ MATCHES = ("strict", "loose")
 class Selection:
     """Which categories of a data set are asked about, in which images.
 
-    Attributes
-    ----------
-    categories : list of str
-        Asked about.
-    groups : dict
-        Output indices that mean a category.
-    outputs : int or None
-        Number of outputs of the networks that `groups` is made for.
-    without : list of str
-        Categories that no output means.
-    least, most : int
-        Number of instances in an image that is asked about; no upper limit where `most` is None.
+    `groups` are the output indices that mean a category, for networks with so many `outputs`; no output means those
+    in `without`. Images have `least` to `most` instances (None: no upper limit).
     """
 
     categories: list[str]
@@ -60,22 +50,10 @@ def select(
 ) -> Selection:
     """Check the parameters that data sets of many categories share.
 
-    Parameters
-    ----------
-    table : {"coco", "voc"}
-    known : sequence of str
-        The data set's categories.
-    categories, exclude : str, sequence of str or None
-        Categories to ask about, or not to. Objects of the others stay in ``other_boxes``.
-    min_instances, max_instances : int
-        Images with so many instances of the category, at least 1.
-    class_map, match : str
-        See `read_class_map`.
-
-    Raises
-    ------
-    UserError
-        An unknown category, one that no output of the network means, a number out of range, a bad class map.
+    `known` are the data set's categories; `categories` are to be asked about, `exclude` not, and their objects stay in
+    ``other_boxes``; images have `min_instances` to `max_instances` of the category; `class_map` and `match` are for
+    `read_class_map`. UserError for an unknown category, one that no output of the network means, a number out of
+    range, a bad class map.
     """
     need_number("min_instances", min_instances, 1)
     need_number("max_instances", min_instances if max_instances is None else max_instances, min_instances)
@@ -113,28 +91,12 @@ def imagenet_classes() -> dict[str, tuple[int, str]]:
 
 
 def read_class_map(name: str, own: str | None, match: str = "strict") -> tuple[dict[str, tuple[int, ...]], int | None]:
-    """Read which output indices mean which category.
+    """Read which output indices mean which category, and how many outputs (None: not known) the table is made for.
 
-    Parameters
-    ----------
-    name : {"coco", "voc"}
-        The shipped table, made by scripts/make_class_maps.py from WordNet 3.0.
-    own : str or None
-        A csv with the columns ``index`` and ``category`` to use instead, for a network with other classes.
-    match : {"strict", "loose"}
-        ``loose`` adds classes whose pictures show the category though the words differ (a liner is a boat).
-        Applies to tables with a column ``match``.
-
-    Returns
-    -------
-    groups : dict
-    outputs : int or None
-        Number of outputs the table is made for; None for a user's own.
-
-    Raises
-    ------
-    UserError
-        No such file, a missing column, or an index that is no whole number from 0.
+    The shipped tables of ``coco`` and ``voc`` were made by scripts/make_class_maps.py from WordNet 3.0; `own` is a csv
+    with the columns ``index`` and ``category`` to use instead. Where a table has a column ``match``, "loose" adds
+    classes whose pictures show the category though the words differ (a liner is a boat). UserError if there is no such
+    file, a column is missing, or an index is no whole number from 0.
     """
     if match not in MATCHES:
         raise UserError(f"dataset.match={match} is unknown; it takes {' or '.join(MATCHES)}")

@@ -80,16 +80,9 @@ def photograph(name: str) -> np.ndarray:
 
 @cache
 def cutout(name: str) -> Image.Image:
-    """Cut one object out of its photograph.
+    """Cut an object (cat, cup, cup_saucer, shuttle, moped) from its photograph: RGBA, cropped, alpha soft at its edge.
 
-    Parameters
-    ----------
-    name : {"cat", "cup", "cup_saucer", "shuttle", "moped"}
-
-    Returns
-    -------
-    PIL image, mode RGBA
-        Cropped to the object, alpha soft at its edge. Shared between callers: never draw on it.
+    Shared between callers: never draw on it.
     """
     if name == "moped":
         picture, softness, mask = photograph("motorcycle_left.png"), 0.7, _moped()
@@ -125,19 +118,9 @@ def _moped() -> np.ndarray:
 
 @cache
 def background(name: str, tone: int = 0) -> Image.Image:
-    """Return a surface to paste on.
+    """Return one of `BACKGROUNDS` to paste on, RGB, at least 288 pixels high and wide; never draw on it, it is shared.
 
-    Parameters
-    ----------
-    name : str
-        One of `BACKGROUNDS`.
-    tone : int
-        0 or 1: which pair of tones a grey texture gets; photographs have their own colours.
-
-    Returns
-    -------
-    PIL image, mode RGB
-        At least 288 pixels high and wide. Shared between callers: never draw on it.
+    `tone` 0 or 1 chooses a pair of tones for a grey texture; photographs have their own colours.
     """
     if name in _TONES:
         file, tones = _TONES[name]

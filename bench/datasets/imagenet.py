@@ -134,15 +134,7 @@ def _pictures(folder: Path) -> dict[str, _Picture]:
 def read_csv(path: Path) -> dict[str, _Annotation | None]:
     """Boxes by image from Kaggle's csv: ``ImageId,PredictionString``, the latter ``wnid x0 y0 x1 y1`` repeated.
 
-    Returns
-    -------
-    dict
-        None where a line is not in this format.
-
-    Raises
-    ------
-    UserError
-        The file is not such a csv.
+    None where a line is not in this format; UserError if the file is not such a csv.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -60,19 +60,10 @@ class _Prepared(Dataset):
 def samples(
     cases: Sequence[Case], spec: InputSpec, geometry: str, workers: int | None, device: torch.device
 ) -> Iterator[Sample | Bad]:
-    """Yield every case, in order, decoded and transformed.
+    """Yield every case, in order, decoded and transformed; tensors on the CPU, page-locked where `device` is a GPU.
 
-    Parameters
-    ----------
-    cases : sequence of Case
-    spec : InputSpec
-    geometry : str
-        See `bench.datasets.transforms.prepare`.
-    workers : int or None
-        Processes that decode ahead; with 0 a thread does. None takes none on a CPU, where they would only take the
-        network's cores, and up to 8 beside a GPU.
-    device : torch.device
-        Of the network; tensors are yielded on the CPU, page-locked where it is a GPU.
+    `workers` processes decode ahead; with 0 a thread does. None takes none on a CPU, where they would only take the
+    network's cores, and up to 8 beside a GPU.
     """
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
@@ -113,24 +104,10 @@ def _unpack(packed: tuple[bytes, list[dict[str, Any]]]) -> list[Sample | Bad]:
 def refuse_many_bad(
     stream: Iterator[Sample | Bad], name: str, pictures: int, most: float, known: Iterable[str] = ()
 ) -> Iterator[Sample | Bad]:
-    """Pass samples on until too many pictures have turned out to be bad.
+    """Pass samples on until more than the share `most` of the run's `pictures` have turned out to be bad.
 
-    Parameters
-    ----------
-    stream : iterator
-    name : str
-        The data set's, for the message.
-    pictures : int
-        Number of pictures of the whole run.
-    most : float
-        Share of them that may be bad.
-    known : iterable of str
-        ``image_id`` of the pictures that were bad in chunks finished earlier.
-
-    Raises
-    ------
-    UserError
-        More are bad. What was yielded before can still be used.
+    `name` is the data set's, for the message; `known` are the ``image_id`` of pictures that earlier parts left out.
+    Raises UserError then; what was yielded before can still be used.
     """
     found = set(known)
     for sample in stream:

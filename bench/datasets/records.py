@@ -100,15 +100,7 @@ def bad_note(wrong: Sequence[dict[str, str]]) -> list[str]:
 
 
 def sound_box(box: Sequence[float], width: float, height: float) -> tuple[float, float, float, float] | str:
-    """Clip a box to its picture; a str says what is wrong with it.
-
-    Parameters
-    ----------
-    box : four numbers
-        xyxy in pixels, exclusive.
-    width, height : float
-        Of the picture; infinite where not known.
-    """
+    """Clip a box (xyxy, exclusive) to its picture, infinite where not known; a str says what is wrong with it."""
     try:
         x0, y0, x1, y1 = (float(value) for value in box)
     except (TypeError, ValueError):
@@ -132,12 +124,7 @@ def box_tensor(boxes: Iterable[Sequence[float]]) -> Tensor:
 def load_checked(path: str, size: tuple[int, int] | None, boxes: Tensor | None = None) -> Tensor:
     """Decode a picture and make sure that its annotation is about these pixels.
 
-    Raises
-    ------
-    OSError
-        It cannot be decoded.
-    ValueError
-        It has another (height, width) than annotated, or a box lies outside.
+    Raises OSError if it cannot be decoded, ValueError for another (height, width) than annotated or a box outside.
     """
     image = read_image(path)
     height, width = image.shape[1:]
@@ -163,18 +150,8 @@ def boxed_case(
 ) -> Case:
     """Ask where a category is in a picture with annotated objects.
 
-    Parameters
-    ----------
-    case_id, image_id, class_name, target
-        As in `bench.types.Case`.
-    category : str
-        Objects of this category are the class; crowds of it are regions to ignore, crowds of others are left out.
-    objects : sequence of Object
-        All of the picture.
-    path : str
-        Of the picture.
-    size : (int, int) or None
-        Annotated (height, width), checked when the picture is loaded.
+    `objects` are all of the picture: those of the category are the class, its crowds regions to ignore, other crowds
+    are left out. `size`, the annotated (height, width), is checked when the picture is loaded.
     """
     instances = [one for one in objects if one.category == category and not one.crowd]
     others = [one for one in objects if one.category != category and not one.crowd]

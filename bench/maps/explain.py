@@ -32,26 +32,11 @@ def shared_pass(
 
 
 def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
-    """Make a job's maps.
+    """Make a job's maps: float32 (N, *spatial) at its layer, (N, H, W) where it has none or is fused.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network, in evaluation mode.
-    batch : Batch
-    captured : Captured
-        `module` on this batch, with all layers of the job.
-    score : Scorer
-        Of `module` on this batch.
-    job : Job
-    natives : dict
-        Kept by the caller for one batch, empty at first: native maps by method and layer. A fused map and the maps of
-        its layers are made from the same ones.
-
-    Returns
-    -------
-    Tensor, float32
-        (N, *spatial) at the job's layer, (N, H, W) where it has none or is fused.
+    `captured` (with all layers of the job) and `score` are of `module` on this batch. `natives`, kept by the caller for
+    one batch and empty at first, holds native maps by method and layer, so that a fused map and the maps of its layers
+    are made from the same ones.
     """
     size = batch.images.shape[2:]
     for name in job.layers or (NO_LAYER,):
@@ -69,22 +54,9 @@ def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, 
 class Explain:
     """One job's method asked again, at the same layer, about other images, other classes or another network.
 
-    Attributes
-    ----------
-    module : nn.Module
-        The network: to be looked at, never to be changed.
-    batch : Batch
-    captured : Captured
-    score : Scorer
-        `captured` and `score` are of `module` on `batch`.
-    natives : dict
-        As in `job_map`.
-    jobs : sequence of Job
-        All of the batch: what does not depend on the job's own map is made for all of them from one pass.
-    job : Job
-        The one to explain again; ``dataclasses.replace(explain, job=other)`` gives the next one.
-    memory_format : torch.memory_format
-        The one in which the network is fastest.
+    `module` is to be looked at, never to be changed; `captured` and `score` are of it on `batch`; `natives` as in
+    `job_map`. What does not depend on the job's own map is made for all `jobs` from one pass;
+    ``dataclasses.replace(explain, job=other)`` gives the next one. `memory_format` is the network's fastest.
     """
 
     module: nn.Module

@@ -18,27 +18,11 @@ from bench.types import Batch, Layer
 def offered(
     module: nn.Module, name: str, layer: Layer | None, logits: Tensor, batch: Batch, score: Scorer
 ) -> dict[str, Callable[[], Any]]:
-    """Everything a method may ask for by argument name, each made only on demand.
+    """Everything a method may ask for by argument name, as functions that make it on demand.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network, in evaluation mode.
-    name : str
-        Name of the layer in `module`, ``-`` without one.
-    layer : Layer or None
-        Its activations and gradients.
-    logits : Tensor, shape (N, C)
-        Of the batch's images.
-    batch : Batch
-    score : Scorer
-
-    Returns
-    -------
-    dict
-        Argument name to a function that returns the argument: ``acts``, ``grads``, ``images``, ``ids``, ``targets``,
-        ``score`` (see `Scorer`), ``forward_from``, ``gradient``, ``logits`` (`differentiable_logits`), ``module``,
-        ``head`` and ``once`` (see `Layer`).
+    The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
+    ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head`` and ``once`` (see `Layer`). `name` is that
+    of the layer in `module`, ``-`` without one; `logits` (N, C) are of the batch's images.
     """
     return {
         "acts": lambda: layer and layer.acts,

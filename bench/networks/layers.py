@@ -22,17 +22,9 @@ ACTIVATION_NAMES = {"Swish", "SiLU", "HardSwish", "HardSwishMe", "SwishMe", "Mis
 def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list[str]:
     """Names of the chosen layers in the order of ``named_modules()``.
 
-    Parameters
-    ----------
-    network : Network
-    wanted : None, str or sequence of str
-        None takes the network's default layers, ``auto`` the last feature map before pooling, ``all`` every
-        feature map behind an activation; else names or globs (``features.*``).
-
-    Raises
-    ------
-    UserError
-        Nothing matches; the nearest names are listed.
+    `wanted` None takes the network's default layers, ``auto`` the last feature map before pooling, ``all`` every
+    feature map behind an activation; else names or globs (``features.*``). UserError, with the nearest names, where
+    nothing matches.
     """
     if wanted in ("auto", "all"):
         active = activation_layers(network)
@@ -65,14 +57,9 @@ def activation_layers(network: Network) -> list[str]:
 
 
 def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
-    """Find the last feature map behind an activation before pooling; where there is none, the last feature map.
+    """Find the last feature map behind an activation before pooling (one name), else the last feature map.
 
-    Parameters and errors as in `feature_maps`.
-
-    Returns
-    -------
-    list of str
-        One name.
+    Arguments and errors as in `feature_maps`.
     """
     sides = feature_maps(name, module, size)
     last = [layer for layer in sides if sides[layer] == list(sides.values())[-1]]
@@ -81,30 +68,11 @@ def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
 
 
 def feature_maps(name: str, module: nn.Module, size: int) -> dict[str, int]:
-    """Find every module that gives a feature map, by one forward pass of an empty picture.
+    """Find every module that gives a feature map: its name and the map's side, in the order of their (last) runs.
 
-    A feature map is (1, K, h, w) with h = w > 1, which also rules out channels-last maps and pooled features.
-    A pool, and what hands a pool's output on (a container, dropout), is left out.
-
-    Parameters
-    ----------
-    name : str
-        For messages.
-    module : nn.Module
-        In evaluation mode.
-    size : int
-        Side of the input in pixels.
-
-    Returns
-    -------
-    dict
-        Module name to the side of its map, in the order of running; for a module that runs several times the last
-        run counts.
-
-    Raises
-    ------
-    UserError
-        The network has no feature map, or cannot be run on such an input.
+    A feature map is (1, K, h, w) with h = w > 1 for one empty picture of `size` x `size`, which also rules out
+    channels-last maps and pooled features. A pool, and what hands a pool's output on (a container, dropout), is left
+    out. UserError if the network has no feature map or cannot be run on such an input; `name` is for this message.
     """
     sides: dict[str, int] = {}
     pooled: list[object] = []

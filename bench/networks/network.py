@@ -22,30 +22,11 @@ def finish(
     weights: str,
     sources: Mapping[str, Callable[[], Mapping[str, Tensor]]],
 ) -> Network:
-    """Load the weights into a newly built module and describe it.
+    """Load weights into a newly built module and describe it, in evaluation mode, its parameters without gradients.
 
-    Parameters
-    ----------
-    name : str
-    module : nn.Module
-        With random weights.
-    spec : InputSpec
-    layers : sequence of str or None
-        Default layers; None takes the last feature map behind an activation.
-    weights : str
-        ``random`` keeps the module's own, a name in `sources`, or a .pth or .safetensors file.
-    sources : mapping
-        What gives a state dict, by name.
-
-    Returns
-    -------
-    Network
-        In evaluation mode, parameters without gradients.
-
-    Raises
-    ------
-    UserError
-        The weights cannot be read or do not fit.
+    `layers` None takes the last feature map behind an activation. `weights` is ``random`` (the module's own), a name
+    in `sources`, which give state dicts, or a .pth or .safetensors file; UserError if they cannot be read or do not
+    fit.
     """
     if weights != "random":
         state = sources[weights]() if weights in sources else read_weights(Path(weights), sorted(sources))

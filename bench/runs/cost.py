@@ -70,22 +70,11 @@ def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
 
 
 def own_passes(method: Bound, channels: int) -> tuple[int, int]:
-    """Forward and backward passes an image that a method needs beside the shared ones, from its yaml's ``about``.
+    """Forward and backward passes an image that a method needs beside the shared ones, by its ``about.passes``.
 
-    `passes` there is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network),
-    or ``{forward: E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels``;
-    channels that are constant, which some methods skip, count, so it is what can be needed at most.
-
-    Parameters
-    ----------
-    method : Bound
-    channels : int
-        Of the layer; 0 for a method that looks at none.
-
-    Raises
-    ------
-    UserError
-        As `metric_cost`.
+    That is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network), or ``{forward:
+    E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels`` of the layer (0
+    without one); channels that are constant, which some methods skip, count, so it is what can be needed at most.
     """
     passes = method.about.get("passes", "shared")
     if passes in ("shared", "none"):

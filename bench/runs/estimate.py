@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,34 +20,25 @@ from bench.runs.missing import Needs, Piece
 from bench.runs.provenance import device_name, facts
 from bench.runs.rows import Writer
 from bench.runs.run import Outcome, keeps_map, setting_of, speed_for
-from bench.runs.setup import Prepared, prepare_run
+from bench.runs.setup import Prepared
 from bench.runs.store import CHUNK
-from bench.types import NO_LAYER, Bound, Case, Dataset, UserError
+from bench.types import NO_LAYER, UserError
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def print_estimate(
-    config: dict[str, Any],
-    network: Opener,
-    data: Dataset | Sequence[Case],
-    methods: Sequence[Bound],
-    metrics: Sequence[Bound],
-    defaults: Callable[[Bound], dict[str, Any]],
-) -> Outcome:
-    """Run two batches, time the second and print passes, time and disk of the whole plan; nothing is kept.
+def print_estimate(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
+    """Run two batches, time the second and print passes, time and disk of the whole plan; its folder is temporary.
 
     Equal maps are scored once, but how many maps are equal is only known afterwards: the figures are an upper bound.
-    Arguments and errors as in `bench.runs.run.run`; raises UserError where the first pictures cannot be decoded.
+    Raises UserError where the first pictures cannot be decoded.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        plan = prepare_run({**config, "out": folder}, network, data, methods, metrics, defaults)
-        needs = Needs(((tuple(range(len(plan.jobs))), tuple(range(len(plan.metrics)))),), (), False)
-        piece = Piece(0, plan.cases, needs, [])
-        keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), set())
-        setting = setting_of(config, plan, network, keeps, set(), [piece])
-        speed = speed_for(config, plan, network, setting, [piece], facts(config, plan.device))
-        number, spent, stored = sample(config, plan, setting, needs, speed)
+    needs = Needs(((tuple(range(len(plan.jobs))), tuple(range(len(plan.metrics)))),), (), False)
+    piece = Piece(0, plan.cases, needs, [])
+    keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), set())
+    setting = setting_of(config, plan, network, keeps, set(), [piece])
+    speed = speed_for(config, plan, network, setting, [piece], facts(config, plan.device))
+    number, spent, stored = sample(config, plan, setting, needs, speed)
     passes = passes_of(plan.jobs, [m.bound for m in plan.metrics], {n: s[0] for n, s in plan.facts.shapes.items()})
     print_table(plan, passes, number, spent, stored)
     whole = spent["all"] / number * len(plan.cases)

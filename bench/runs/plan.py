@@ -98,22 +98,9 @@ def plan_jobs(
 ) -> list[Job]:
     """Every method at every layer, a method that looks at no layer once, with labels and keys.
 
-    Parameters
-    ----------
-    methods : sequence of Bound
-        One whose yaml says ``about.fuse`` has one map over all layers and none of a single one.
-    layers : sequence of str
-    index : dict
-        Place of each layer in the network.
-    fuse : str, optional
-        One of `FUSIONS`: one more map a method, fused over the layers.
-    defaults : callable
-        ``defaults(bound)``: parameters of a method that need not be named in its label.
-
-    Raises
-    ------
-    UserError
-        A method that fuses layers has fewer than two.
+    `index` gives each layer's place in the network; with `fuse`, one of `FUSIONS`, a method has one more map, fused
+    over the layers. A method whose yaml says ``about.fuse`` has that one only (UserError with fewer than two
+    layers). ``defaults(bound)`` gives the parameters that a label need not name.
     """
     jobs = []
     for method in methods:

@@ -23,9 +23,9 @@ from bench.runs.plan import gallery_cases
 from bench.runs.progress import Progress
 from bench.runs.provenance import facts, kept_or_chosen, left_out
 from bench.runs.rows import Writer
-from bench.runs.setup import Prepared, prepare_run
+from bench.runs.setup import Prepared
 from bench.runs.store import CHUNK, Folder, image_name
-from bench.types import Bound, Case, Dataset, Job
+from bench.types import Job
 
 log = logging.getLogger(__name__)
 SMALL = 32 * 32  # positions of the largest map that is kept without being asked for
@@ -52,34 +52,12 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-def run(
-    config: dict[str, Any],
-    network: Opener,
-    data: Dataset | Sequence[Case],
-    methods: Sequence[Bound],
-    metrics: Sequence[Bound],
-    defaults: Callable[[Bound], dict[str, Any]],
-) -> Outcome:
+def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
     """Compute what is asked for and not on disk yet.
 
-    Parameters
-    ----------
-    config : dict
-        As in conf/config.yaml, plain, and checked with `bench.runs.setup.check`.
-    network : Opener
-        Opened only where something needs it.
-    data : Dataset or sequence of Case
-        The whole data set; `config` chooses from it.
-    methods, metrics : sequence of Bound
-    defaults : callable
-        ``defaults(bound)``: parameters of a method or metric that its label need not name.
-
-    Raises
-    ------
-    UserError
-        A setting that makes no sense, or a results folder that cannot be written.
+    `config` is as in conf/config.yaml, plain, and checked with `bench.runs.setup.check`; `network` is opened only
+    where something needs it. UserError where the results folder cannot be written.
     """
-    plan = prepare_run(config, network, data, methods, metrics, defaults)
     gallery = gallery_cases(plan.cases, config["gallery"]["cases"], [str(n) for n in config["gallery"]["images"]])
     keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), gallery)
     chunks = range(-(-len(plan.cases) // CHUNK))

@@ -42,7 +42,11 @@ def prepare_run(
     metrics: Sequence[Bound],
     defaults: Callable[[Bound], dict[str, Any]],
 ) -> Prepared:
-    """Choose cases, look at an unknown network, and plan; arguments and errors as in `bench.runs.run.run`."""
+    """Choose cases, look at an unknown network, and plan.
+
+    `data` is the whole data set, `config` chooses from it; ``defaults(bound)`` gives the parameters of a method or
+    metric that its label need not name. UserError for a setting that makes no sense.
+    """
     whole = data if isinstance(data, Dataset) else Dataset(list(data))
     check_cases(whole.cases)
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])

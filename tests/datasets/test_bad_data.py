@@ -17,6 +17,7 @@ from bench.__main__ import shipped
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, compose_config, plain
 from bench.runs.facts import Opener
 from bench.runs.run import Outcome, run
+from bench.runs.setup import prepare_run
 from bench.types import InputSpec, Network, UserError
 
 
@@ -35,7 +36,8 @@ def go(out: Path, *words: str, classes: int = 1000) -> Outcome:
     methods, metrics = bind_all(node["method"], GIVEN_TO_METHOD), bind_all(node["metric"], GIVEN_TO_METRIC)
     opener = Opener(partial(network, classes), None)
     data = build("dataset", node["dataset"])
-    return run({**node, "worker": ""}, opener, data, methods, metrics, partial(shipped, node["seed"]))
+    config = {**node, "worker": ""}
+    return run(config, opener, prepare_run(config, opener, data, methods, metrics, partial(shipped, node["seed"])))
 
 
 def facts(outcome: Outcome) -> dict[str, Any]:

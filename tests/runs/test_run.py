@@ -19,7 +19,7 @@ from bench.runs import store
 from bench.runs.facts import Opener, request_of
 from bench.runs.missing import Needs
 from bench.runs.run import Outcome, run
-from bench.runs.setup import check
+from bench.runs.setup import check, prepare_run
 from bench.types import UserError
 
 ALONE = ["gallery.cases=0", "save_maps=none"]
@@ -46,7 +46,9 @@ class Counted:
         methods, metrics = bind_all(node["method"], GIVEN_TO_METHOD), bind_all(node["metric"], GIVEN_TO_METRIC)
         check(node, methods)
         data = build("dataset", node["dataset"])
-        outcome = run({**node, "worker": ""}, network, data, methods, metrics, partial(shipped, node["seed"]))
+        config = {**node, "worker": ""}
+        defaults = partial(shipped, node["seed"])
+        outcome = run(config, network, prepare_run(config, network, data, methods, metrics, defaults))
         self.loaded = network.network is not None
         return outcome
 
