@@ -13,12 +13,11 @@ import pandas as pd
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from bench.analysis.breakdown import BREAKDOWN_COLUMNS, breakdown_group
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
 from bench.analysis.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
-from bench.analysis.tables import SUMMARY_COLUMNS, join, summarize_group, to_csv
+from bench.analysis.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
 from bench.figures.draw import draw, draw_figure1, figure_links, folder_of, stale
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid

@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
 
-from bench.analysis.columns import Column
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import NO_LAYER, Column, Entry, Group
 from bench.analysis.kept_maps import Shown, native_map, upsample
 from bench.figures.gallery import REASONS
 

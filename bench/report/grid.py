@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.columns import Column, shown_columns
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import NO_LAYER, Column, Entry, Group, shown_columns
 from bench.analysis.significance import holm, wilcoxon
 from bench.analysis.statistics import cluster_means
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.columns import shown_columns
-from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.groups import NO_LAYER, Group, shown_columns
 from bench.analysis.parts import metric_of
 from bench.analysis.statistics import means
 from bench.figures.style import p_text

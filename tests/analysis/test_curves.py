@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.named import named_function
 from made_results import CASE, entry_of, full, group_of, groups_of, protocol_folder, rows_of, write_parts
 
-from bench.analysis.columns import shown_columns
 from bench.analysis.curves import each_entry, mean_curves, read_curves, statistic_curves, statistics_of
+from bench.analysis.groups import shown_columns
 from bench.analysis.statistics import resample_counts
 from bench.analysis.tables import summarize, to_csv
-from bench.options import conf_node
+from bench.options import conf_node, named_function
 from bench.report import report
 from bench.runs.store import find_folders, write_part
 from bench.types import UserError
