@@ -139,11 +139,6 @@ class Group:
         own = [layer for layer in self.layers if not layer.startswith("fuse_")]
         return (own or self.layers or [NO_LAYER])[-1]
 
-    @property
-    def held(self) -> set[str]:
-        """Names of the curves that are in memory."""
-        return {name for entry in self.entries for name in entry.curves}
-
     def higher_is_better(self, output: str) -> bool | None:
         """Direction of ``<metric>.<output>`` (None: it has none); a class mean's is that of its output."""
         metric, name = metric_of(output)
