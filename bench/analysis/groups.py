@@ -184,17 +184,16 @@ def natural(text: str) -> list[tuple[int, int | str]]:
 
 def entry_order(entry: dict[str, Any]) -> tuple[Any, ...]:
     """Sort key: layers in the network's order, last those that look at no layer; categories, then names."""
-    layer, category = str(entry["layer"]), entry.get("category")
-    place = CATEGORIES.index(category) if category in CATEGORIES else CATEGORIES.index("other")
-    return layer == NO_LAYER, entry.get("index", 0), natural(layer), place, entry["method"]
+    layer, category = entry["layer"], entry["category"]
+    place = CATEGORIES.index(category if category in CATEGORIES else "other")
+    return layer == NO_LAYER, entry["index"], natural(layer), place, entry["method"]
 
 
 def group_folders(folders: Iterable[Folder]) -> list[list[Folder]]:
     """Folders of one data set, network and protocol together, in canonical order."""
-    groups: dict[tuple[str, str, str], list[Folder]] = {}
+    groups: dict[tuple[str, ...], list[Folder]] = {}
     for folder in folders:
-        key = (str(folder.protocol["dataset"]), str(folder.protocol["model"]), str(folder.protocol["key"]))
-        groups.setdefault(key, []).append(folder)
+        groups.setdefault(tuple(folder.protocol[key] for key in ("dataset", "model", "key")), []).append(folder)
     return [members for _, members in sorted(groups.items())]
 
 

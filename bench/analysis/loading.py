@@ -19,6 +19,7 @@ from bench.analysis.statistics import Array
 from bench.runs.store import Folder
 
 CASE_COLUMNS = ["image_id", "class_name", "n_instances", "box_area", "probability"]
+FROM_NOTE = ("key", "method", "name", "layer", "category", "parameters", "version", "index")
 REASONS = ("", "zero", "constant", "nonfinite", "other")  # why a map is degenerate; "" where it is not
 # The curves that figures show stay in memory up to so many bytes in all, which saves reading the parts again.
 HELD = 2**30
@@ -173,37 +174,18 @@ def fill(
             seconds[row].update(part.seconds[i])
         block.values.clear()
         block.curves.clear()
-    return [
-        entry_of(about, values[i], reasons[i], dict(zip(labels, measured[i].sum(axis=0).tolist(), strict=True)),
-                 dict(seconds[i]), {name: array[i] for name, array in curves.items()})
-        for i, about in enumerate(chosen.values())
-    ]  # fmt: skip
-
-
-def entry_of(
-    about: dict[str, Any],
-    values: Array,
-    reasons: NDArray[Any],
-    measured: dict[str, int],
-    seconds: dict[str, float],
-    curves: Curves,
-) -> Entry:
-    """One row of the table."""
-    counts = np.bincount(reasons[reasons >= 0], minlength=len(REASONS)).tolist()
-    own = {label: number for label, number in measured.items() if number}
-    return Entry(
-        key=about["key"],
-        method=about["method"],
-        name=about["name"],
-        layer=about["layer"],
-        category=about["category"],
-        parameters=about["parameters"],
-        version=about["version"],
-        index=about["index"],
-        values=values,
-        rows=sum(counts),
-        measured=own,
-        degenerate={reason: number for reason, number in zip(REASONS, counts, strict=True) if reason and number},
-        seconds=seconds,
-        curves={name: array for name, array in curves.items() if metric_of(name)[0] in own},
-    )
+    result = []
+    for i, about in enumerate(chosen.values()):
+        counts = np.bincount(reasons[i][reasons[i] >= 0], minlength=len(REASONS)).tolist()
+        own = {label: number for label, number in zip(labels, measured[i].sum(axis=0).tolist(), strict=True) if number}
+        entry = Entry(
+            **{key: about[key] for key in FROM_NOTE},
+            values=values[i],
+            rows=sum(counts),
+            measured=own,
+            degenerate={reason: n for reason, n in zip(REASONS, counts, strict=True) if reason and n},
+            seconds=dict(seconds[i]),
+            curves={name: array[i] for name, array in curves.items() if metric_of(name)[0] in own},
+        )
+        result.append(entry)
+    return result

@@ -52,11 +52,6 @@ FIGURES = {
 }  # fmt: skip
 
 
-def folder_of(root: Path, group: Group) -> Path:
-    """Folder of a group's figures."""
-    return root / "figures" / slug(group)
-
-
 def slug(group: Group) -> str:
     """Name of a group in file names."""
     return safe_name(f"{group.dataset}-{group.model}-{group.protocol}")

@@ -17,7 +17,7 @@ from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
 from bench.analysis.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
 from bench.analysis.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
-from bench.figures.draw import draw, draw_figure1, figure_links, folder_of, stale
+from bench.figures.draw import draw, draw_figure1, figure_links, slug, stale
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
 from bench.report.latex import write_tables
@@ -88,7 +88,7 @@ def report(
             for several, one in zip((tables, texts, sections), own, strict=True):
                 several.append(one)
             if printing and images:
-                figure1 += draw_figure1(group, images, folder_of(first, group))
+                figure1 += draw_figure1(group, images, first / "figures" / slug(group))
     if not tables:
         raise UserError(f"no readable cases under {listed}; run python -m bench out={first} again")
     whole = {name: join([one[name] for one in tables], columns) for name, columns in COLUMNS.items()}
@@ -113,7 +113,7 @@ def report_group(
 
     The group is printed and drawn only with a console.
     """
-    figures, shown = folder_of(root, group), read_shown(group, CASES)
+    figures, shown = root / "figures" / slug(group), read_shown(group, CASES)
     # BLAS' own threads would wait for each other's: two tables at a time take 9 s or 240 s on a busy machine.
     with ThreadPoolExecutor(2) as pool, threadpool_limits(1, user_api="blas"):
         pending = {  # the longest first; numpy mostly leaves the interpreter free for figures
