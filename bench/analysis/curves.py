@@ -31,18 +31,9 @@ class Statistic:
 def read_curves(group: Group, names: Collection[str], entries: Sequence[Entry]) -> dict[str, Curves]:
     """Curves of some entries: those in memory, the others in one pass over the parts.
 
-    Parameters
-    ----------
-    group : Group
-    names : collection of str
-        Of the curves, ``<metric>.<output>``.
-    entries : sequence of Entry
-
-    Returns
-    -------
-    dict of dict of ndarray, shape (cases, L), float32
-        By the entry's label and the curve's name, in the order of the group's cases; NaN where a case was not computed
-        or has no curve of the usual length. Curves that an entry does not have are left out.
+    By the entry's label and the curve's name, ``<metric>.<output>``: arrays (cases, L) of float32 in the order of the
+    group's cases, NaN where a case was not computed or has no curve of the usual length. Curves that an entry does not
+    have are left out.
     """
     curves = {entry.label: {name: entry.curves[name] for name in names if name in entry.curves} for entry in entries}
     held = {name for entry in group.entries for name in entry.curves}

@@ -103,13 +103,13 @@ def read_blocks(folders: Sequence[Folder], lengths: dict[str, int]) -> list[_Blo
     held = True
 
     def columns(schema: pa.Schema) -> list[str]:
-        outputs = [field for field in schema if "." in field.name]
-        wanted = [
-            field.name for field in outputs
-            if not pa.types.is_list(field.type)
-            or field.name not in lengths or (held and field.name.endswith(".curve"))
-        ]  # fmt: skip
-        return [*CASE_COLUMNS, "degenerate", *wanted]
+        outputs = {field.name: pa.types.is_list(field.type) for field in schema if "." in field.name}
+        curves = {name for name in outputs if name not in lengths or (held and name.endswith(".curve"))}
+        return [
+            *CASE_COLUMNS,
+            "degenerate",
+            *(name for name, listed in outputs.items() if not listed or name in curves),
+        ]
 
     def convert(part: Part, table: pa.Table) -> _Block:
         outputs = {field.name: pa.types.is_list(field.type) for field in table.schema if "." in field.name}
@@ -177,15 +177,17 @@ def fill(
     result = []
     for i, about in enumerate(chosen.values()):
         counts = np.bincount(reasons[i][reasons[i] >= 0], minlength=len(REASONS)).tolist()
-        own = {label: number for label, number in zip(labels, measured[i].sum(axis=0).tolist(), strict=True) if number}
+        numbers = {
+            label: number for label, number in zip(labels, measured[i].sum(axis=0).tolist(), strict=True) if number
+        }
         entry = Entry(
             **{key: about[key] for key in FROM_NOTE},
             values=values[i],
             rows=sum(counts),
-            measured=own,
+            measured=numbers,
             degenerate={reason: n for reason, n in zip(REASONS, counts, strict=True) if reason and n},
             seconds=dict(seconds[i]),
-            curves={name: array[i] for name, array in curves.items() if metric_of(name)[0] in own},
+            curves={name: array[i] for name, array in curves.items() if metric_of(name)[0] in numbers},
         )
         result.append(entry)
     return result

@@ -33,15 +33,9 @@ _BLOCK = 500
 class Ranking:
     """Friedman's test of one metric on n images.
 
-    Attributes
-    ----------
-    average : ndarray, shape (k,)
-        Average rank of each method over the images, 1 is best; ties share the mean of their ranks.
-    chi_square, p : float
-        Friedman's statistic, corrected for ties, and its p with k - 1 degrees of freedom; NaN and 1 where all
-        images rank all methods equal.
-    critical_difference : float
-        Nemenyi's at level 0.05: methods whose average ranks are closer do not differ significantly.
+    `average` ranks (k,) of the methods: 1 is best, ties share the mean of their ranks. Friedman's `chi_square` is
+    corrected for ties and NaN where all images rank all methods equal; its `p` has k - 1 degrees of freedom and is 1
+    there. Methods whose ranks are closer than Nemenyi's `critical_difference` at level 0.05 do not differ significantly.
     """
 
     average: Array
@@ -119,30 +113,34 @@ def agreement_table(group: Group) -> pd.DataFrame:
     first: 1 means that both metrics put the methods in the same order of quality, -1 that one reverses the other.
     """
     outputs = ranked_outputs(group)
-    signed, within = [], {}
+    signed, rows = [], []
     for output in outputs:
         values = columns_of(group, output)
         signed.append(cluster_means(values if group.higher_is_better(output) else -values, group.images))
     measured = [ranked(group, output) for output in outputs]
-    rows = []
+    within: dict[bytes, Array] = {}
+    used = np.zeros(0, dtype=bool)
     for i, j in combinations(range(len(outputs)), 2):
         entries = measured[i] & measured[j]
-        one, two = signed[i][:, entries], signed[j][:, entries]
-        both = np.isfinite(one).all(axis=1) & np.isfinite(two).all(axis=1)
-        if entries.sum() < 2 or not both.any():
+        if entries.sum() < 2:
             continue
-        if entries.tobytes() not in within:  # once for all outputs: nearly always all entries have all of them
-            within[entries.tobytes()] = mean_taus([values[:, entries] for values in signed])
-        tau = stats.kendalltau(steady(one[both].mean(axis=0)), steady(two[both].mean(axis=0)))
+        if not np.array_equal(entries, used):  # nearly always once: all entries have all outputs
+            used, kept = entries, [values[:, entries] for values in signed]
+            whole = [np.isfinite(values).all(axis=1) for values in kept]
+        both = whole[i] & whole[j]
+        if not both.any():
+            continue
+        if entries.tobytes() not in within:
+            within[entries.tobytes()] = mean_taus(kept)
+        tau = stats.kendalltau(*(steady(values[both].mean(axis=0)) for values in (kept[i], kept[j])))
         row = {"metric": outputs[i], "other_metric": outputs[j], "tau": tau.statistic, "p": tau.pvalue}
-        row |= {"k": int(entries.sum()), "tau_within": within[entries.tobytes()][i, j], "n": int(both.sum())}
-        rows.append(row)
+        rows.append(row | {"k": len(kept[i][0]), "tau_within": within[entries.tobytes()][i, j], "n": int(both.sum())})
     return table_of(group, rows, AGREEMENT_COLUMNS)
 
 
 def steady(values: Array) -> Array:
     """Values rounded to a millionth of the largest, so that noise breaks no tie."""
-    return np.round(values / (np.abs(values).max() or 1.0), 6)
+    return np.asarray(np.round(values / (np.abs(values).max() or 1.0), 6), dtype=np.float64)
 
 
 def mean_taus(values: Sequence[Array]) -> Array:

@@ -109,13 +109,10 @@ def resampled_means(
     ----------
     values : ndarray, shape (N, C)
         One row a case; what is not finite is left out of its column.
-    clusters : ndarray of int, shape (N,)
+    clusters, count : ndarray of int, shape (N,), and int
         Cluster (image) of each case, 0 to count - 1.
-    count : int
-        Number of clusters.
     strata : ndarray of int, shape (N,), optional
         If given, the statistic is the mean over the strata (classes) that occur of the stratum's mean.
-    resamples, seed : int
 
     Returns
     -------

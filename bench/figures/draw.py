@@ -32,24 +32,28 @@ TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger fi
 FIGURES = {
     "means": ("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
     "curves": (
-        "Curves", "Mean curves with 95 % bands; rows are layers. Methods whose curves coincide are named together.",
+        "Curves",
+        "Mean curves with 95 % bands; rows are layers. Methods whose curves coincide are named together.",
     ),
     "randomization": (
         "Random weights",
         "Similarity to the trained network's map as more and more layers, named below, get random weights.",
     ),
     "coverage_by_instances": (
-        "Coverage by number of instances", "How much of each instance a map covers as their number grows.",
+        "Coverage by number of instances",
+        "How much of each instance a map covers as their number grows.",
     ),
     "layers": ("Layers against metrics", "Every metric along the network's depth, with 95 % intervals."),
     "agreement": (
-        "Do the metrics agree?", "Kendall's τ between the orders of methods: of means below, within images above.",
+        "Do the metrics agree?",
+        "Kendall's τ between the orders of methods: of means below, within images above.",
     ),
     "ranks": ("Critical differences", "Average ranks; bars connect methods that do not differ significantly."),
     "runtime": (
-        "Runtime against quality", "Milliseconds for one map; the line connects methods that no faster one beats.",
+        "Runtime against quality",
+        "Milliseconds for one map; the line connects methods that no faster one beats.",
     ),
-}  # fmt: skip
+}
 
 
 def slug(group: Group) -> str:

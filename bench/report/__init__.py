@@ -27,8 +27,11 @@ from bench.runs.store import find_folders, write_text
 from bench.types import UserError
 
 COLUMNS = {
-    "summary": SUMMARY_COLUMNS, "breakdown": BREAKDOWN_COLUMNS, "ranks": RANK_COLUMNS, "agreement": AGREEMENT_COLUMNS,
-}  # fmt: skip
+    "summary": SUMMARY_COLUMNS,
+    "breakdown": BREAKDOWN_COLUMNS,
+    "ranks": RANK_COLUMNS,
+    "agreement": AGREEMENT_COLUMNS,
+}
 
 
 def report(
@@ -80,22 +83,21 @@ def report(
     groups, listed = group_folders(folders.values()), ", ".join(map(str, roots))
     if not groups:
         raise UserError(f"no results under {listed}; run python -m bench out={first} first")
-    tables, texts, sections, figure1 = [], [], [], []
+    done: list[tuple[dict[str, pd.DataFrame], str, dict[str, Any]]] = []
+    figure1: list[Path] = []
     for members in groups:
         if group := load_group(*members):
             printing = any(folder.path.resolve() in chosen for folder in members)
-            own = report_group(group, first, reference, console if printing else None, redraw, len(groups))
-            for several, one in zip((tables, texts, sections), own, strict=True):
-                several.append(one)
+            done.append(report_group(group, first, reference, console if printing else None, redraw, len(groups)))
             if printing and images:
                 figure1 += draw_figure1(group, images, first / "figures" / slug(group))
-    if not tables:
+    if not done:
         raise UserError(f"no readable cases under {listed}; run python -m bench out={first} again")
-    whole = {name: join([one[name] for one in tables], columns) for name, columns in COLUMNS.items()}
+    whole = {name: join([tables[name] for tables, _, _ in done], columns) for name, columns in COLUMNS.items()}
     for name, table in whole.items():
         write_text(first / f"{name}.csv", to_csv(table))
-    write_text(first / "summary.md", "# Results\n\n" + "\n".join(texts))
-    write_text(first / "report.html", page_of(sections))
+    write_text(first / "summary.md", "# Results\n\n" + "\n".join(text for _, text, _ in done))
+    write_text(first / "report.html", page_of([section for _, _, section in done]))
     printed_path(console, "tables ", first / "summary.md", *(first / f"{name}.csv" for name in whole), first / "tables")
     for path in figure1:
         printed_path(console, "figure1", path)

@@ -64,14 +64,20 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
         return None
     maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
     return {
-        "id": case_id, "image": str(group.cases["image_id"].iloc[at]), "class": about["class_name"],
-        "instances": int(group.cases["n_instances"].iloc[at]), "probability": rounded(about["probability"]),
-        "width": about["width"], "height": about["height"],
-        "boxes": boxes(about["boxes"]), "others": boxes(about["other_boxes"]), "picture": jpeg(picture),
+        "id": case_id,
+        "image": str(group.cases["image_id"].iloc[at]),
+        "class": about["class_name"],
+        "instances": int(group.cases["n_instances"].iloc[at]),
+        "probability": rounded(about["probability"]),
+        "width": about["width"],
+        "height": about["height"],
+        "boxes": boxes(about["boxes"]),
+        "others": boxes(about["other_boxes"]),
+        "picture": jpeg(picture),
         "maps": [tile(entry, row, heat) for entry, row, heat in zip(group.entries, rows, maps, strict=True)],
         "values": [[rounded(group.values(entry, c.metric)[at]) for c in columns] for entry in group.entries],
         "disagreement": {layer: disagreement(group.entries, maps, layer) for layer in group.layers or [NO_LAYER]},
-    }  # fmt: skip
+    }
 
 
 def tile(entry: Entry, row: dict[str, Any] | None, heat: np.ndarray | None) -> dict[str, Any]:

@@ -17,20 +17,10 @@ from bench.analysis.statistics import cluster_means
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of the table.
+    """One value of the table with its 95 % interval; differences and p are to the reference, NaN where there is none.
 
-    Attributes
-    ----------
-    mean, low, high : float
-        With the 95 % interval.
-    best : bool
-        No value of its column is better, as far as the printed digits tell.
-    tied : bool
-        Not the best, but not significantly worse either, see `not_worse`.
-    difference, difference_low, difference_high, p : float
-        To the reference; NaN where there is none.
-    reported : float
-        What a publication says, NaN where none does; `source` names it.
+    It is `best` if none of its column is better as far as the printed digits tell, `tied` if it is not, but not
+    significantly worse either, see `not_worse`. `reported` is what the publication `source` says, NaN where none does.
     """
 
     mean: float

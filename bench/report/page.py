@@ -113,15 +113,18 @@ def rows_of(grid: Grid, reference: str) -> list[dict[str, Any]]:
         spans.append((min(ends, default=0.0), max(ends, default=1.0)))
     return [
         {
-            "method": entry.method, "layer": "" if entry.layer == NO_LAYER else entry.layer, "control": entry.control,
-            "n": entry.rows, "degenerate": share(entry.degenerate_share) if entry.degenerate else "",
+            "method": entry.method,
+            "layer": "" if entry.layer == NO_LAYER else entry.layer,
+            "control": entry.control,
+            "n": entry.rows,
+            "degenerate": share(entry.degenerate_share) if entry.degenerate else "",
             "degenerate_value": entry.degenerate_share,
             "reasons": ", ".join(f"{count} {reason}" for reason, count in entry.degenerate.items()),
             "cells": [cell and shown_cell(cell, *span) for cell, span in zip(line, spans, strict=True)],
             "is_reference": reference in (entry.method, entry.name),
         }
         for entry, line in zip(grid.entries, grid.cells, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:

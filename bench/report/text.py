@@ -86,7 +86,8 @@ def terminal_table(group: Group, grid: Grid, part: list[int], width: int, consol
         for at, style in ((methods, ""), (controls, "dim")):
             for i in at:
                 table.add_row(*[plain(text, console) for text in row_texts(grid, i, part, width, console)], style=style)
-            table.add_section()
+            if at:
+                table.add_section()
     return table
 
 
