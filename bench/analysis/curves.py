@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.analysis import loading
 from bench.analysis.groups import Curves, Entry, Group
-from bench.analysis.parts import Part, metric_of, read_parts
+from bench.analysis.parts import Newest, Part, metric_of, place_of, read_parts
 from bench.analysis.statistics import Array, means, resampled_means
 from bench.options import named_function
 
@@ -31,59 +31,39 @@ class Statistic:
 def read_curves(group: Group, names: Collection[str], entries: Sequence[Entry]) -> dict[str, Curves]:
     """Curves of some entries: those in memory, the others in one pass over the parts.
 
-    Parameters
-    ----------
-    group : Group
-    names : collection of str
-        Of the curves, ``<metric>.<output>``.
-    entries : sequence of Entry
-
-    Returns
-    -------
-    dict of dict of ndarray, shape (cases, L), float32
-        By the entry's label and the curve's name, in the order of the group's cases; NaN where a case was not computed
-        or has no curve of the usual length. Curves that an entry does not have are left out.
+    By the entry's label and the curve's name, ``<metric>.<output>``: arrays (cases, L) of float32 in the order of the
+    group's cases, NaN where a case was not computed or has no curve of the usual length. Curves that an entry does not
+    have are left out.
     """
     curves = {entry.label: {name: entry.curves[name] for name in names if name in entry.curves} for entry in entries}
-    missing = [name for name in names if name in group.curves and name not in group.held]
+    held = {name for entry in group.entries for name in entry.curves}
+    missing = [name for name in names if name in group.curves and name not in held]
     if not missing:
         return curves
     rows = {(entry.method, entry.layer): entry for entry in entries}
-    places = {case: i for i, case in enumerate(group.cases["case_id"].tolist())}
-    counting = {part.path: own for part in group.parts if (own := counting_curves(group, part, missing))}
-
-    def columns(schema: pa.Schema) -> list[str]:
-        return [name for name in missing if name in schema.names]
+    keys = {label: node["key"] for label, node in group.metrics.items()}
+    newest = Newest({place: entry.key for place, entry in rows.items()}, keys)
+    holding = [part.path for part in group.parts if newest.entries_of(part) and newest.metrics_of(part)]
 
     def convert(part: Part, table: pa.Table) -> tuple[Part, Curves]:
-        return part, {name: part.curves(table[name]) for name in counting[part.path] if name in table.column_names}
+        own = set(newest.metrics_of(part))
+        return part, {name: part.curves(table[name]) for name in table.column_names if metric_of(name)[0] in own}
 
-    for part, arrays in read_parts(list(counting), columns, convert):
-        at = np.array([places.get(case, -1) for case in part.cases])
-        for i, about in enumerate(part.entries):
-            entry = rows.get((about["method"], about["layer"]))
-            if entry is None or about["key"] != entry.key:
-                continue
+    for part, arrays in read_parts(holding, lambda schema: missing, convert):
+        at = np.array([group.places.get(case, -1) for case in part.cases])
+        for i in newest.entries_of(part):
+            own = curves[rows[place_of(part.entries[i])].label]
             for name, array in arrays.items():
-                length = group.curves[name]
-                if array.shape[2] == length:
-                    whole = curves[entry.label].get(name)
-                    if whole is None:
-                        whole = curves[entry.label][name] = np.full((len(places), length), np.nan, dtype=np.float32)
-                    whole[at[at >= 0]] = array[i][at >= 0]
+                if array.shape[2] == group.curves[name]:
+                    if name not in own:
+                        own[name] = np.full((len(group.cases), array.shape[2]), np.nan, dtype=np.float32)
+                    own[name][at[at >= 0]] = array[i][at >= 0]
     return curves
-
-
-def counting_curves(group: Group, part: Part, names: Collection[str]) -> list[str]:
-    """Those of the curves whose metric the part has in the version that counts."""
-    keys = {label: node["key"] for label, node in part.metrics.items()}
-    metrics = {label for label, node in group.metrics.items() if keys.get(label) == node["key"]}
-    return [name for name in names if metric_of(name)[0] in metrics]
 
 
 def each_entry(group: Group, names: Collection[str]) -> Iterator[tuple[Entry, Curves]]:
     """Every entry with its curves; of those that are not in memory, as many at a time as fit into `HELD` bytes."""
-    length = sum(group.curves.get(name, 0) for name in names if name not in group.held)
+    length = sum(group.curves.get(name, 0) for name in names if not any(name in e.curves for e in group.entries))
     size = max(1, loading.HELD // max(4 * length * len(group.cases), 1))
     for start in range(0, len(group.entries), size):
         block = group.entries[start : start + size]
@@ -96,13 +76,12 @@ def mean_curves(
     curve: NDArray[np.float32], group: Group, present: NDArray[np.bool_] | slice, resamples: int, seed: int
 ) -> tuple[Array, Array]:
     """Mean (L,) of a curve over the cases present, and the same in every resample of the images (R, L)."""
-    count = int(group.images.max()) + 1
     average, resampled = np.empty(curve.shape[1]), np.empty((resamples, curve.shape[1]))
     for start in range(0, curve.shape[1], _COLUMNS):
         part = slice(start, start + _COLUMNS)
         values = curve[present, part].astype(np.float64)
         average[part] = means(values)
-        resampled[:, part] = resampled_means(values, group.images[present], count, None, resamples, seed)
+        resampled[:, part] = resampled_means(values, group.images[present], group.image_count, None, resamples, seed)
     return average, resampled
 
 
@@ -113,22 +92,8 @@ def statistics_of(
 
     Each is a function of the means over cases of some curves, evaluated anew in each resample of the images: the
     threshold that is best in the resample counts there. Sums are taken in the order of the case ids, so that neither
-    shards nor parts nor their order show.
-
-    Parameters
-    ----------
-    group : Group
-    curves : dict of ndarray
-        Of the entry, from `read_curves`.
-    resamples, seed : int
-        Of the bootstrap over images.
-    only : ndarray of bool, shape (cases,), optional
-        Cases to look at; all that have the curves by default.
-
-    Returns
-    -------
-    dict
-        By ``<metric>.<name>``; without those whose curves no case has.
+    shards nor parts nor their order show. `only` (cases,) says which cases to look at, by default all that have the
+    curves. By ``<metric>.<name>``, without statistics whose curves no case has.
     """
     result = {}
     for name, columns in statistic_curves(group).items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from bench.runs.store import Folder
 NO_LAYER = "-"
 CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "attribution", "other", "control")
 
+ARROWS = {True: "↑", False: "↓", None: ""}
 Curves = dict[str, NDArray[np.float32]]
 
 
@@ -29,20 +31,16 @@ class Entry:
     ----------
     key : str
         Hash of name, version and parameters.
-    method : str
-        Name as shown, with the parameters that are not its yaml's defaults.
-    name : str
-        Name in conf/.
+    method, name : str
+        As shown, with the parameters that are not the yaml's defaults; and as in conf/.
     index : int
         Place of the layer in the network.
     values : ndarray, shape (cases, outputs)
         NaN where the case was not computed or the metric is not defined for it.
     rows : int
         Cases that were computed.
-    measured : dict
-        Number of cases by metric.
-    degenerate : dict
-        Number of cases by reason, without the sound ones.
+    measured, degenerate : dict
+        Number of cases by metric; and by reason, without the sound ones.
     seconds : dict
         By stage (``capture``, ``method``, ``metrics``), of all cases together.
     curves : dict of ndarray, shape (cases, L)
@@ -97,14 +95,10 @@ class Group:
 
     Attributes
     ----------
-    protocol : str
-        Key of the protocol.
-    parameters : dict
-        What the key is a hash of.
-    folders : list of Folder
-        Results folders of this protocol, usually one.
-    parts : list of Part
-        Sound parts, in the order of their names.
+    protocol, parameters : str, dict
+        Key of the protocol, and what it is a hash of.
+    folders, parts : list
+        Results folders of this protocol, usually one; sound parts, in the order of their names.
     cases : DataFrame
         Sorted by case id, so that nothing depends on the order in which results were computed:
         case_id, image_id, class_name, n_instances, box_area, probability.
@@ -145,11 +139,6 @@ class Group:
         own = [layer for layer in self.layers if not layer.startswith("fuse_")]
         return (own or self.layers or [NO_LAYER])[-1]
 
-    @property
-    def held(self) -> set[str]:
-        """Names of the curves that are in memory."""
-        return {name for entry in self.entries for name in entry.curves}
-
     def higher_is_better(self, output: str) -> bool | None:
         """Direction of ``<metric>.<output>`` (None: it has none); a class mean's is that of its output."""
         metric, name = metric_of(output)
@@ -159,8 +148,23 @@ class Group:
         return directions.get(name, directions.get(name.removesuffix("_class_mean")))
 
     def about(self, metric: str) -> dict[str, Any]:
-        """Say what a metric's yaml says about it: unit, direction, which outputs to show."""
+        """Return what a metric's yaml says about it: unit, direction, which outputs to show."""
         return self.metrics.get(metric, {}).get("about") or {}
+
+    def title(self, metric: str) -> str:
+        """Name of a metric in headings; with its parameters only where the group has it in several variants."""
+        name = str(self.metrics[metric]["name"])
+        return name if sum(node["name"] == name for node in self.metrics.values()) == 1 else metric
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Row of each case id in `cases`."""
+        return {case: i for i, case in enumerate(self.cases["case_id"].tolist())}
+
+    @cached_property
+    def image_count(self) -> int:
+        """Number of images."""
+        return int(self.images.max()) + 1
 
     @property
     def statistics(self) -> dict[str, dict[str, Any]]:
@@ -180,15 +184,56 @@ def natural(text: str) -> list[tuple[int, int | str]]:
 
 def entry_order(entry: dict[str, Any]) -> tuple[Any, ...]:
     """Sort key: layers in the network's order, last those that look at no layer; categories, then names."""
-    layer, category = str(entry["layer"]), entry.get("category")
-    place = CATEGORIES.index(category) if category in CATEGORIES else CATEGORIES.index("other")
-    return layer == NO_LAYER, entry.get("index", 0), natural(layer), place, entry["method"]
+    layer, category = entry["layer"], entry["category"]
+    place = CATEGORIES.index(category if category in CATEGORIES else "other")
+    return layer == NO_LAYER, entry["index"], natural(layer), place, entry["method"]
 
 
 def group_folders(folders: Iterable[Folder]) -> list[list[Folder]]:
     """Folders of one data set, network and protocol together, in canonical order."""
-    groups: dict[tuple[str, str, str], list[Folder]] = {}
+    groups: dict[tuple[str, ...], list[Folder]] = {}
     for folder in folders:
-        key = (str(folder.protocol["dataset"]), str(folder.protocol["model"]), str(folder.protocol["key"]))
-        groups.setdefault(key, []).append(folder)
+        groups.setdefault(tuple(folder.protocol[key] for key in ("dataset", "model", "key")), []).append(folder)
     return [members for _, members in sorted(groups.items())]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the printed table: ``<metric>.<output>``, heading as lines, whether higher is better."""
+
+    metric: str
+    heading: tuple[str, ...]
+    better: bool | None
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better: up, down or nothing."""
+        return ARROWS[self.better]
+
+    @property
+    def title(self) -> str:
+        """Heading on one line, with the arrow."""
+        return f"{' '.join(self.heading)} {self.arrow}".strip()
+
+
+def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
+    """Columns of the printed table: what each metric's ``about.show`` names, then its data-set statistics in `extra`.
+
+    `extra` holds names of the summary that are no values of cases, e.g. a score at the best threshold of the data set.
+    """
+    columns: list[Column] = []
+    known = {*group.outputs, *group.statistics}
+    for metric in group.metrics:
+        about, title = group.about(metric), group.title(metric)
+        outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
+        own = [name for name in outputs if name.removesuffix("_class_mean") in known]
+        statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
+        own += [name for name in statistics if name in extra and name not in own]
+        for output in own:
+            name = metric_of(output)[1]
+            words = [*title.split("_"), "AUC"] if name == "auc" else (name if len(own) > 1 else title).split("_")
+            variant = len(own) > 1 and title != group.metrics[metric]["name"]
+            if tuple(words) in {column.heading for column in columns} or (variant and name != "auc"):
+                words = [*title.split("_"), *name.split("_")]
+            columns.append(Column(output, tuple(words), group.higher_is_better(output)))
+    return columns

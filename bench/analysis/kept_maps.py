@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
 from bench.analysis.groups import Group
-from bench.analysis.parts import Part, read_parts
+from bench.analysis.parts import read_parts
 from bench.runs.store import image_name
 
 SHOWN_COLUMNS = [
@@ -54,13 +53,8 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def read_shown(group: Group, limit: int, named: Collection[str] = ()) -> Shown:
     """Read pictures and maps of the cases that the gallery shows: those whose picture was kept.
 
-    Parameters
-    ----------
-    group : Group
-    limit : int
-        At most so many; those with several instances first, as the benchmark asks about them.
-    named : collection of str
-        Case or image ids: only these, in this order, if any are given.
+    At most `limit`, those with several instances first, as the benchmark asks about them; or, where case or image ids
+    are `named`, only these in this order.
     """
     paths = {path.name: path for folder in group.folders for path in folder.images.glob("*.png")}
     ids = zip(group.cases["case_id"], group.cases["image_id"], group.cases["n_instances"], strict=True)
@@ -87,19 +81,15 @@ def read_maps(group: Group, cases: set[str]) -> dict[str, dict[str, dict[str, An
     """Each entry's rows for these cases, by label and case id; of several rows one with a map counts."""
     labels = {(entry.key, entry.layer): entry.label for entry in group.entries}
     rows: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in labels.values()}
-
-    def convert(part: Part, table: pa.Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    holding = [part.path for part in group.parts if not cases.isdisjoint(part.cases)]
+    for part, table in read_parts(holding, lambda schema: SHOWN_COLUMNS, lambda part, table: (part, table)):
         for i, entry in enumerate(part.entries):
             label = labels.get((entry["key"], entry["layer"]))
             for j, case in enumerate(part.cases):
                 if label and case in cases:
-                    yield label, case, table.slice(i * len(part.cases) + j, 1).to_pylist()[0]
-
-    wanted = [part.path for part in group.parts if not cases.isdisjoint(part.cases)]
-    for shown in read_parts(wanted, lambda schema: SHOWN_COLUMNS, convert):
-        for label, case, row in shown:
-            if row["map"] is not None or case not in rows[label]:
-                rows[label][case] = row
+                    row = table.slice(i * len(part.cases) + j, 1).to_pylist()[0]
+                    if row["map"] is not None or case not in rows[label]:
+                        rows[label][case] = row
     return rows
 
 
@@ -113,8 +103,5 @@ def load(path: Path) -> np.ndarray | None:
 
 
 def native_map(row: dict[str, Any]) -> np.ndarray | None:
-    """Map of a row at native size, or None where it was not kept or is not two-dimensional."""
-    shape = row["map_shape"]
-    if row["map"] is None or shape is None or len(shape) != 2:
-        return None
-    return np.asarray(row["map"], dtype=np.float64).reshape(tuple(int(n) for n in shape))
+    """Map of a row at native size, or None where it was not kept."""
+    return None if row["map"] is None else np.reshape(np.asarray(row["map"], dtype=np.float64), row["map_shape"])

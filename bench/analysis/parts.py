@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bench.runs.store import read_part
+from bench.runs.store import Folder, read_part
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Place = tuple[str, str]  # method and layer
 THREADS, AHEAD = 2, 64  # parts that are read at a time, and before anyone uses them
 
 
@@ -30,8 +31,6 @@ class Part:
     ----------
     entries : list of dict
         As in the note, without ``maps`` and ``seconds``; equal entries of all parts are one object.
-    maps : list of str
-        Of each entry: for which cases, in their order, a map is kept (a word of 0 and 1).
     seconds : list of dict
         Of each entry.
     metrics : dict
@@ -44,7 +43,6 @@ class Part:
     chunk: int
     cases: list[str]
     entries: list[dict[str, Any]]
-    maps: list[str]
     seconds: list[dict[str, float]]
     metrics: dict[str, dict[str, Any]]
     made: dict[str, Any]
@@ -55,34 +53,62 @@ class Part:
         return np.asarray(column.to_numpy()).reshape(len(self.entries), len(self.cases))
 
     def curves(self, column: pa.ChunkedArray) -> NDArray[np.float32]:
-        """Column of lists as an array (entries, cases, L), see `matrix`."""
-        values = matrix(column.combine_chunks())
+        """Column of lists as an array (entries, cases, L), NaN where a list is not as long as the longest."""
+        lists = column.combine_chunks()
+        lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        kept = lengths == lengths.max(initial=0)
+        flat = (lists if kept.all() else lists.filter(pa.array(kept))).flatten().to_numpy(zero_copy_only=False)
+        values = np.full((len(lists), int(lengths.max(initial=0))), np.nan, dtype=np.float32)
+        values[kept] = flat.reshape(-1, values.shape[1]) if flat.size else np.nan
         return values.reshape(len(self.entries), len(self.cases), values.shape[1])
 
 
-def part_of(path: Path, note: dict[str, Any], shared: dict[Hashable, Any]) -> Part:
-    """Part from its note; what is equal in many parts is kept in `shared` once."""
+@dataclass(frozen=True, eq=False)
+class Newest:
+    """Which keys count: one for each method and layer, and one for each metric's label."""
 
-    def once(key: Hashable, value: dict[str, Any]) -> dict[str, Any]:
-        known: dict[str, Any] = shared.setdefault(key, value)
-        return known
+    entries: dict[Place, str]
+    metrics: dict[str, str]
 
-    entries, own = note["entries"], ("maps", "seconds")
-    made = {**note.get("made", {}), **{key: note.get(key, "?") for key in ("batch", "score_batch")}}
-    return Part(
-        path=path,
-        chunk=int(note["chunk"]),
-        cases=[str(case) for case in note["cases"]],
-        entries=[
-            once((e["key"], e["method"], e["layer"]), {key: value for key, value in e.items() if key not in own})
-            for e in entries
-        ],
-        maps=[entry.get("maps", "") for entry in entries],
-        seconds=[entry.get("seconds") or {} for entry in entries],
-        metrics=once(tuple((label, node["key"]) for label, node in note["metrics"].items()), note["metrics"]),
-        made=once(json.dumps(made, default=str), made),
-        skipped=note.get("skipped") or [],
-    )
+    def entries_of(self, part: Part) -> list[int]:
+        """Which of a part's entries count."""
+        return [i for i, entry in enumerate(part.entries) if self.entries.get(place_of(entry)) == entry["key"]]
+
+    def metrics_of(self, part: Part) -> list[str]:
+        """Which of a part's metrics count."""
+        return [label for label, node in part.metrics.items() if self.metrics.get(label) == node["key"]]
+
+
+def newest_of(parts: Sequence[Part]) -> Newest:
+    """Choose the keys of the highest version; of equal versions that of the last part."""
+    entries = ((place_of(e), e["version"], e["key"]) for part in parts for e in part.entries)
+    metrics = ((label, node["version"], node["key"]) for part in parts for label, node in part.metrics.items())
+    return Newest(highest(entries), highest(metrics))
+
+
+def highest(versions: Iterable[tuple[Any, int, str]]) -> dict[Any, str]:
+    """Key of the highest version of each label, from (label, version, key); of equal versions the last."""
+    best: dict[Any, tuple[int, str]] = {}
+    several = set()
+    for label, version, key in versions:
+        known = best.setdefault(label, (version, key))
+        if known[1] != key:
+            several.add(label)
+        if version >= known[0]:
+            best[label] = (version, key)
+    for name in sorted(label if isinstance(label, str) else "@".join(label) for label in several):
+        log.warning("left out: results of %s of an earlier version; the newest are shown", name)
+    return {label: key for label, (_, key) in best.items()}
+
+
+def place_of(entry: dict[str, Any]) -> Place:
+    """Return the method and layer of an entry of a note."""
+    return entry["method"], entry["layer"]
+
+
+def parts_of(folders: Sequence[Folder]) -> list[Path]:
+    """All parts of some folders, in the order in which later ones count."""
+    return sorted((path for folder in folders for path in folder.parts), key=lambda path: (path.name, path))
 
 
 def read_parts(
@@ -118,64 +144,24 @@ def read_parts(
                     yield result
 
 
-def is_curve(field: pa.Field) -> bool:
-    """Whether a column holds a metric's curves."""
-    return "." in field.name and bool(pa.types.is_list(field.type))
-
-
-def is_value(field: pa.Field) -> bool:
-    """Whether a column holds a metric's values, one a case."""
-    return "." in field.name and not pa.types.is_list(field.type)
+def part_of(path: Path, note: dict[str, Any], shared: dict[Hashable, Any]) -> Part:
+    """Part from its note; what is equal in many parts is kept in `shared` once."""
+    about = [{key: value for key, value in e.items() if key not in ("maps", "seconds")} for e in note["entries"]]
+    made = {**note["made"], "batch": note["batch"], "score_batch": note["score_batch"]}
+    keys = tuple((label, node["key"]) for label, node in note["metrics"].items())
+    return Part(
+        path=path,
+        chunk=note["chunk"],
+        cases=note["cases"],
+        entries=[shared.setdefault((e["key"], *place_of(e)), e) for e in about],
+        seconds=[entry["seconds"] for entry in note["entries"]],
+        metrics=shared.setdefault(keys, note["metrics"]),
+        made=shared.setdefault(json.dumps(made, default=str), made),
+        skipped=note["skipped"],
+    )
 
 
 def metric_of(output: str) -> tuple[str, str]:
     """Label of the metric and name of the output of ``<metric>.<output>``; parameters in the label may have dots."""
     metric, _, name = output.rpartition(".")
     return metric, name
-
-
-def newest(versions: Iterable[tuple[Hashable, int, str]]) -> dict[Any, str]:
-    """Choose the key that counts for each label: that of the highest version, of equal versions the last.
-
-    Parameters
-    ----------
-    versions : iterable of (label, version, key)
-        In the order of the parts.
-    """
-    best: dict[Any, tuple[int, str]] = {}
-    keys: dict[Any, set[str]] = {}
-    for label, version, key in versions:
-        keys.setdefault(label, set()).add(key)
-        if label not in best or version >= best[label][0]:
-            best[label] = (version, key)
-    for label in sorted((label for label, known in keys.items() if len(known) > 1), key=str):
-        name = label if isinstance(label, str) else "@".join(map(str, label))
-        log.warning("left out: results of %s of an earlier version; the newest are shown", name)
-    return {label: key for label, (_, key) in best.items()}
-
-
-def newest_entries(parts: Iterable[Part]) -> dict[tuple[str, str], str]:
-    """Key that counts for each (method, layer)."""
-    return newest(
-        ((e["method"], e["layer"]), int(e.get("version", 0)), str(e["key"])) for part in parts for e in part.entries
-    )
-
-
-def newest_metrics(parts: Iterable[Part]) -> dict[str, str]:
-    """Key that counts for each metric, by label."""
-    return newest(
-        (label, int(node.get("version", 0)), str(node["key"])) for part in parts for label, node in part.metrics.items()
-    )
-
-
-def matrix(column: pa.ListArray) -> NDArray[np.float32]:
-    """Curves (rows, L) of a list column, NaN where a row has none or one of another length than the longest."""
-    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    longest = int(lengths.max(initial=0))
-    kept = lengths == longest
-    flat = (column if kept.all() else column.filter(pa.array(kept))).flatten().to_numpy(zero_copy_only=False)
-    if kept.all():
-        return flat.reshape(len(column), longest).astype(np.float32, copy=False)
-    values = np.full((len(column), longest), np.nan, dtype=np.float32)
-    values[kept] = flat.reshape(-1, longest)
-    return values

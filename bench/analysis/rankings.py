@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench.analysis.columns import shown_columns
-from bench.analysis.groups import Entry, Group
+from bench.analysis.groups import Group, shown_columns
 from bench.analysis.statistics import Array, cluster_means
+from bench.analysis.tables import table_of
 
 RANK_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "average_rank", "critical_difference", "n", "k",
@@ -31,67 +31,49 @@ _BLOCK = 500
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Friedman's test of one metric.
+    """Friedman's test of one metric on n images.
 
-    Attributes
-    ----------
-    average : ndarray, shape (k,)
-        Average rank of each method over the images, 1 is best; ties share the mean of their ranks.
-    chi_square, p : float
-        Friedman's statistic, corrected for ties, and its p with k - 1 degrees of freedom; NaN and 1 where all
-        images rank all methods equal.
-    critical_difference : float
-        Nemenyi's at level 0.05: methods whose average ranks are closer do not differ significantly.
-    n : int
-        Images.
+    `average` ranks (k,) of the methods: 1 is best, ties share the mean of their ranks. Friedman's `chi_square` is
+    corrected for ties and NaN where all images rank all methods equal; its `p` has k - 1 degrees of freedom and is 1
+    there. Methods whose ranks are closer than Nemenyi's `critical_difference` at level 0.05 do not differ significantly.
     """
 
     average: Array
     chi_square: float
     p: float
     critical_difference: float
-    n: int
 
 
-def rank_methods(values: Array, higher_is_better: bool, level: float = 0.05) -> Ranking:
+def rank_methods(values: Array, higher_is_better: bool) -> Ranking:
     """Friedman test with average ranks and Nemenyi's critical difference (Demsar 2006, section 3.2.2).
 
-    Parameters
-    ----------
-    values : ndarray, shape (n, k)
-        n independent images (blocks), k >= 2 methods, finite.
-    higher_is_better : bool
-    level : float
-        Significance level of the critical difference.
-
-    Returns
-    -------
-    Ranking
+    `values` (n, k) are finite: n independent images (blocks), k >= 2 methods.
     """
     n, k = values.shape
     # Values equal up to rounding get one rank; else noise would decide between equal maps.
-    scale = np.abs(values).max() or 1.0
-    ranks = stats.rankdata(np.round((-values if higher_is_better else values) / scale, 6), axis=1)
+    ranks = stats.rankdata(steady(-values if higher_is_better else values), axis=1)
     average = ranks.mean(axis=0)
     spread = ((ranks - (k + 1) / 2) ** 2).sum() / (n * (k - 1))
     # With ties this is Friedman's statistic with its usual correction (Conover 1999, section 5.8).
     chi_square = float(n * ((average - (k + 1) / 2) ** 2).sum() / spread) if spread > 0 else float("nan")
     p = float(stats.chi2.sf(chi_square, k - 1)) if spread > 0 else 1.0
-    critical = float(stats.studentized_range.ppf(1 - level, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
-    return Ranking(average, chi_square, p, critical, n)
+    critical = float(stats.studentized_range.ppf(0.95, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
+    return Ranking(average, chi_square, p, critical)
 
 
-def ranked(group: Group, output: str) -> list[Entry]:
-    """Entries that are ranked by an output: those that have values, and whose maps are mostly not degenerate."""
-    return [e for e in group.entries if e.ranked and np.isfinite(group.values(e, output)).any()]
+def ranked(group: Group, output: str) -> NDArray[np.bool_]:
+    """Which entries are ranked by an output: those that have values, and whose maps are mostly not degenerate."""
+    return np.array([e.ranked and bool(np.isfinite(group.values(e, output)).any()) for e in group.entries])
+
+
+def columns_of(group: Group, output: str) -> Array:
+    """One output of all entries, shape (cases, entries)."""
+    return np.stack([group.values(entry, output) for entry in group.entries], axis=1)
 
 
 def complete_images(group: Group, output: str) -> Array:
     """Values per image (mean over its cases) and ranked entry, of the images that all of these have: (n, k)."""
-    entries = ranked(group, output)
-    if not entries:
-        return np.empty((0, 0))
-    values = np.stack([group.values(entry, output) for entry in entries], axis=1)
+    values = columns_of(group, output)[:, ranked(group, output)]
     values[~np.isfinite(values).all(axis=1)] = np.nan
     averages = cluster_means(values, group.images)
     return averages[np.isfinite(averages).all(axis=1)]
@@ -104,17 +86,10 @@ def ranked_outputs(group: Group) -> list[str]:
 
 
 def ranks_table(group: Group) -> pd.DataFrame:
-    """Average ranks and Friedman's test of every metric of the printed table.
+    """Average ranks and Friedman's test of every metric of the printed table, columns `RANK_COLUMNS`.
 
-    Parameters
-    ----------
-    group : Group
-
-    Returns
-    -------
-    DataFrame
-        Columns `RANK_COLUMNS`; `n` images, `k` methods at layers. A metric for which fewer than two
-        images or two methods have values is left out, and so is a method whose maps are mostly degenerate.
+    `n` images, `k` methods at layers. A metric for which fewer than two images or two methods have values is left out,
+    and so is a method whose maps are mostly degenerate.
     """
     rows = []
     for output in ranked_outputs(group):
@@ -122,79 +97,60 @@ def ranks_table(group: Group) -> pd.DataFrame:
         if min(values.shape) < 2:
             continue
         ranking = rank_methods(values, bool(group.higher_is_better(output)))
-        for entry, average in zip(ranked(group, output), ranking.average, strict=True):
-            row = {"layer": entry.layer, "method": entry.method, "metric": output, "average_rank": average}
-            row |= {"critical_difference": ranking.critical_difference, "n": ranking.n, "k": len(ranking.average)}
-            rows.append(row | {"chi_square": ranking.chi_square, "p": ranking.p})
-    table = pd.DataFrame(rows, columns=RANK_COLUMNS)
-    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
-    return table
+        about = {"metric": output, "n": len(values), "k": values.shape[1], "chi_square": ranking.chi_square}
+        about |= {"p": ranking.p, "critical_difference": ranking.critical_difference}
+        for at, average in zip(np.flatnonzero(ranked(group, output)), ranking.average, strict=True):
+            entry = group.entries[at]
+            rows.append({"layer": entry.layer, "method": entry.method, "average_rank": average, **about})
+    return table_of(group, rows, RANK_COLUMNS)
 
 
 def agreement_table(group: Group) -> pd.DataFrame:
-    """Kendall's tau-b between every two metrics of the printed table.
+    """Kendall's tau-b between every two metrics of the printed table, columns `AGREEMENT_COLUMNS`.
 
-    Parameters
-    ----------
-    group : Group
-
-    Returns
-    -------
-    DataFrame
-        Columns `AGREEMENT_COLUMNS`. `tau` compares the order of the k methods at layers by their means
-        over the images that all have (`p` tests it against 0), `tau_within` is the mean over images of
-        tau between the orders within one image. Directions are aligned first: 1 means that both
-        metrics put the methods in the same order of quality, -1 that one reverses the other.
+    `tau` compares the order of the k methods at layers by their means over the images that all have (`p` tests it
+    against 0), `tau_within` is the mean over images of tau between the orders within one image. Directions are aligned
+    first: 1 means that both metrics put the methods in the same order of quality, -1 that one reverses the other.
     """
     outputs = ranked_outputs(group)
-    signed, within = [], {}
+    signed, rows = [], []
     for output in outputs:
-        values = np.stack([group.values(entry, output) for entry in group.entries], axis=1)
+        values = columns_of(group, output)
         signed.append(cluster_means(values if group.higher_is_better(output) else -values, group.images))
-    measured = [np.array([entry in ranked(group, output) for entry in group.entries]) for output in outputs]
-    rows = []
+    measured = [ranked(group, output) for output in outputs]
+    within: dict[bytes, Array] = {}
+    used = np.zeros(0, dtype=bool)
     for i, j in combinations(range(len(outputs)), 2):
         entries = measured[i] & measured[j]
-        one, two = signed[i][:, entries], signed[j][:, entries]
-        both = np.isfinite(one).all(axis=1) & np.isfinite(two).all(axis=1)
-        if entries.sum() < 2 or not both.any():
+        if entries.sum() < 2:
             continue
-        if entries.tobytes() not in within:  # once for all outputs: nearly always all entries have all of them
-            within[entries.tobytes()] = mean_taus([values[:, entries] for values in signed])
-        tau = stats.kendalltau(steady(one[both].mean(axis=0)), steady(two[both].mean(axis=0)))
+        if not np.array_equal(entries, used):  # nearly always once: all entries have all outputs
+            used, kept = entries, [values[:, entries] for values in signed]
+            whole = [np.isfinite(values).all(axis=1) for values in kept]
+        both = whole[i] & whole[j]
+        if not both.any():
+            continue
+        if entries.tobytes() not in within:
+            within[entries.tobytes()] = mean_taus(kept)
+        tau = stats.kendalltau(*(steady(values[both].mean(axis=0)) for values in (kept[i], kept[j])))
         row = {"metric": outputs[i], "other_metric": outputs[j], "tau": tau.statistic, "p": tau.pvalue}
-        row |= {"k": int(entries.sum()), "tau_within": within[entries.tobytes()][i, j], "n": int(both.sum())}
-        rows.append(row)
-    table = pd.DataFrame(rows, columns=AGREEMENT_COLUMNS)
-    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
-    return table
+        rows.append(row | {"k": len(kept[i][0]), "tau_within": within[entries.tobytes()][i, j], "n": int(both.sum())})
+    return table_of(group, rows, AGREEMENT_COLUMNS)
 
 
 def steady(values: Array) -> Array:
     """Values rounded to a millionth of the largest, so that noise breaks no tie."""
-    scale = np.abs(values).max() or 1.0
-    return np.asarray(np.round(values / scale, 6), dtype=np.float64)
+    return np.asarray(np.round(values / (np.abs(values).max() or 1.0), 6), dtype=np.float64)
 
 
 def mean_taus(values: Sequence[Array]) -> Array:
-    """Mean over rows of Kendall's tau-b between the same rows of every two arrays, without those that are all ties.
+    """Mean over rows of Kendall's tau-b between the same rows of every two of M arrays (n, k): (M, M).
 
-    Parameters
-    ----------
-    values : sequence of M arrays, shape (n, k)
-        A row counts for a pair of arrays where both are finite in it.
-
-    Returns
-    -------
-    ndarray, shape (M, M)
-        NaN where no row counts.
+    Rows count for a pair of arrays where both are finite and neither is all ties; NaN where no row counts.
     """
     total, number = np.zeros((len(values), len(values))), np.zeros((len(values), len(values)))
-    left, right = np.triu_indices(values[0].shape[1] if values else 0, 1)
     for start in range(0, len(values[0]) if values else 0, _BLOCK):
-        # The sign of every pair's difference, from ranks: two bytes a value; gaps become ties, which do not count.
-        ranks = [_small_ranks(part[start : start + _BLOCK]) for part in values]
-        signs = np.stack([np.sign(rank[:, left] - rank[:, right]) for rank in ranks], axis=1).astype(np.float32)
+        signs = np.stack([_signs(part[start : start + _BLOCK]).T for part in values], axis=1).astype(np.float32)
         agree = signs @ signs.transpose(0, 2, 1)  # whole numbers, exact; (rows, M, M)
         untied = np.diagonal(agree, axis1=1, axis2=2).astype(np.float64)
         norm = np.sqrt(untied[:, :, None] * untied[:, None, :])
@@ -203,27 +159,22 @@ def mean_taus(values: Sequence[Array]) -> Array:
     return np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
 
 
-def _small_ranks(values: Array) -> NDArray[np.int16]:
-    """Ranks within each row, equal to a millionth of the row's largest being a tie; all 0 where a value is missing."""
-    whole = np.isfinite(values).all(axis=1, keepdims=True)
-    values = np.where(whole, values, 0.0)
+def _signs(values: Array) -> NDArray[np.int8]:
+    """Signs (pairs, n) of the differences of every two of k columns (n, k).
+
+    Differences below a millionth of the row's largest value are ties, and so are all of a row where a value is missing.
+    """
+    values = np.where(np.isfinite(values).all(axis=1, keepdims=True), values, 0.0)
     scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), np.finfo(float).tiny)
-    return stats.rankdata(np.round(values / scale, 6), method="min", axis=1).astype(np.int16)
+    whole = np.ascontiguousarray(np.rint(values / scale * 1e6).astype(np.int32).T)
+    above = [(whole[i + 1 :] > column).view(np.int8) for i, column in enumerate(whole)]
+    return np.concatenate(above) - np.concatenate([(whole[i + 1 :] < x).view(np.int8) for i, x in enumerate(whole)])
 
 
 def cliques(average: Array, critical: float) -> list[tuple[int, int]]:
-    """Longest runs of methods, in order of rank, whose average ranks differ by less than the critical difference.
+    """Longest runs of methods whose `average` ranks (k,), ascending, differ by less than the critical difference.
 
-    Parameters
-    ----------
-    average : ndarray, shape (k,)
-        Average ranks, ascending.
-    critical : float
-
-    Returns
-    -------
-    list of (first, last)
-        Indices, both ends included; runs of one method and runs inside another are left out.
+    Returns (first, last), both included; runs of one method and runs inside another are left out.
     """
     runs: list[tuple[int, int]] = []
     for first in range(len(average)):
@@ -231,12 +182,3 @@ def cliques(average: Array, critical: float) -> list[tuple[int, int]]:
         if last > first and (not runs or last > runs[-1][1]):
             runs.append((first, last))
     return runs
-
-
-def ranked_entries(group: Group, table: pd.DataFrame, output: str) -> tuple[list[Entry], Array, float]:
-    """Entries of one metric from best to worst, their average ranks and the critical difference."""
-    part = table[table["metric"] == output]
-    order = np.argsort(part["average_rank"].to_numpy(), kind="stable")
-    lookup = {(entry.layer, entry.method): entry for entry in group.entries}
-    entries = [lookup[row.layer, row.method] for row in part.iloc[order].itertuples()]
-    return entries, part["average_rank"].to_numpy()[order], float(part["critical_difference"].iloc[0])

@@ -17,18 +17,9 @@ def wilcoxon(differences: Array, scale: float = 1.0) -> float:
     Exact up to 50 differences, also with ties (scipy's exact p for ties tries sign patterns one by one,
     which takes seconds); above, the normal approximation with the correction for ties, as scipy has it.
 
-    Parameters
-    ----------
-    differences : ndarray, shape (N,)
-        What is not finite is left out; zeros are dropped, as Wilcoxon did.
-    scale : float
-        Size of the values whose differences these are. Differences are rounded to a millionth of
-        it: two methods that agree up to floating point noise are equal, they are not ranked by noise.
-
-    Returns
-    -------
-    float
-        NaN without a finite difference, 1 if all are zero.
+    `differences` (N,) are rounded to a millionth of `scale`, the size of the values whose differences they are: two
+    methods that agree up to floating point noise are equal, they are not ranked by noise. What is not finite is left
+    out; zeros are dropped, as Wilcoxon did. NaN without a finite difference, 1 if all are zero.
     """
     kept = differences[np.isfinite(differences)]
     if not len(kept):
@@ -65,21 +56,12 @@ def _asymptotic(differences: Codes) -> float:
 
 
 def holm(p: Array) -> Array:
-    """Holm's step-down correction (Holm 1979); NaN stays NaN and does not count as a test.
-
-    Parameters
-    ----------
-    p : ndarray, shape (M,)
-
-    Returns
-    -------
-    ndarray, shape (M,)
-        Corrected p, at most 1, in the order given.
-    """
+    """Holm's step-down correction (Holm 1979) of p (M,), at most 1; NaN stays NaN and does not count as a test."""
     p = np.asarray(p, dtype=np.float64)
     result = np.full(len(p), np.nan)
     tests = np.flatnonzero(~np.isnan(p))
     order = tests[np.argsort(p[tests], kind="stable")]
     factors = np.arange(len(order), 0, -1)
-    result[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors)) if len(order) else []
+    if len(order):
+        result[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors))
     return result

@@ -1,7 +1,4 @@
-"""Uncertainty of means over cases: the cluster bootstrap.
-
-Arrays in, arrays out; what the columns mean is the business of `bench.analysis.tables`.
-"""
+"""Uncertainty of means over cases: the cluster bootstrap; arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ Codes = NDArray[np.int64]
 # One block of resamples holds at most this many counts, one block of columns this many sums: some
 # hundred megabytes however large the table is.
 _BLOCK = 4_000_000
-_COLUMNS = 256
+_COLUMNS = 512
 # Draws are kept up to this many bytes (2,000 resamples of 200,000 images): all calls share them.
 _KEPT = 400_000_000
 
@@ -28,12 +25,8 @@ _KEPT = 400_000_000
 def resample_counts(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
     """Draw how often each cluster occurs in each bootstrap resample.
 
-    Parameters
-    ----------
-    clusters, resamples : int
-    seed : int
-        The same arguments give the same draws, so that statistics which are computed in
-        several calls stay paired; fewer resamples are the first of more.
+    The same arguments give the same draws, so that statistics which are computed in several calls stay paired; fewer
+    resamples are the first of more.
 
     Yields
     ------
@@ -44,7 +37,7 @@ def resample_counts(clusters: int, resamples: int, seed: int) -> Iterator[NDArra
     yield from _kept(clusters, resamples, seed) if clusters * resamples <= _KEPT else _draw(clusters, resamples, seed)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _kept(clusters: int, resamples: int, seed: int) -> list[NDArray[np.unsignedinteger[Any]]]:
     # One block, as many small strata are many small products.
     return [np.concatenate(list(_draw(clusters, resamples, seed)))]
@@ -54,9 +47,8 @@ def _draw(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsig
     generator = np.random.default_rng(seed)
     size = max(1, _BLOCK // max(clusters, 1))
     for start in range(0, resamples, size):
-        rows = min(size, resamples - start)
         # Drawing indices and counting them is many times faster than numpy's multinomial.
-        drawn = generator.integers(0, clusters, (rows, clusters))
+        drawn = generator.integers(0, clusters, (min(size, resamples - start), clusters))
         counts = np.stack([np.bincount(row, minlength=clusters) for row in drawn])
         yield counts.astype(np.min_scalar_type(counts.max(initial=0)))
 
@@ -73,15 +65,20 @@ class _Sums:
 
 def _cluster_sums(values: NDArray[Any], clusters: Codes) -> _Sums:
     finite = np.isfinite(values)
-    patterns: dict[bytes, int] = {}
-    # Nearly always one pattern or few, and each that is shared is a column less in the matrix product.
-    packed = np.packbits(finite, axis=0).T
-    pattern = np.array([patterns.setdefault(column.tobytes(), len(patterns)) for column in packed], dtype=np.intp)
+    pattern = np.zeros(values.shape[1], dtype=np.intp)
+    if not finite.all():
+        patterns: dict[bytes, int] = {}
+        # Nearly always one pattern or few, and each that is shared is a column less in the matrix product.
+        packed = np.packbits(finite, axis=0).T
+        pattern[:] = [patterns.setdefault(column.tobytes(), len(patterns)) for column in packed]
+        values = np.where(finite, values, 0)
     _, first = np.unique(pattern, return_index=True)
     used, own = np.unique(clusters, return_inverse=True)
-    members = sparse.csr_array((np.ones(len(values)), (own, np.arange(len(values)))), shape=(len(used), len(values)))
-    sums = members @ np.where(finite, values, 0).astype(np.float64)
-    numbers = members @ finite[:, first].astype(np.float64)
+    sums, numbers = values.astype(np.float64), finite[:, first].astype(np.float64)
+    if len(used) < len(values) or (own[1:] < own[:-1]).any():
+        shape = (len(used), len(values))
+        members = sparse.csr_array((np.ones(len(values)), (own, np.arange(len(values)))), shape=shape)
+        sums, numbers = members @ sums, members @ numbers
     kept = numbers.any(axis=1)
     if not kept.all():
         used, sums, numbers = used[kept], sums[kept], numbers[kept]
@@ -100,12 +97,7 @@ def percentile_interval(resampled: Array, level: float = 0.95) -> tuple[Array, A
 
 
 def resampled_means(
-    values: NDArray[Any],
-    clusters: Codes,
-    count: int | None = None,
-    strata: Codes | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    values: NDArray[Any], clusters: Codes, count: int, strata: Codes | None = None, resamples: int = 2000, seed: int = 0
 ) -> Array:
     """Mean of every column in every bootstrap resample of whole clusters, by one matrix product.
 
@@ -117,21 +109,16 @@ def resampled_means(
     ----------
     values : ndarray, shape (N, C)
         One row a case; what is not finite is left out of its column.
-    clusters : ndarray of int, shape (N,)
+    clusters, count : ndarray of int, shape (N,), and int
         Cluster (image) of each case, 0 to count - 1.
-    count : int, optional
-        Number of clusters; the largest code + 1 by default.
     strata : ndarray of int, shape (N,), optional
         If given, the statistic is the mean over the strata (classes) that occur of the stratum's mean.
-    resamples, seed : int
 
     Returns
     -------
     ndarray, shape (resamples, C)
         NaN where no case with a value was drawn, and in columns with a value in fewer than two clusters.
     """
-    if count is None:
-        count = int(clusters.max()) + 1 if len(clusters) else 0
     result = np.full((resamples, values.shape[1]), np.nan)
     for start in range(0, values.shape[1], _COLUMNS):
         part = values[:, start : start + _COLUMNS]
@@ -163,35 +150,22 @@ def _means_of(counts: NDArray[Any], parts: list[_Sums], columns: int) -> Array:
     return np.divide(total, occurring, out=np.full_like(total, np.nan), where=occurring > 0)
 
 
-def means(values: Array, strata: Codes | None = None) -> Array:
-    """Mean of the finite values of each column, or mean over strata of the stratum's mean.
+def means(values: NDArray[Any], strata: Codes | None = None) -> Array:
+    """Mean of the finite values (N, C) of each column, or the mean over `strata` (N,) of the stratum's mean.
 
-    Parameters
-    ----------
-    values : ndarray, shape (N, C)
-    strata : ndarray of int, shape (N,), optional
-
-    Returns
-    -------
-    ndarray, shape (C,)
-        NaN for a column without a finite value.
+    Returns an array (C,), NaN for a column without a finite value.
     """
-    values = np.asarray(values, dtype=np.float64)
     if strata is not None:
         return means(cluster_means(values, strata))
     finite = np.isfinite(values)
-    number = finite.sum(axis=0)
-    total = np.where(finite, values, 0.0).sum(axis=0)
+    total, number = np.where(finite, values, 0.0).sum(axis=0), finite.sum(axis=0)
     return np.divide(total, number, out=np.full(values.shape[1], np.nan), where=number > 0)
 
 
-def cluster_means(values: Array, clusters: Codes, count: int | None = None) -> Array:
-    """Mean of the finite values of each cluster, shape (count, C), NaN where a cluster has none."""
-    values = np.asarray(values, dtype=np.float64)
-    if count is None:
-        count = int(clusters.max()) + 1 if len(clusters) else 0
+def cluster_means(values: NDArray[Any], clusters: Codes) -> Array:
+    """Mean of the finite values of each cluster, shape (largest code + 1, C), NaN where a cluster has none."""
     sums = _cluster_sums(values, clusters)
-    result = np.full((count, values.shape[1]), np.nan)
+    result = np.full((int(clusters.max(initial=-1)) + 1, values.shape[1]), np.nan)
     number = sums.numbers[:, sums.pattern]
     result[sums.used] = np.divide(sums.sums, number, out=np.full(sums.sums.shape, np.nan), where=number > 0)
     return result

@@ -1,4 +1,4 @@
-"""Groups -> tables: means with intervals and paired differences to a reference."""
+"""Groups -> tables: means with intervals, paired differences to a reference, the same by kind of case."""
 
 from __future__ import annotations
 
@@ -15,31 +15,27 @@ from bench.analysis.groups import NO_LAYER, Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.published import reported, split_of
 from bench.analysis.significance import holm, wilcoxon
-from bench.analysis.statistics import Array, Codes, cluster_means, means, percentile_interval, resampled_means
+from bench.analysis.statistics import Array, cluster_means, means, percentile_interval, resampled_means
 
 SUMMARY_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
     "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
 ]  # fmt: skip
+BREAKDOWN_COLUMNS = [
+    "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",
+]  # fmt: skip
+# Each bin as (name, lower bound, upper bound), lower <= value < upper.
+BINS: dict[str, list[tuple[str, float, float]]] = {
+    "n_instances": [("1", 1, 2), ("2", 2, 3), ("3-4", 3, 5), ("5+", 5, np.inf)],
+    "probability": [("<.2", -np.inf, 0.2), (".2-.6", 0.2, np.nextafter(0.6, 1)), (">.6", np.nextafter(0.6, 1), np.inf)],
+    "box_area": [("<10%", 0, 0.1), ("10-30%", 0.1, np.nextafter(0.3, 1)), (">30%", np.nextafter(0.3, 1), np.inf)],
+}
 
 
 def summarize(
     groups: Iterable[Group | None], *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Tidy table of all groups, one row per method, layer and scalar metric output.
-
-    Parameters
-    ----------
-    groups : iterable of Group
-        From `bench.analysis.loading.load_group`, in any order: the table does not depend on it.
-    reference, resamples, seed
-        As in `summarize_group`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `SUMMARY_COLUMNS`, sorted by data set, model, protocol, metric, layer and method.
-    """
+    """`summarize_group` of all groups from `bench.analysis.loading.load_group`, whatever their order, as one table."""
     tables = [summarize_group(g, reference=reference, resamples=resamples, seed=seed) for g in groups if g]
     return join(tables, SUMMARY_COLUMNS)
 
@@ -52,8 +48,14 @@ def join(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(tables)[columns].sort_values(keys, kind="stable", ignore_index=True)
 
 
+def table_of(group: Group, rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Rows of a group as a table that names data set, model and protocol."""
+    about = {"dataset": group.dataset, "model": group.model, "protocol": group.protocol}
+    return pd.DataFrame(rows, columns=columns).assign(**about)
+
+
 def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Means, intervals and paired tests of one group.
+    """Means, intervals and paired tests of one group, one row a method, layer and output of a metric.
 
     Cases whose value is not finite are left out, `n` counts the rest. Intervals are 95 % percentile
     bootstrap intervals over IMAGES: cases of one image stay together. Differences to the reference
@@ -78,13 +80,12 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
     Returns
     -------
     DataFrame
-        Columns `SUMMARY_COLUMNS`; `n` cases on `n_images` images have a value, `degenerate` is a share of the cases,
-        `reported` what somebody published for this data set, model, layer and method in the metric's unit
-        (`bench.analysis.published`); it enters no test.
+        Columns `SUMMARY_COLUMNS`, sorted by metric, layer and method; `n` cases on `n_images` images have a value,
+        `degenerate` is a share of the cases, `reported` what somebody published for this data set, model, layer and
+        method in the metric's unit (`bench.analysis.published`); it enters no test.
     """
     rows = [*value_rows(group, reference, resamples, seed), *statistic_rows(group, reference, resamples // 4, seed)]
-    table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
-    table["dataset"], table["model"], table["protocol"] = group.dataset, group.model, group.protocol
+    table = table_of(group, rows, SUMMARY_COLUMNS)
     split = split_of(group.parameters)
     known = {(e.layer, e.method): reported(group.dataset, split, group.model, e.name, e.layer) for e in group.entries}
     beside = [known[row.layer, row.method].get(row.metric, (np.nan, "")) for row in table.itertuples()]
@@ -96,11 +97,12 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
 
 def value_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:
     """Rows of the values of cases and of the class means, p uncorrected."""
-    count, width, averaged = int(group.images.max()) + 1, len(group.outputs), class_mean_columns(group)
+    width, metrics = len(group.outputs), list(map(metric_of, group.outputs))
+    averaged = [i for i, (m, name) in enumerate(metrics) if name in (group.about(m).get("class_mean") or [])]
     values = all_values(group)
     by_class = [width * i + column for i in range(len(group.entries)) for column in averaged]
     # Drawn once for all entries, as one matrix product; the second one has the class means.
-    plain = partial(resampled_means, clusters=group.images, count=count, resamples=resamples, seed=seed)
+    plain = partial(resampled_means, clusters=group.images, count=group.image_count, resamples=resamples, seed=seed)
     classes = partial(plain, strata=group.classes)
     drawn = np.split(plain(values), len(group.entries), axis=1)
     class_drawn = np.split(classes(values[:, by_class]), len(group.entries), axis=1)
@@ -122,25 +124,19 @@ def value_rows(group: Group, reference: str, resamples: int, seed: int) -> list[
                 gaps = describe(own - theirs, pairs, strata, np.concatenate([own, theirs]))
             for at in np.flatnonzero(np.isfinite(own).any(axis=0)):
                 numbers = (*described[:, at], *gaps[:, at], p[at] if strata is None else np.nan)
-                size = size_of(np.isfinite(own[:, at]), group.images)
-                rows.append(row_of(entry, group.outputs[columns[at]] + suffix, size, other, numbers))
+                present = np.isfinite(own[:, at])
+                rows.append(row_of(group, entry, group.outputs[columns[at]] + suffix, present, other, numbers))
     return rows
 
 
-def size_of(present: NDArray[np.bool_], images: Codes) -> tuple[int, int]:
-    """Count cases and images with a value."""
-    return int(present.sum()), int(np.count_nonzero(np.bincount(images[present])))
-
-
 def row_of(
-    entry: Entry, metric: str, size: tuple[int, int], other: Entry | None, numbers: Sequence[float]
+    group: Group, entry: Entry, metric: str, present: NDArray[np.bool_], other: Entry | None, numbers: Sequence[float]
 ) -> dict[str, Any]:
-    """Row of the summary; `size` counts cases and images, `numbers` are mean, both ends, difference, both ends, p."""
+    """Row of the summary from its cases and `numbers`: mean, both ends, difference, both ends, p."""
     keys = ("mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p")
-    row: dict[str, Any] = {"layer": entry.layer, "method": entry.method, "metric": metric}
-    row |= {"n": size[0], "n_images": size[1], "degenerate": entry.degenerate_share}
-    row["reference"] = other.method if other else ""
-    return row | dict(zip(keys, numbers, strict=True))
+    row = {"layer": entry.layer, "method": entry.method, "metric": metric, "degenerate": entry.degenerate_share}
+    row |= {"n": int(present.sum()), "n_images": int(np.count_nonzero(np.bincount(group.images[present])))}
+    return row | {"reference": other.method if other else "", **dict(zip(keys, numbers, strict=True))}
 
 
 def all_values(group: Group) -> Array:
@@ -179,18 +175,8 @@ def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> l
                 gap = pair[0].resampled - pair[1].resampled
                 numbers += [pair[0].value - pair[1].value, *np.concatenate(percentile_interval(gap[:, None]))]
             filled = np.array([*numbers, *[np.nan] * (6 - len(numbers))], dtype=np.float64)
-            steady = np.round(filled, 12) + 0.0
-            rows.append(row_of(entry, name, size_of(own.present, group.images), other, [*steady, np.nan]))
+            rows.append(row_of(group, entry, name, own.present, other, [*(np.round(filled, 12) + 0.0), np.nan]))
     return rows
-
-
-def class_mean_columns(group: Group) -> list[int]:
-    """Columns of the outputs for which the metric asks for a mean over classes."""
-    return [
-        i
-        for i, (metric, name) in enumerate(map(metric_of, group.outputs))
-        if name in (group.about(metric).get("class_mean") or [])
-    ]
 
 
 def describe(values: Array, resampled: Array, strata: Any, scaled_by: Array) -> Array:
@@ -207,9 +193,7 @@ def reference_of(group: Group, entry: Entry, reference: str) -> Entry | None:
     candidates = [e for e in group.entries if e.layer in (layer, NO_LAYER) and reference in (e.method, e.name)]
     # A reference in several variants (grad_cam(relu=True), ...) is the exact name, else the first.
     candidates.sort(key=lambda e: (e.layer == NO_LAYER, e.method != reference, e.method))
-    if not candidates or candidates[0] is entry or entry.method == candidates[0].method:
-        return None
-    return candidates[0]
+    return candidates[0] if candidates and entry.method != candidates[0].method else None
 
 
 def p_values(group: Group, entry: Entry, other: Entry | None) -> Array:
@@ -223,6 +207,31 @@ def p_values(group: Group, entry: Entry, other: Entry | None) -> Array:
         scale = float(np.max(pair, where=np.isfinite(pair), initial=0.0))
         result[column] = wilcoxon(differences[:, column], scale)
     return result
+
+
+def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:
+    """Means with intervals (columns `BREAKDOWN_COLUMNS`) for the cases of each bin of `BINS`, where it has any.
+
+    Fewer resamples than in the summary, as there are ten times the cells. Cases without boxes are in no bin of areas.
+    """
+    rows: list[dict[str, Any]] = []
+    width, values = len(group.outputs), all_values(group)
+    for by, name, low, high in [(by, *bounds) for by, bins in BINS.items() for bounds in bins]:
+        of_case = group.cases[by].to_numpy(dtype=np.float64)
+        mask = (of_case >= low) & (of_case < high)
+        if by == "box_area":
+            mask &= group.cases["n_instances"].to_numpy() > 0
+        if not mask.any():
+            continue
+        part = values[mask]
+        drawn = resampled_means(part, group.images[mask], group.image_count, None, resamples, seed)
+        described, numbers = describe(part, drawn, None, part), np.isfinite(part).sum(axis=0)
+        for column in np.flatnonzero(numbers):
+            entry, output = group.entries[column // width], group.outputs[column % width]
+            row = {"layer": entry.layer, "method": entry.method, "metric": output, "by": by, "bin": name}
+            mean, ci_low, ci_high = described[:, column]
+            rows.append(row | {"n": int(numbers[column]), "mean": mean, "ci_low": ci_low, "ci_high": ci_high})
+    return join([table_of(group, rows, BREAKDOWN_COLUMNS)], BREAKDOWN_COLUMNS)
 
 
 def to_csv(table: pd.DataFrame) -> str:

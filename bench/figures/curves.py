@@ -1,4 +1,4 @@
-"""Deletion, insertion and other curves, with bootstrap bands."""
+"""Deletion, insertion and other curves, and similarity while layers are made random, with bootstrap bands."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from bench.analysis.curves import each_entry, mean_curves
 from bench.analysis.groups import NO_LAYER, Curves, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.statistics import Array, percentile_interval
-from bench.figures.style import STYLE, method_handles, method_styles
+from bench.figures.style import STYLE, method_legend, method_styles
 
 Band = tuple[Array, Array, Array]
+END = "_curve"
 
 
 def curve_columns(group: Group) -> list[str]:
@@ -51,40 +52,73 @@ def curves_figure(group: Group, *, resamples: int = 200) -> Figure | None:
     if not names:
         return None
     layers = group.layers or [NO_LAYER]
-    styles = method_styles(group)
     bands = all_bands(group, names, resamples)
     with rc_context(STYLE):
         figure = Figure(figsize=(0.6 + 2.9 * len(names) + 1.9, 0.5 + 2.35 * len(layers)), layout="constrained")
         grid = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey="col")
         for line, layer in zip(grid, layers, strict=True):
             for ax, name in zip(line, names, strict=True):
-                for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER)]):
-                    draw_curve(ax, bands[entry.label].get(name), styles[entry.method], entry.control)
-                note_equal(ax, {e.method: bands[e.label].get(name) for e in group.entries if e.layer == layer})
-                ax.set_xlim(0, 1)
+                curves = {label: own[name] for label, own in bands.items() if name in own}
+                draw_entries(ax, group, layer, curves)
+                note_equal(ax, {e.method: curves.get(e.label) for e in group.entries if e.layer == layer})
             line[0].set_ylabel(f"{layer}\ntarget probability".removeprefix(f"{NO_LAYER}\n"))
-        for ax, name in zip(grid[0], names, strict=True):
-            ax.set_ylim(bottom=0)  # only now: it fixes the top as well, which depends on all rows
-            ax.set_title(name.removesuffix(".curve").replace("_", " "))
-        for ax, name in zip(grid[-1], names, strict=True):
-            word = {"deletion": "removed", "insertion": "restored"}.get(
-                group.metrics[metric_of(name)[0]]["name"], "changed"
-            )
-            ax.set_xlabel(f"share of pixels {word}")
-        handles = method_handles(group, lw=1.6, marker="")
-        figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+        for top, bottom, name in zip(grid[0], grid[-1], names, strict=True):
+            top.set_ylim(bottom=0)  # only now: it fixes the top as well, which depends on all rows
+            metric = metric_of(name)[0]
+            top.set_title(group.title(metric).replace("_", " "))
+            words = {"deletion": "removed", "insertion": "restored"}
+            bottom.set_xlabel(f"share of pixels {words.get(group.metrics[metric]['name'], 'changed')}")
+        method_legend(figure, group, lw=1.6, marker="")
     return figure
 
 
-def draw_curve(ax: Axes, curve: Any, style: dict[str, Any], control: bool) -> None:
-    """One mean curve with its band; a control's line is thinner and has no band, as its interval is in the table."""
-    if curve is None:
-        return
-    mean, low, high = curve
-    x = np.linspace(0, 1, len(mean))
-    if not control:
-        ax.fill_between(x, low, high, color=style["color"], alpha=0.1, lw=0)
-    ax.plot(x, mean, color=style["color"], linestyle=style["linestyle"], lw=1.1 if control else 1.6)
+def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None:
+    """Curves of the metrics whose points have names (``about.curve_points``); None where there are none.
+
+    A row for every metric and layer, a column for every similarity. The x axis begins with the trained network, where
+    every map equals itself, and continues with the stages, named by their lowest layer. Methods that look at no layer
+    are drawn in every row.
+    """
+    points: dict[str, Any] = {name: group.about(name).get("curve_points") for name in group.metrics}
+    curves: dict[str, list[str]] = {}
+    for column in sorted(group.curves, reverse=True):
+        metric, output = metric_of(column)
+        if isinstance(points.get(metric), list) and output.endswith(END):
+            curves.setdefault(metric, []).append(column)
+    rows = [(metric, layer) for metric in sorted(curves) for layer in group.layers or [NO_LAYER]]
+    if not rows:
+        return None
+    wide = max(map(len, curves.values()))
+    bands = all_bands(group, [name for names in curves.values() for name in names], resamples)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2.5 + 2.9 * wide, 2.9 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), wide, squeeze=False, sharey=True)
+        for line, (metric, layer) in zip(grid, rows, strict=True):
+            stages = ["trained", *points[metric]]
+            for ax, name in zip(line, curves[metric], strict=False):
+                from_trained = {
+                    label: [np.concatenate([[1.0], values]) for values in own[name]]
+                    for label, own in bands.items() if name in own and np.isfinite(own[name][0]).any()
+                }  # fmt: skip
+                draw_entries(ax, group, layer, from_trained)
+                ax.set_xticks(np.linspace(0, 1, len(stages)), stages, rotation=90, fontsize=6)
+                ax.set_title(metric_of(name)[1].removesuffix(END))
+            title = group.title(metric).replace("_", " ")
+            line[0].set_ylabel(title if layer == NO_LAYER else f"{title}\n{layer}")
+        method_legend(figure, group, lw=1.6, marker="")
+    return figure
+
+
+def draw_entries(ax: Axes, group: Group, layer: str, curves: dict[str, Any]) -> None:
+    """Mean curves with bands of a layer's entries; a control's line is thinner, its interval only in the table."""
+    styles = method_styles(group)
+    for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER) and e.label in curves]):
+        mean, low, high = curves[entry.label]
+        x, colour = np.linspace(0, 1, len(mean)), styles[entry.method]["color"]
+        if not entry.control:
+            ax.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
+        ax.plot(x, mean, color=colour, linestyle=styles[entry.method]["linestyle"], lw=1.1 if entry.control else 1.6)
+    ax.set_xlim(0, 1)
 
 
 def note_equal(ax: Axes, curves: dict[str, Any]) -> None:

@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,11 +14,10 @@ from matplotlib.figure import Figure
 
 from bench.analysis.groups import NO_LAYER, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
-from bench.figures.curves import curves_figure
+from bench.figures.curves import curves_figure, randomization_figure
 from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.means import instances_figure, means_figure
 from bench.figures.ranks import agreement_figure, ranks_figure
-from bench.figures.sanity import randomization_figure
 from bench.figures.style import save
 from bench.figures.tradeoffs import layers_figure, runtime_figure
 from bench.runs.store import hash_key, safe_name, write_text
@@ -31,40 +28,32 @@ GALLERY = 8
 TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger files of them
 
 
-@dataclass(frozen=True)
-class About:
-    """Title and caption of a figure."""
-
-    title: str
-    caption: str
-
-
+# Title and caption of each figure, in the order of reading.
 FIGURES = {
-    "means": About("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
-    "curves": About(
-        "Curves", "Mean curves with 95 % bands; rows are layers. Methods whose curves coincide are named together."
+    "means": ("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
+    "curves": (
+        "Curves",
+        "Mean curves with 95 % bands; rows are layers. Methods whose curves coincide are named together.",
     ),
-    "randomization": About(
+    "randomization": (
         "Random weights",
         "Similarity to the trained network's map as more and more layers, named below, get random weights.",
     ),
-    "coverage_by_instances": About(
-        "Coverage by number of instances", "How much of each instance a map covers as their number grows."
+    "coverage_by_instances": (
+        "Coverage by number of instances",
+        "How much of each instance a map covers as their number grows.",
     ),
-    "layers": About("Layers against metrics", "Every metric along the network's depth, with 95 % intervals."),
-    "agreement": About(
-        "Do the metrics agree?", "Kendall's τ between the orders of methods: of means below, within images above."
+    "layers": ("Layers against metrics", "Every metric along the network's depth, with 95 % intervals."),
+    "agreement": (
+        "Do the metrics agree?",
+        "Kendall's τ between the orders of methods: of means below, within images above.",
     ),
-    "ranks": About("Critical differences", "Average ranks; bars connect methods that do not differ significantly."),
-    "runtime": About(
-        "Runtime against quality", "Milliseconds for one map; the line connects methods that no faster one beats."
+    "ranks": ("Critical differences", "Average ranks; bars connect methods that do not differ significantly."),
+    "runtime": (
+        "Runtime against quality",
+        "Milliseconds for one map; the line connects methods that no faster one beats.",
     ),
 }
-
-
-def folder_of(root: Path, group: Group) -> Path:
-    """Folder of a group's figures."""
-    return root / "figures" / slug(group)
 
 
 def slug(group: Group) -> str:
@@ -87,26 +76,19 @@ def stale(folder: Path, group: Group) -> bool:
 def draw(
     group: Group, tables: dict[str, Future[pd.DataFrame]], shown: Shown, folder: Path, *, pdf: bool = False
 ) -> None:
-    """Write the figures of one group into `folder`; figures that no longer apply are removed.
+    """Write the figures of one group into `folder`, with `pdf` also as PDF; figures that no longer apply are removed.
 
-    Parameters
-    ----------
-    group : Group
-    tables : dict of Future
-        ``summary``, ``breakdown``, ``ranks``, ``agreement``; figures that need no table are drawn first.
-    shown : Shown
-        Pictures and maps of the gallery.
-    folder : Path
-    pdf : bool
-        Also as PDF.
+    `tables` are ``summary``, ``breakdown``, ``ranks`` and ``agreement``: figures that need none are drawn first.
+    `shown` has pictures and maps of the gallery.
     """
     began = time.perf_counter()
     pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
+    for name, layer in layers.items():
+        save(gallery_figure(group, pictures, layer), folder / name, ["png", "pdf"][: 1 + pdf], TILES_DPI)
     makers: dict[str, Callable[[], Figure | None]] = {
-        **{name: partial(gallery_figure, group, pictures, layer) for name, layer in layers.items()},
         "randomization": lambda: randomization_figure(group),
         "curves": lambda: curves_figure(group),
         "ranks": lambda: ranks_figure(group, tables["ranks"].result()),
@@ -117,8 +99,7 @@ def draw(
         "runtime": lambda: runtime_figure(group, tables["summary"].result()),
     }
     for name, make in makers.items():
-        formats = [*(["svg"] if name in FIGURES else []), "png", *(["pdf"] if pdf else [])]
-        save(make(), folder / name, formats, dpi=300 if name in FIGURES else TILES_DPI)
+        save(make(), folder / name, ["svg", "png", "pdf"][: 2 + pdf], 300)
     write_text(folder / DRAWN, state_of(group))
     log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
 
@@ -128,7 +109,7 @@ def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> list[Path
     figure = figure1(group, read_shown(group, len(group.cases), [str(name) for name in images]))
     if figure is None:
         return []
-    save(figure, folder / "figure1", ("pdf", "png"))
+    save(figure, folder / "figure1", ("pdf", "png"), 300)
     return [folder / "figure1.pdf"]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib.patheffects as effects
 import numpy as np
-import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,19 +28,8 @@ def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
     """One row an image, one column a method at this layer.
 
     The first column shows the picture with the boxes of the class in question (solid) and of other objects (dashed).
-    A degenerate map is a grey tile that says why; a number is the map's box coverage.
-
-    Parameters
-    ----------
-    group : Group
-    shown : Shown
-        From `bench.analysis.kept_maps.read_shown`.
-    layer : str
-
-    Returns
-    -------
-    Figure or None
-        None where no picture or no map was kept.
+    A degenerate map is a grey tile that says why; a number is the map's box coverage. None where no picture or no map
+    was kept.
     """
     entries = [entry for entry in group.entries if entry.layer == layer]
     # Many methods are drawn in several blocks below each other, each with fewer images, so that tiles stay large.
@@ -107,7 +95,8 @@ def draw_row(
     ax: Axes, canvas: np.ndarray, y: int, group: Group, shown: Shown, case_id: str, entries: list[Entry]
 ) -> None:
     """One image with its boxes at the left edge, then one tile an entry; pixels go to `canvas`, text to `ax`."""
-    image = resized(shown.images[case_id])
+    whole = Image.fromarray((shown.images[case_id] * 255).round().astype(np.uint8))
+    image = np.asarray(whole.resize((TILE, TILE), Image.Resampling.LANCZOS), dtype=np.float64) / 255
     canvas[y : y + TILE, :TILE] = image
     about = next(rows[case_id] for rows in shown.rows.values() if case_id in rows)
     draw_boxes(ax, about, y)
@@ -133,24 +122,15 @@ def heading(ax: Axes, x: float, y: float, name: str) -> None:
         ax.text(x, y - 15 * line, text, ha="center", va="baseline", fontsize=8)
 
 
-def resized(image: np.ndarray) -> np.ndarray:
-    """Picture at the size of a tile."""
-    whole = Image.fromarray((image * 255).round().astype(np.uint8))
-    return np.asarray(whole.resize((TILE, TILE), Image.Resampling.LANCZOS), dtype=np.float64) / 255
-
-
 def draw_boxes(ax: Axes, about: dict[str, Any], y: int) -> None:
     """Boxes of the class solid, of other objects dashed, on the tile that begins at (0, y)."""
     for key, style, colour in (("other_boxes", (0, (3, 2)), "#ffffff"), ("boxes", "-", "#ffd400")):
         boxes = np.asarray([] if about[key] is None else about[key], dtype=np.float64).reshape(-1, 4)
         scale = TILE / np.array([about["width"], about["height"]] * 2, dtype=np.float64)
         for x0, y0, x1, y1 in np.clip(boxes * scale, 1, TILE - 2):
-            for width, edge, dashes in ((2.6, "#000000", "-"), (1.3, colour, style)):
-                if edge == "#000000" and style != "-":
-                    width = 1.3
-                ax.add_patch(
-                    Rectangle((x0, y + y0), x1 - x0, y1 - y0, fill=False, lw=width, edgecolor=edge, linestyle=dashes)
-                )
+            for width, edge, dashes in ((2.6 if style == "-" else 1.3, "#000000", "-"), (1.3, colour, style)):
+                box: dict[str, Any] = {"lw": width, "edgecolor": edge, "linestyle": dashes, "fill": False}
+                ax.add_patch(Rectangle((x0, y + y0), x1 - x0, y1 - y0, **box))
 
 
 def label(ax: Axes, x: float, y: float, text: str) -> None:
@@ -164,6 +144,5 @@ def coverage_text(group: Group, entry: Entry, case_id: str) -> str:
     """Box coverage of one map as text, empty where it is not known."""
     if "box_coverage.coverage" not in group.outputs:
         return ""
-    at = int(pd.Index(group.cases["case_id"]).get_loc(case_id))
-    value = group.values(entry, "box_coverage.coverage")[at]
+    value = group.values(entry, "box_coverage.coverage")[group.places[case_id]]
     return f"coverage {value:.2f}" if np.isfinite(value) else ""

@@ -10,81 +10,60 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.columns import shown_columns
-from bench.analysis.groups import NO_LAYER, Entry, Group
-from bench.figures.style import STYLE, layer_legend, layer_styles, method_handles, method_styles, title_of
+from bench.analysis.groups import NO_LAYER, Entry, Group, shown_columns
+from bench.figures.style import STYLE, draw_points, layer_legend, layer_styles, method_legend, method_styles, panels
 
 
 def means_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     """One panel a metric: every method's mean with its 95 % interval, one colour a layer.
 
-    Parameters
-    ----------
-    group : Group
-    summary : DataFrame
-        Rows of this group, from `bench.analysis.tables.summarize_group`.
-
-    Returns
-    -------
-    Figure or None
-        None where no metric is to be shown.
+    `summary` is of `bench.analysis.tables.summarize_group`. None where no metric is to be shown.
     """
     columns = [column for column in shown_columns(group) if (summary["metric"] == column.metric).any()]
     if not columns:
         return None
     methods = list(dict.fromkeys(entry.method for entry in sorted(group.entries, key=lambda e: e.control)))
     controls = {entry.method for entry in group.entries if entry.control}
-    across = next((n for n in (len(columns), 5, 4, 3) if n <= 5 and (len(columns) % n in (0, n - 1))), 4)
-    down = -(-len(columns) // across)
-    row = max(0.24, 0.1 * len(group.layers))
-    left = 0.35 + 0.062 * max(len(name) for name in methods)
-    size = (left + 1.75 * across + 0.1, down * (row * len(methods) + 0.75) + 0.45)
+    height = max(0.24, 0.1 * len(group.layers)) * len(methods) + 0.75
+    left = 0.45 + 0.062 * max(len(name) for name in methods)
     with rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-        for ax, column in zip(axes, columns, strict=False):
+        figure, axes = panels(columns, 5, (1.75, height), (left, 0.45), sharey=True)
+        for ax, column in zip(axes, columns, strict=True):
             draw_means(ax, group, summary[summary["metric"] == column.metric], methods)
-            ax.set_title(title_of(column))
             ax.set_yticks(range(len(methods)), methods)
             ax.set_ylim(len(methods) - 0.45, -0.55)
             ax.locator_params(axis="x", nbins=5)
             if 0 < len(controls) < len(methods):
                 ax.axhline(len(methods) - len(controls) - 0.5, color="#aaaaaa", lw=0.8)
             ax.grid(axis="y", visible=False)
-        for ax in axes[len(columns) :]:
-            ax.set_axis_off()
         layer_legend(figure, group, "outside lower center")
     return figure
 
 
 def draw_means(ax: Axes, group: Group, rows: pd.DataFrame, methods: list[str]) -> None:
     """One point and interval for each method and layer; those of one method lie side by side around its line."""
-    styles = layer_styles(group)
+    styles = {key: {"ms": 4.2, **style} for key, style in layer_styles(group).items()}
     controls = {entry.method for entry in group.entries if entry.control}
     step = min(0.22, 0.7 / max(len(group.layers), 1))
     cells = {(row.layer, row.method): row for row in rows.itertuples()}
+    spans: list[tuple[Any, ...]] = []
+    points: dict[Any, list[tuple[float, float]]] = {}
     for line, method in enumerate(methods):
         layers = [layer for layer in [*group.layers, NO_LAYER] if (layer, method) in cells]
         for i, layer in enumerate(layers):
-            cell, style = cells[layer, method], styles[layer, method in controls]
+            cell, key = cells[layer, method], (layer, method in controls)
             y = line + (i - (len(layers) - 1) / 2) * step
-            ax.plot([cell.ci_low, cell.ci_high], [y, y], color=style["color"], lw=1.3, solid_capstyle="butt")
-            ax.plot(cell.mean, y, ms=4.2, **style)
+            spans.append((y, cell.ci_low, cell.ci_high, styles[key]["color"]))
+            points.setdefault(key, []).append((cell.mean, y))
+    rows_y, low, high, colours = zip(*spans, strict=True)
+    ax.hlines(rows_y, low, high, colors=colours, lw=1.3)
+    draw_points(ax, points, styles)
 
 
 def instances_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     """Coverage by number of instances: one panel a layer and coverage, one line a method.
 
-    Parameters
-    ----------
-    group : Group
-    table : DataFrame
-        Rows of this group, from `bench.analysis.breakdown.breakdown_group`.
-
-    Returns
-    -------
-    Figure or None
-        None without box_coverage or without a case with boxes.
+    `table` is of `bench.analysis.tables.breakdown_group`. None without box_coverage or without a case with boxes.
     """
     metrics = [name for name in ("box_coverage.coverage", "box_coverage.min_coverage") if name in group.outputs]
     table = table[(table["by"] == "n_instances") & table["metric"].isin(metrics)]
@@ -106,8 +85,7 @@ def instances_figure(group: Group, table: pd.DataFrame) -> Figure | None:
             ax.set_title("mean over instances ↑" if metric.endswith(".coverage") else "worst instance ↑")
         for ax in grid[-1]:
             ax.set_xlabel("instances of the class in the image")
-        handles = method_handles(group, ms=4, lw=1.2, mew=0)
-        figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+        method_legend(figure, group, ms=4, lw=1.2, mew=0)
     return figure
 
 
@@ -119,8 +97,7 @@ def draw_bins(
         own = table[(table["method"] == entry.method) & (table["layer"] == entry.layer)].set_index("bin").reindex(bins)
         # Side by side, so that the intervals of one bin do not hide each other.
         x = np.arange(len(bins)) + (i - (len(entries) - 1) / 2) * 0.6 / len(entries)
-        style = styles[entry.method]
-        ax.vlines(x, own["ci_low"], own["ci_high"], color=style["color"], lw=0.9, alpha=0.7)
-        ax.plot(x, own["mean"], ms=3.6, lw=1.1, mew=0, **style)
+        ax.vlines(x, own["ci_low"], own["ci_high"], color=styles[entry.method]["color"], lw=0.9, alpha=0.7)
+        ax.plot(x, own["mean"], ms=3.6, lw=1.1, mew=0, **styles[entry.method])
     ax.set_xlim(-0.5, len(bins) - 0.5)
     ax.grid(axis="x", visible=False)

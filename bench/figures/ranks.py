@@ -10,10 +10,9 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.columns import Column, shown_columns
-from bench.analysis.groups import Group
-from bench.analysis.rankings import cliques, ranked_entries
-from bench.figures.style import STYLE, layer_legend, layer_styles, p_text, title_of
+from bench.analysis.groups import Column, Group, shown_columns
+from bench.analysis.rankings import cliques
+from bench.figures.style import STYLE, draw_points, layer_legend, layer_styles, p_text, panels
 
 LANE = 0.035  # distance of the bars, as a share of the ranks
 
@@ -22,35 +21,18 @@ def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     """Average ranks of all methods at layers, one panel a metric.
 
     Points are average ranks, best on top; bars at the right connect methods whose ranks differ by less than
-    Nemenyi's critical difference. Methods whose maps are mostly degenerate are not ranked.
-
-    Parameters
-    ----------
-    group : Group
-    table : DataFrame
-        From `bench.analysis.rankings.ranks_table`.
-
-    Returns
-    -------
-    Figure or None
-        None where there is nothing to rank.
+    Nemenyi's critical difference. Methods whose maps are mostly degenerate are not ranked. `table` is of
+    `bench.analysis.rankings.ranks_table`; None where there is nothing to rank.
     """
     columns = [column for column in shown_columns(group) if (table["metric"] == column.metric).any()]
     if not columns:
         return None
-    across = min(len(columns), 3)
-    down = -(-len(columns) // across)
-    longest = max(len(entry.method) for entry in group.entries)
-    k = int(table["k"].max())
-    size = (across * (1.8 + 0.058 * longest), down * (0.6 + 0.155 * k) + 0.55)
+    k, longest = int(table["k"].max()), max(len(entry.method) for entry in group.entries)
     with rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
-        lanes = max(draw_ranks(ax, group, table, column) for ax, column in zip(axes, columns, strict=False))
+        figure, axes = panels(columns, 3, (1.8 + 0.058 * longest, 0.6 + 0.155 * k), (0, 0.55), sharex=True)
+        lanes = max(draw_ranks(ax, group, table, column) for ax, column in zip(axes, columns, strict=True))
         axes[0].set_xlim(0.6, k + 0.8 + LANE * k * (lanes + 1))  # all panels share it
         axes[0].set_xticks([1, *range(5, k + 1, 5)] if k <= 20 else [1, *range(10, k + 1, 10)])
-        for ax in axes[len(columns) :]:
-            ax.set_axis_off()
         figure.supxlabel(
             "average rank (1 is best); p: Friedman's test; bars connect ranks closer than the critical difference (CD)",
             fontsize=8,
@@ -61,17 +43,21 @@ def ranks_figure(group: Group, table: pd.DataFrame) -> Figure | None:
 
 def draw_ranks(ax: Axes, group: Group, table: pd.DataFrame, column: Column) -> int:
     """One metric's panel; returns the number of lanes that its bars take."""
-    part = table[table["metric"] == column.metric].iloc[0]
-    entries, average, critical = ranked_entries(group, table, column.metric)
-    styles = layer_styles(group)
-    for y, (entry, rank) in enumerate(zip(entries, average, strict=True)):
-        style = styles[entry.layer, entry.control]
-        ax.plot([1, rank], [y, y], color=style["color"], lw=0.8, alpha=0.5)
-        ax.plot(rank, y, ms=4.2, **style)
-    ax.set_yticks(range(len(entries)), [entry.method for entry in entries], fontsize=7)
-    ax.set_ylim(len(entries) - 0.4, -0.6)
-    test = f"{p_text(part['p'])}, n = {int(part['n'])}, CD = {critical:.1f}"
-    ax.set_title(f"{title_of(column)}\n{test}", fontsize=8, y=1)
+    rows = table[table["metric"] == column.metric].sort_values("average_rank", kind="stable")
+    first, average = rows.iloc[0], rows["average_rank"].to_numpy()
+    controls = {entry.method for entry in group.entries if entry.control}
+    styles = {key: {"ms": 4.2, **style} for key, style in layer_styles(group).items()}
+    keys = [(row.layer, row.method in controls) for row in rows.itertuples()]
+    ax.hlines(range(len(rows)), 1, average, colors=[styles[key]["color"] for key in keys], lw=0.8, alpha=0.5)
+    points: dict[Any, list[tuple[float, float]]] = {}
+    for y, (key, rank) in enumerate(zip(keys, average, strict=True)):
+        points.setdefault(key, []).append((rank, y))
+    draw_points(ax, points, styles)
+    ax.set_yticks(range(len(rows)), rows["method"], fontsize=7)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    critical = float(first["critical_difference"])
+    test = f"{p_text(first['p'])}, n = {int(first['n'])}, CD = {critical:.1f}"
+    ax.set_title(f"{column.title}\n{test}", fontsize=8, y=1)
     # With fixed places matplotlib need not measure all names to keep title and label clear of them.
     ax.yaxis.set_label_coords(0, 0)
     ax.grid(axis="y", visible=False)
@@ -92,16 +78,7 @@ def draw_cliques(ax: Axes, average: np.ndarray, critical: float, k: int) -> int:
 def agreement_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     """Kendall's tau between the metrics as a matrix: below the diagonal of the means, above it within images.
 
-    Parameters
-    ----------
-    group : Group
-    table : DataFrame
-        From `bench.analysis.rankings.agreement_table`.
-
-    Returns
-    -------
-    Figure or None
-        None for fewer than two metrics.
+    `table` is of `bench.analysis.rankings.agreement_table`; None for fewer than two metrics.
     """
     used = set(table["metric"]) | set(table["other_metric"])
     columns = [column for column in shown_columns(group) if column.metric in used]
@@ -112,7 +89,7 @@ def agreement_figure(group: Group, table: pd.DataFrame) -> Figure | None:
     for row in table.itertuples():
         first, second = sorted((place[row.metric], place[row.other_metric]))
         matrix[second, first], matrix[first, second] = row.tau, row.tau_within
-    names = [title_of(column) for column in columns]
+    names = [column.title for column in columns]
     side = 0.5 * len(columns)
     with rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side + 2.7, side + 2.1), layout="constrained")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import colormaps, rc_context, rc_params_from_file
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.analysis.columns import Column
-from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.groups import NO_LAYER, Column, Group
 from bench.runs.store import write_atomically
 
 # Any: matplotlib types the keys of its settings one by one.
@@ -26,11 +26,6 @@ CONTROL = "#8c8c8c"
 GREYS = ("#6e6e6e", "#8c8c8c", "#a0a0a0", "#b4b4b4", "#7d7d7d")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 2)))
-
-
-def title_of(column: Column) -> str:
-    """Heading of a panel: the words of the table's heading and its arrow."""
-    return f"{' '.join(column.heading)} {column.arrow}".strip()
 
 
 def method_styles(group: Group) -> dict[str, dict[str, Any]]:
@@ -45,48 +40,64 @@ def method_styles(group: Group) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def method_handles(group: Group, **style: Any) -> list[Line2D]:
-    """Legend entries for `method_styles`, each changed by `style`."""
-    return [Line2D([], [], label=name, **{**own, **style}) for name, own in method_styles(group).items()]
+def method_legend(figure: Figure, group: Group, more: Sequence[Line2D] = (), **style: Any) -> None:
+    """Legend of the methods at the right of all panels, in `method_styles` changed by `style`."""
+    handles = [Line2D([], [], label=name, **{**own, **style}) for name, own in method_styles(group).items()]
+    figure.legend(handles=[*handles, *more], loc="outside right center", handlelength=2.6)
 
 
 def layer_legend(figure: Figure, group: Group, place: Any) -> None:
-    """Legend of the layers above or below all panels, on as many lines as it needs."""
-    handles = layer_handles(group)
+    """Legend of `layer_styles` above or below all panels, on as many lines as it needs."""
+    names = {(layer, False): layer for layer in group.layers}
+    if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
+        names[NO_LAYER, False] = "no layer"
+    if any(entry.control for entry in group.entries):
+        names[NO_LAYER, True] = "control"
+    styles = layer_styles(group)
+    handles = [Line2D([], [], ms=4.2, lw=1.3, label=name, **styles[key]) for key, name in names.items()]
     figure.legend(handles=handles, loc=place, ncols=min(len(handles), max(1, int(figure.get_size_inches()[0] / 1.6))))
 
 
-def layer_colours(layers: Sequence[str]) -> list[Any]:
-    """One colour a layer: distinct ones for few layers, a sequence from shallow to deep for many."""
-    if len(layers) <= 5:
-        return list(PALETTE[: len(layers)])
-    return [colormaps["viridis"](0.9 * i / (len(layers) - 1)) for i in range(len(layers))]
-
-
 def layer_styles(group: Group) -> dict[tuple[str, bool], dict[str, Any]]:
-    """Colour and marker by (layer, whether it is a control)."""
-    styles = {}
-    for i, (layer, colour) in enumerate(zip(group.layers, layer_colours(group.layers), strict=True)):
-        for control in (False, True):
-            marker = MARKERS[i % len(MARKERS)]
-            styles[layer, control] = {"color": CONTROL if control else colour, "marker": marker, "mew": 0}
+    """Colour and marker by (layer, whether it is a control): few layers have distinct colours, many a sequence."""
+    count = len(group.layers)
+    deep = [PALETTE[i] if count <= 5 else colormaps["viridis"](0.9 * i / (count - 1)) for i in range(count)]
+    styles: dict[tuple[str, bool], dict[str, Any]] = {}
     for control in (False, True):
+        for i, layer in enumerate(group.layers):
+            colour = CONTROL if control else deep[i]
+            styles[layer, control] = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "mew": 0}
         styles[NO_LAYER, control] = {"color": CONTROL if control else PALETTE[-1], "marker": "|", "mew": 1.5}
     return styles
 
 
-def layer_handles(group: Group) -> list[Line2D]:
-    """Legend entries for `layer_styles`."""
-    styles = layer_styles(group)
-    handles = [Line2D([], [], ms=4.2, lw=1.3, label=layer, **styles[layer, False]) for layer in group.layers]
-    if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
-        handles.append(Line2D([], [], ms=4.2, lw=1.3, label="no layer", **styles[NO_LAYER, False]))
-    if any(entry.control for entry in group.entries):
-        handles.append(Line2D([], [], ms=4.2, lw=1.3, label="control", **styles[NO_LAYER, True]))
-    return handles
+def panels(
+    columns: Sequence[Column], widest: int, size: tuple[float, float], margin: tuple[float, float], **share: Any
+) -> tuple[Figure, list[Axes]]:
+    """Figure with one titled panel of this size in inches a column, at most `widest` beside each other."""
+    fitting = [n for n in (len(columns), 5, 4, 3) if n <= widest and len(columns) % n in (0, n - 1)]
+    across = [*fitting, min(widest, 4)][0]
+    down = -(-len(columns) // across)
+    whole = (margin[0] + size[0] * across, margin[1] + size[1] * down)
+    figure = Figure(figsize=whole, layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False, **share).ravel())
+    for i, ax in enumerate(axes):
+        if i >= len(columns):
+            ax.set_axis_off()
+            continue
+        ax.set_title(columns[i].title)
+        if i + across >= len(columns):
+            ax.tick_params(labelbottom=True)  # the panel below it is empty
+    return figure, axes[: len(columns)]
 
 
-def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int = 300) -> None:
+def draw_points(ax: Axes, places: dict[Any, list[tuple[float, float]]], styles: dict[Any, dict[str, Any]]) -> None:
+    """Markers at the places of each key, in the key's style; one line object a key, as drawing many takes long."""
+    for key, points in places.items():
+        ax.plot(*zip(*points, strict=True), ls="", **styles[key])
+
+
+def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int) -> None:
     """Write a figure as `path` with each format's suffix, atomically; files of other formats are deleted."""
     for suffix in ("svg", "png", "pdf"):
         if figure is None or suffix not in formats:
@@ -99,9 +110,9 @@ def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int =
             engine.execute(figure)
         figure.set_layout_engine(None)
         for suffix in formats:
-            # Light compression is three times faster and a tenth larger; without dates equal figures are equal bytes.
+            # Light compression is several times faster; without dates equal figures are equal bytes.
             options: dict[str, dict[str, Any]] = {
-                "png": {"pil_kwargs": {"compress_level": 3}},
+                "png": {"pil_kwargs": {"compress_level": 1}},
                 "svg": {"metadata": {"Date": None}, "transparent": True},
                 "pdf": {"metadata": {"CreationDate": None}},
             }

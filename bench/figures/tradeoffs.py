@@ -12,44 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from bench.analysis.columns import Column, shown_columns
-from bench.analysis.groups import NO_LAYER, Entry, Group
-from bench.figures.style import STYLE, method_handles, method_styles, title_of
+from bench.analysis.groups import NO_LAYER, Entry, Group, shown_columns
+from bench.figures.style import STYLE, draw_points, method_legend, method_styles, panels
 
 LAYER_LABEL = 24  # characters of a layer's name under an axis
-
-
-def panels(columns: list[Column], height: float, width: float = 2.35) -> tuple[Figure, list[Axes]]:
-    """Figure with one panel a column, at most four beside each other, and room for a legend at the right."""
-    across = next((n for n in (len(columns), 4, 3) if n <= 4 and len(columns) % n in (0, n - 1)), 4)
-    down = -(-len(columns) // across)
-    figure = Figure(figsize=(0.5 + width * across + 1.5, 0.35 + height * down), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
-    for ax, column in zip(axes, columns, strict=False):
-        ax.set_title(title_of(column))
-    for i, ax in enumerate(axes):
-        if i >= len(columns):
-            ax.set_axis_off()
-        if i + across >= len(columns):
-            ax.tick_params(labelbottom=True)  # the panel below it is empty
-    return figure, list(axes[: len(columns)])
 
 
 def layers_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     """Every metric along the network's depth: one line a method, with 95 % intervals.
 
-    Methods that look at no layer are horizontal lines.
-
-    Parameters
-    ----------
-    group : Group
-    summary : DataFrame
-        Rows of this group, from `bench.analysis.tables.summarize_group`.
-
-    Returns
-    -------
-    Figure or None
-        None for fewer than two layers.
+    Methods that look at no layer are horizontal lines. None for fewer than two layers.
     """
     columns = [column for column in shown_columns(group) if (summary["metric"] == column.metric).any()]
     layers = group.layers
@@ -60,7 +32,7 @@ def layers_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     few = len(layers) <= 3 and max(map(len, names)) <= 12
     turned: dict[str, Any] = {} if few else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     with rc_context(STYLE):
-        figure, axes = panels(columns, 2.0)
+        figure, axes = panels(columns, 4, (2.35, 2.0), (2.0, 0.35), sharex=True)
         for ax, column in zip(axes, columns, strict=True):
             for i, method in enumerate(methods):
                 rows = summary[(summary["metric"] == column.metric) & (summary["method"] == method)]
@@ -69,8 +41,7 @@ def layers_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
             ax.grid(axis="x", visible=False)
             ax.set_xticks(range(len(layers)), names, fontsize=6.5, **turned)
             ax.set_xlim(-0.4, len(layers) - 0.6)
-        handles = method_handles(group, lw=1.2, ms=3.6, mew=0)
-        figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+        method_legend(figure, group, lw=1.2, ms=3.6, mew=0)
     return figure
 
 
@@ -97,69 +68,56 @@ def milliseconds(entry: Entry) -> float:
 def runtime_figure(group: Group, summary: pd.DataFrame) -> Figure | None:
     """Every metric against the milliseconds that a map takes; the line connects methods that no faster one beats.
 
-    Parameters
-    ----------
-    group : Group
-    summary : DataFrame
-        Rows of this group, from `bench.analysis.tables.summarize_group`.
-
-    Returns
-    -------
-    Figure or None
-        None where no seconds were recorded.
+    None where no seconds were recorded.
     """
     columns = [c for c in shown_columns(group) if c.better is not None and (summary["metric"] == c.metric).any()]
-    timed = {(entry.layer, entry.method): milliseconds(entry) for entry in group.entries}
-    if not columns or not any(value > 0 for value in timed.values()):
+    timed = {(e.layer, e.method): (milliseconds(e), e) for e in group.entries if milliseconds(e) > 0}
+    if not columns or not timed:
         return None
+    times = [x for x, _ in timed.values()]
     with rc_context(STYLE):
-        figure, axes = panels(columns, 1.9)
+        figure, axes = panels(columns, 4, (2.35, 1.9), (2.0, 0.35), sharex=True)
         for ax, column in zip(axes, columns, strict=True):
-            rows = summary[summary["metric"] == column.metric]
-            draw_times(ax, group, rows, timed)
-            ranked = {(entry.layer, entry.method) for entry in group.entries if entry.ranked}
-            places = [(row.layer, row.method) for row in rows.itertuples()]
-            points = [
-                (timed[place], mean) for place, mean in zip(places, rows["mean"], strict=True)
-                if timed[place] > 0 and place in ranked
-            ]  # fmt: skip
-            draw_front(ax, points, bool(column.better))
-            if max(timed.values()) > 8 * min(value for value in timed.values() if value > 0):
+            rows = summary[summary["metric"] == column.metric].itertuples()
+            cells = [(row, *timed[row.layer, row.method]) for row in rows if (row.layer, row.method) in timed]
+            draw_times(ax, group, cells)
+            draw_front(ax, [(x, row.mean) for row, x, entry in cells if entry.ranked], bool(column.better))
+            if max(times) > 8 * min(times):
                 ax.set_xscale("log")
                 ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
                 ax.xaxis.set_minor_locator(NullLocator())
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
             ax.grid(axis="x", visible=False)
         figure.supxlabel("milliseconds a map (its share of the shared pass, and the method)", fontsize=8)
-        handles = method_handles(group, ms=4.4, linestyle="")
-        if len(group.layers) > 1:
-            dot: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4.4, "color": "#444444"}
-            handles.append(Line2D([], [], label="last layer", **dot))
-            handles.append(Line2D([], [], label="another layer", mfc="white", **dot))
-        figure.legend(handles=handles, loc="outside right center")
+        dot: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4.4, "color": "#444444"}
+        more = [Line2D([], [], label="last layer", **dot), Line2D([], [], label="another layer", mfc="white", **dot)]
+        method_legend(figure, group, more if len(group.layers) > 1 else [], ms=4.4, linestyle="")
     return figure
 
 
-def draw_times(ax: Axes, group: Group, rows: pd.DataFrame, timed: dict[tuple[str, str], float]) -> None:
-    """One point and interval for each method and layer; hollow where the layer is not the last."""
-    styles = method_styles(group)
-    for row in rows.itertuples():
-        x = timed[row.layer, row.method]
-        if x > 0:
-            style = {key: styles[row.method][key] for key in ("color", "marker")}
-            fill = style["color"] if row.layer in (group.last_layer, NO_LAYER) else "white"
-            ax.vlines(x, row.ci_low, row.ci_high, color=style["color"], lw=0.7, alpha=0.4)
-            ax.plot(x, row.mean, ms=4.4, mew=0.9, ls="", mfc=fill, **style)
+def draw_times(ax: Axes, group: Group, cells: list[tuple[Any, float, Entry]]) -> None:
+    """One point and interval for each (row of the summary, milliseconds, entry); hollow where not the last layer."""
+    if not cells:
+        return
+    own, styles = method_styles(group), {}
+    points: dict[Any, list[tuple[float, float]]] = {}
+    for row, x, entry in cells:
+        style = {key: own[entry.method][key] for key in ("color", "marker")}
+        filled = entry.layer in (group.last_layer, NO_LAYER)
+        styles[entry.method, filled] = style | {"ms": 4.4, "mew": 0.9, "mfc": style["color"] if filled else "white"}
+        points.setdefault((entry.method, filled), []).append((x, row.mean))
+    low, high = [row.ci_low for row, _, _ in cells], [row.ci_high for row, _, _ in cells]
+    colours = [own[entry.method]["color"] for _, _, entry in cells]
+    ax.vlines([x for _, x, _ in cells], low, high, colors=colours, lw=0.7, alpha=0.4)
+    draw_points(ax, points, styles)
 
 
 def draw_front(ax: Axes, points: list[tuple[float, float]], higher: bool) -> None:
-    """Draw a stepped line through the points that no faster one matches."""
+    """Draw a stepped line through the points (milliseconds, value) that no faster one matches."""
     front: list[tuple[float, float]] = []
-    for seconds, value in sorted(points, key=lambda point: (point[0], -point[1] if higher else point[1])):
+    for x, value in sorted(points, key=lambda point: (point[0], -point[1] if higher else point[1])):
         if not front or (value > front[-1][1] if higher else value < front[-1][1]):
-            front.append((seconds, value))
+            front.append((x, value))
     if front:
-        x, y = zip(*front, strict=True)
-        ax.step(
-            [*x, max(seconds for seconds, _ in points)], [*y, y[-1]], where="post", color="#999999", lw=0.8, zorder=0
-        )
+        front.append((max(x for x, _ in points), front[-1][1]))
+        ax.step(*zip(*front, strict=True), where="post", color="#999999", lw=0.8, zorder=0)

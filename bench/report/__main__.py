@@ -21,13 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--reference", default="grad_cam", help="method that the others are compared with")
     parser.add_argument("--images", nargs="+", default=[], metavar="ID", help="cases or images to draw as figure1.pdf")
-    parser.add_argument(
-        "--compare",
-        nargs=2,
-        type=Path,
-        metavar=("A", "B"),
-        help="say what changed from A to B; files go to DIR, else to B",
-    )
+    about = "say what changed from A to B; files go to DIR, else to B"
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help=about)
     options = parser.parse_args(arguments)
     if not options.folders and options.compare is None:
         parser.error("name a results folder, or two with --compare A B")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from bench.runs.store import find_folders, write_text
 from bench.types import UserError
 
 CELL = ["dataset", "model", "metric", "layer", "method"]
-STATES = ("beyond", "within", "same", "only in A", "only in B")
 ABOUT = {
     "beyond": "changed beyond their intervals: one mean lies outside the other's 95 % interval",
     "within": "changed within their intervals",
@@ -34,29 +32,19 @@ ABOUT = {
 PRINTED = 40  # changed cells in the terminal
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Cells of two results folders, changed ones first; `protocols` says whether both used the same ones."""
-
-    cells: pd.DataFrame
-    protocols: str
-
-
-def compare(first: Path, second: Path) -> Comparison:
-    """Join the summaries of two results folders by data set, model, metric, layer and method.
+def compare(first: Path, second: Path) -> tuple[pd.DataFrame, str]:
+    """Join the summaries of two results folders, A and B, by data set, model, metric, layer and method.
 
     A cell has changed if its means differ by more than a millionth of the larger. It has changed ``beyond`` its
     interval if A's mean lies outside B's 95 % interval or B's outside A's, else ``within``. Where a folder holds one
     cell under several protocols, that of the protocol which both folders have is taken, else the last.
 
-    Parameters
-    ----------
-    first, second : Path
-        Results folders, A and B, or folders below them.
-
     Returns
     -------
-    Comparison
+    DataFrame
+        One row a cell, changed ones first.
+    str
+        Whether both folders used the same protocols.
 
     Raises
     ------
@@ -75,19 +63,24 @@ def compare(first: Path, second: Path) -> Comparison:
     joined = a.merge(b, on=CELL, how="outer", suffixes=("_a", "_b"))
     joined["change"] = joined["mean_b"] - joined["mean_a"]
     joined["state"] = [state_of(cell) for cell in joined.itertuples()]
-    joined["order"] = joined["state"].map({state: i for i, state in enumerate(STATES)})
+    joined["order"] = joined["state"].map({state: i for i, state in enumerate(ABOUT)})
     width = (joined["ci_high_a"] - joined["ci_low_a"]).abs() + (joined["ci_high_b"] - joined["ci_low_b"]).abs()
     joined["size"] = -(joined["change"].abs() / width.where(width > 0)).fillna(math.inf)
     cells = joined.sort_values(["order", "size", *CELL], kind="stable", ignore_index=True)
-    shared = {name for name in common if name in set(a["protocol"]) and name in set(b["protocol"])}
+    return cells.drop(columns=["order", "size"]), protocol_note(cells)
+
+
+def protocol_note(cells: pd.DataFrame) -> str:
+    """Say whether the cells that both folders have were measured by the same protocol."""
     both = cells.dropna(subset=["mean_a", "mean_b"])
-    different = int((both["protocol_a"] != both["protocol_b"]).sum())
-    note = "all shared cells by the same protocol" if not different else (
-        f"{different} of {len(both)} cells were measured by another protocol (data, weights or seed differ)"
-        + (f"; the others by the same: {', '.join(sorted(shared))}" if shared else "")
-    )  # fmt: skip
-    note = note if len(both) else "the folders have no cell in common"
-    return Comparison(cells.drop(columns=["order", "size"]), note)
+    same = both["protocol_a"] == both["protocol_b"]
+    if both.empty:
+        return "the folders have no cell in common"
+    if same.all():
+        return "all shared cells by the same protocol"
+    shared = ", ".join(sorted(set(both["protocol_a"][same])))
+    note = f"{(~same).sum()} of {len(both)} cells were measured by another protocol (data, weights or seed differ)"
+    return f"{note}; the others by the same: {shared}" if shared else note
 
 
 def one_protocol(summary: pd.DataFrame, common: set[str]) -> pd.DataFrame:
@@ -99,7 +92,7 @@ def one_protocol(summary: pd.DataFrame, common: set[str]) -> pd.DataFrame:
 
 
 def state_of(cell: Any) -> str:
-    """One of `STATES`."""
+    """One of the keys of `ABOUT`."""
     if math.isnan(cell.mean_a):
         return "only in B"
     if math.isnan(cell.mean_b):
@@ -107,52 +100,39 @@ def state_of(cell: Any) -> str:
     if abs(cell.change) <= 1e-6 * max(abs(cell.mean_a), abs(cell.mean_b)):
         return "same"
     # Without an interval (a single image) nothing is known of the spread, so nothing is beyond it.
-    outside = [
-        math.isfinite(low) and not low <= mean <= high
-        for mean, low, high in (
-            (cell.mean_a, cell.ci_low_b, cell.ci_high_b),
-            (cell.mean_b, cell.ci_low_a, cell.ci_high_a),
-        )
-    ]
-    return "beyond" if any(outside) else "within"
+    a_outside = math.isfinite(cell.ci_low_b) and not cell.ci_low_b <= cell.mean_a <= cell.ci_high_b
+    b_outside = math.isfinite(cell.ci_low_a) and not cell.ci_low_a <= cell.mean_b <= cell.ci_high_a
+    return "beyond" if a_outside or b_outside else "within"
 
 
-def report_comparison(first: Path, second: Path, folder: Path, console: Console) -> Comparison:
+def report_comparison(first: Path, second: Path, folder: Path, console: Console) -> None:
     """Print what changed from A to B, and write compare.html, compare.md and compare.csv into `folder`."""
-    result = compare(first, second)
-    counts = result.cells["state"].value_counts()
-    summary = [f"{counts[state]} {ABOUT[state]}" for state in STATES if state in counts]
-    changed = result.cells[result.cells["state"].isin(["beyond", "within"])]
-    lines = [f"A: {first}", f"B: {second}", f"{len(result.cells)} cells: {'; '.join(summary)}", result.protocols]
+    cells, protocols = compare(first, second)
+    counts = cells["state"].value_counts()
+    summary = [f"{counts[state]} {about}" for state, about in ABOUT.items() if state in counts]
+    changed = cells[cells["state"].isin(["beyond", "within"])]
+    lines = [f"A: {first}", f"B: {second}", f"{len(cells)} cells: {'; '.join(summary)}", protocols]
     if len(changed):
         console.print(terminal_table(changed.head(PRINTED), console))
     more = [f"{len(changed) - PRINTED} more changed cells are in compare.csv"] if len(changed) > PRINTED else []
     for line in [*more, *lines]:
         console.print(plain(Text(line), console), highlight=False)
-    rows = [shown(cell) for cell in result.cells.itertuples() if cell.state != "same"]
+    rows = [shown(cell) for cell in cells.itertuples() if cell.state != "same"]
     text = [f"# {safe(str(first))} and {safe(str(second))}", "", *(f"- {safe(line)}" for line in lines), ""]
     heads = ["data set", "model", "metric", "layer", "method", "A", "B", "change", ""]
     text += [row(heads), row([":--"] * 5 + ["--:"] * 3 + [":--"])]
     text += [row([safe(value) for value in each["texts"]]) for each in rows]
     write_text(folder / "compare.md", "\n".join(text) + "\n")
-    write_text(folder / "compare.csv", to_csv(result.cells))
+    write_text(folder / "compare.csv", to_csv(cells))
     write_text(folder / "compare.html", render("compare.html", heads=heads, rows=rows, lines=lines))
     printed_path(console, "compared", *(folder / f"compare.{suffix}" for suffix in ("html", "md", "csv")))
-    return result
 
 
 def shown(cell: Any) -> dict[str, Any]:
     """One cell as texts, with the values that it is sorted by."""
-    ends = [
-        f"{number(mean)} ({interval(low, high)})" if math.isfinite(low) else number(mean)
-        for mean, low, high in (
-            (cell.mean_a, cell.ci_low_a, cell.ci_high_a),
-            (cell.mean_b, cell.ci_low_b, cell.ci_high_b),
-        )
-    ]
-    change = (
-        "" if math.isnan(cell.change) else f"{cell.change:+.3f}" if abs(cell.change) >= 5e-4 else f"{cell.change:+.0e}"
-    )
+    means = ((cell.mean_a, cell.ci_low_a, cell.ci_high_a), (cell.mean_b, cell.ci_low_b, cell.ci_high_b))
+    ends = [f"{number(m)} ({interval(low, high)})" if math.isfinite(low) else number(m) for m, low, high in means]
+    change = "" if math.isnan(cell.change) else f"{cell.change:{'+.3f' if abs(cell.change) >= 5e-4 else '+.0e'}}"
     names = [cell.dataset, cell.model, cell.metric, cell.layer, cell.method]
     values = ["" if math.isnan(value) else value for value in (cell.mean_a, cell.mean_b, cell.change)]
     return {"texts": [*names, *ends, change, cell.state], "values": [*names, *values, cell.state], "state": cell.state}

@@ -8,12 +8,10 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
 
-from bench.analysis.columns import Column
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import NO_LAYER, Column, Entry, Group
 from bench.analysis.kept_maps import Shown, native_map, upsample
 from bench.figures.gallery import REASONS
 
@@ -34,28 +32,15 @@ def encoded(values: np.ndarray) -> str:
 
 
 def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int) -> dict[str, Any]:
-    """Cases whose pictures were kept, with every entry's map and values, ready for JSON.
+    """Cases whose pictures were kept, with every entry's map and values in these columns, ready for JSON.
 
-    Parameters
-    ----------
-    group : Group
-    shown : Shown
-        From `bench.analysis.kept_maps.read_shown`.
-    columns : list of Column
-        Whose values are shown under the maps; those that are no values of cases are left out.
-    budget : int
-        Bytes that pictures and maps may take; cases beyond it are left out and counted.
-
-    Returns
-    -------
-    dict
-        ``entries``, ``columns``, ``layers``, ``cases``; ``total`` cases in the results, ``kept`` with picture.
+    `budget` says how many bytes pictures and maps may take; cases beyond it are left out. ``total`` counts the cases in
+    the results, ``kept`` those with a picture.
     """
     columns = [column for column in columns if column.metric in group.outputs]
-    index = pd.Index(group.cases["case_id"])
     cases: list[dict[str, Any]] = []
     for case_id, picture in shown.images.items():
-        case = case_of(group, shown, columns, int(index.get_loc(case_id)), picture)
+        case = case_of(group, shown, columns, group.places[case_id], picture)
         if case is None:
             continue
         budget -= len(case["picture"]) + sum(len(each.get("data", "")) for each in case["maps"])
@@ -81,11 +66,11 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
     return {
         "id": case_id,
         "image": str(group.cases["image_id"].iloc[at]),
-        "class": str(about["class_name"] or ""),
+        "class": about["class_name"],
         "instances": int(group.cases["n_instances"].iloc[at]),
         "probability": rounded(about["probability"]),
-        "width": int(about["width"]),
-        "height": int(about["height"]),
+        "width": about["width"],
+        "height": about["height"],
         "boxes": boxes(about["boxes"]),
         "others": boxes(about["other_boxes"]),
         "picture": jpeg(picture),
@@ -131,10 +116,9 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def boxes(flat: Any) -> list[list[float]]:
+def boxes(flat: list[float] | None) -> list[list[float]]:
     """Boxes as [x0, y0, x1, y1] in input pixels."""
-    corners = np.asarray([] if flat is None else flat, dtype=np.float64).reshape(-1, 4)
-    return [[round(float(value), 1) for value in box] for box in corners]
+    return np.reshape(flat or [], (-1, 4)).astype(np.float64).round(1).tolist()
 
 
 def jpeg(picture: np.ndarray) -> str:

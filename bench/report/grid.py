@@ -9,28 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.columns import Column, shown_columns
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import NO_LAYER, Column, Entry, Group, shown_columns
+from bench.analysis.rankings import columns_of
 from bench.analysis.significance import holm, wilcoxon
 from bench.analysis.statistics import cluster_means
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of the table.
+    """One value of the table with its 95 % interval; differences and p are to the reference, NaN where there is none.
 
-    Attributes
-    ----------
-    mean, low, high : float
-        With the 95 % interval.
-    best : bool
-        No value of its column is better, as far as the printed digits tell.
-    tied : bool
-        Not the best, but not significantly worse either, see `not_worse`.
-    difference, difference_low, difference_high, p : float
-        To the reference; NaN where there is none.
-    reported : float
-        What a publication says, NaN where none does; `source` names it.
+    It is `best` if none of its column is better as far as the printed digits tell, `tied` if it is not, but not
+    significantly worse either, see `not_worse`. `reported` is what the publication `source` says, NaN where none does.
     """
 
     mean: float
@@ -56,35 +46,26 @@ class Grid:
 
 
 def make_grid(group: Group, summary: pd.DataFrame) -> Grid:
-    """Cells of the printed table.
-
-    Parameters
-    ----------
-    group : Group
-    summary : DataFrame
-        Rows of this group, from `bench.analysis.tables.summarize_group`.
-    """
+    """Cells of the printed table, from the `summary` of `bench.analysis.tables.summarize_group`."""
     columns = shown_columns(group, set(summary["metric"]))
     rows = {(row.layer, row.method, row.metric): row for row in summary.itertuples()}
     cells: list[list[Cell | None]] = [[] for _ in group.entries]
     for column in columns:
         own = [rows.get((entry.layer, entry.method, column.metric)) for entry in group.entries]
-        ranked = [row if entry.ranked else None for row, entry in zip(own, group.entries, strict=True)]
-        means = [math.nan if row is None else float(row.mean) for row in ranked]
+        means = [row.mean if row and e.ranked else math.nan for row, e in zip(own, group.entries, strict=True)]
         best, close = "", [False] * len(own)
         if column.better is not None and np.isfinite(means).any():
             at = int(np.nanargmax(means) if column.better else np.nanargmin(means))
             best, close = number(means[at]), not_worse(group, column, at)
-        for row, candidate, tied, line in zip(own, ranked, close, cells, strict=True):
+        for row, mean, tied, line in zip(own, means, close, cells, strict=True):
             # What looks equal is equally good: no reader should trust the fourth digit.
-            equal = bool(best) and candidate is not None and number(candidate.mean) == best
+            equal = bool(best) and number(mean) == best
             line.append(row and cell_of(row, equal, tied and not equal))
     return Grid(columns, group.entries, cells)
 
 
 def cell_of(row: Any, best: bool, tied: bool) -> Cell:
-    """Cell of one row of the summary; a summary without published values has none."""
-    source = getattr(row, "reported_source", "")
+    """Cell of one row of the summary."""
     return Cell(
         mean=row.mean,
         low=row.ci_low,
@@ -95,8 +76,8 @@ def cell_of(row: Any, best: bool, tied: bool) -> Cell:
         difference_low=row.difference_low,
         difference_high=row.difference_high,
         p=row.p,
-        reported=float(getattr(row, "reported", math.nan)),
-        source=source if isinstance(source, str) else "",
+        reported=row.reported,
+        source=row.reported_source,
     )
 
 
@@ -110,9 +91,8 @@ def not_worse(group: Group, column: Column, best: int) -> list[bool]:
     result = [False] * len(group.entries)
     if column.metric not in group.outputs:
         return result
-    values = np.stack([group.values(entry, column.metric) for entry in group.entries], axis=1)
-    finite = np.isfinite(values)
-    scale = float(np.max(np.abs(values), where=finite, initial=0.0))
+    values = columns_of(group, column.metric)
+    scale = float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
     differences = cluster_means(values - values[:, [best]], group.images)
     p = [
         wilcoxon(differences[:, i], scale) if entry.ranked and i != best else math.nan
@@ -124,13 +104,10 @@ def not_worse(group: Group, column: Column, best: int) -> list[bool]:
 def sections(group: Group) -> list[tuple[str, list[int], list[int]]]:
     """Layer by layer: (title, indices of the methods' entries, indices of the controls')."""
     parts = []
-    for layer in [*group.layers, NO_LAYER]:
+    for layer in dict.fromkeys(entry.layer for entry in group.entries):
         at = [i for i, entry in enumerate(group.entries) if entry.layer == layer]
-        controls = [i for i in at if group.entries[i].control]
-        methods = [i for i in at if i not in controls]
-        if at:
-            title = layer if layer != NO_LAYER else "no layer"
-            parts.append((title, methods, controls))
+        methods, controls = ([i for i in at if group.entries[i].control == control] for control in (False, True))
+        parts.append((layer if layer != NO_LAYER else "no layer", methods, controls))
     return parts
 
 

@@ -22,13 +22,12 @@ SPECIAL = {
 }  # fmt: skip
 
 
-def write_tables(group: Group, grid: Grid, root: Path) -> Path:
-    """Write tables/<data set>-<model>-<protocol>.tex, .md and .csv below `root`; returns their folder."""
+def write_tables(group: Group, grid: Grid, root: Path) -> None:
+    """Write tables/<data set>-<model>-<protocol>.tex, .md and .csv below `root`."""
     folder = root / "tables"
     write_text(folder / f"{slug(group)}.tex", latex(group, grid))
     write_text(folder / f"{slug(group)}.md", "\n".join(markdown_table(group, grid)) + "\n")
     write_text(folder / f"{slug(group)}.csv", to_csv(wide(grid)))
-    return folder
 
 
 def escaped(text: str) -> str:
@@ -39,12 +38,11 @@ def escaped(text: str) -> str:
 def latex(group: Group, grid: Grid) -> str:
     """Table for LaTeX with booktabs: layers as blocks, best values bold, values not significantly worse underlined."""
     width = len(grid.columns) + 1
-    heads = [f"{' '.join(column.heading)} {column.arrow}".strip() for column in grid.columns]
     lines = [
         r"% needs \usepackage{booktabs}, and \usepackage[T1]{fontenc} for quotation marks",
         rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
         r"\toprule",
-        " & ".join(["method", *map(escaped, heads)]) + r" \\",
+        " & ".join(["method", *(escaped(column.title) for column in grid.columns)]) + r" \\",
     ]
     for title, methods, controls in sections(group):
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escaped(title)}}}}} \\"]
@@ -82,9 +80,8 @@ def wide(grid: Grid) -> pd.DataFrame:
         row |= {"n": entry.rows, "degenerate": entry.degenerate_share}
         for column, cell in zip(grid.columns, cells, strict=True):
             mark = "" if cell is None else "best" if cell.best else "not worse" if cell.tied else ""
-            row[column.metric] = cell.mean if cell else math.nan
-            row[f"{column.metric} low"] = cell.low if cell else math.nan
-            row[f"{column.metric} high"] = cell.high if cell else math.nan
-            row[f"{column.metric} mark"] = mark
+            numbers = (cell.mean, cell.low, cell.high) if cell else (math.nan, math.nan, math.nan)
+            keys = [f"{column.metric}{suffix}" for suffix in ("", " low", " high", " mark")]
+            row |= dict(zip(keys, [*numbers, mark], strict=True))
         rows.append(row)
     return pd.DataFrame(rows)

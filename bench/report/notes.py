@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.columns import shown_columns
-from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.groups import NO_LAYER, Group, shown_columns
 from bench.analysis.parts import metric_of
-from bench.analysis.statistics import means
 from bench.figures.style import p_text
 from bench.options import conf_node
 
@@ -38,26 +36,23 @@ def notes(group: Group, reference: str) -> list[str]:
 
 def run_sentence(group: Group) -> str:
     """Say in one sentence what was run."""
-    names = list(dict.fromkeys(entry.method for entry in group.entries if not entry.control))
-    controls = list(dict.fromkeys(entry.method for entry in group.entries if entry.control))
-    what = [counted(len(names), "method")] if names else []
-    what += [counted(len(controls), "control")] if controls else []
-    where = f" at {counted(len(group.layers), 'layer')}" if group.layers else ""
-    metrics = [name.replace("_", " ") for name in group.metrics]
-    listed = ", ".join(metrics[:-1]) + " and " + metrics[-1] if len(metrics) > 1 else "".join(metrics)
-    return f"{' and '.join(what)}{where} of {group.model} on {group.dataset} ({size_of(group)}), measured by {listed}."
-
-
-def counted(number: int, word: str) -> str:
-    """``1 layer`` or ``2 layers``."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+    counts = {
+        "method": len({entry.method for entry in group.entries if not entry.control}),
+        "control": len({entry.method for entry in group.entries if entry.control}),
+        "layer": len(group.layers),
+    }
+    counted = {word: f"{n} {word}{'s' if n > 1 else ''}" for word, n in counts.items() if n}
+    where = f" at {counted.pop('layer')}" if group.layers else ""
+    *metrics, last = [group.title(metric).replace("_", " ") for metric in group.metrics] or ["nothing"]
+    measured = f"{', '.join(metrics)} and {last}" if metrics else last
+    size = f"{group.model} on {group.dataset} ({size_of(group)})"
+    return f"{' and '.join(counted.values())}{where} of {size}, measured by {measured}."
 
 
 def size_of(group: Group) -> str:
     """Count cases, images and of cases with several instances."""
     several = int((group.cases["n_instances"] > 1).sum())
-    images = int(group.images.max()) + 1
-    text = f"{len(group.cases)} cases on {images} images"
+    text = f"{len(group.cases)} cases on {group.image_count} images"
     return f"{text}, {several} with several instances" if several else text
 
 
@@ -65,12 +60,13 @@ def protocol_lines(group: Group) -> list[str]:
     """Parameters of each metric, with the default where it was changed."""
     lines = []
     for metric, node in group.metrics.items():
-        defaults = conf_node("metric", str(node["name"]))
-        parts = []
-        for key, value in (node.get("parameters") or {}).items():
-            default = changed(defaults.get(key, value), value)
-            if key != "seed" or default:
-                parts.append(parameter(key, value) + default)
+        defaults, parts = conf_node("metric", str(node["name"])), []
+        for key, value in node["parameters"].items():
+            default = defaults.get(key, value)
+            # A default that Hydra interpolates is not known here.
+            known = default != value and not (isinstance(default, str) and default.startswith("${"))
+            if key != "seed" or known:
+                parts.append(parameter(key, value) + (f" (default {default})" if known else ""))
         if parts:
             lines.append(f"{metric}: {', '.join(parts)}")
     return lines
@@ -82,17 +78,9 @@ def parameter(key: str, value: Any) -> str:
     return f"{value} {key}" if counted else f"{key}={value}"
 
 
-def changed(default: Any, value: Any) -> str:
-    """Return `` (default 28)`` where the value differs; a default that Hydra interpolates is not known here."""
-    if default == value or (isinstance(default, str) and default.startswith("${")):
-        return ""
-    return f" (default {default})"
-
-
 def probability_line(group: Group) -> str:
     """Mean probability of the target over all cases and per class: no map shows what the network does not see."""
-    values = group.cases["probability"].to_numpy(dtype=np.float64)
-    text = f"mean target probability {means(values[:, None])[0]:.2f}"
+    text = f"mean target probability {group.cases['probability'].mean():.2f}"
     by_class = group.cases.groupby("class_name")["probability"].mean()
     if len(by_class) < 2:
         return text
@@ -118,10 +106,8 @@ def fewer_cases(group: Group) -> list[str]:
 
 def incomplete(group: Group) -> list[str]:
     """Entries that lack cases, or cases of a metric."""
-    total, lines = len(group.cases), []
-    for entry in group.entries:
-        if entry.rows < total:
-            lines.append(f"{entry.label}: {entry.rows} of {total} cases are there")
+    total = len(group.cases)
+    lines = [f"{e.label}: {e.rows} of {total} cases are there" for e in group.entries if e.rows < total]
     for metric in group.metrics:
         counts: dict[int, list[str]] = {}
         for entry in group.entries:
@@ -138,17 +124,15 @@ def incomplete(group: Group) -> list[str]:
 def degenerate_lines(group: Group) -> list[str]:
     """One warning per entry with degenerate maps, with the reason; `uniform` is constant by design."""
     lines: list[str] = []
-    explained = False
+    explanation = FLAT_GRADIENT
     for entry in group.entries:
         if not entry.degenerate or entry.name == "uniform":
             continue
         kinds = ", ".join(f"{number} {reason}" for reason, number in entry.degenerate.items())
-        line = f"warning: {entry.label} is degenerate in {share(entry.degenerate_share)} of the cases ({kinds}): "
+        why = "; ".join(REASONS[reason] for reason in entry.degenerate)
         if entry.flat_gradient:
-            line += "as above" if explained else FLAT_GRADIENT
-            explained = True
-        else:
-            line += "; ".join(REASONS[reason] for reason in entry.degenerate)
+            why, explanation = explanation, "as above"
+        line = f"warning: {entry.label} is degenerate in {share(entry.degenerate_share)} of the cases ({kinds}): {why}"
         lines.append(line + ("" if entry.ranked else "; it takes no part in rankings and marks"))
     return lines
 

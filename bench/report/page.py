@@ -14,8 +14,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.analysis.columns import Column
-from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.groups import NO_LAYER, Column, Group
 from bench.analysis.kept_maps import Shown
 from bench.analysis.parts import metric_of
 from bench.figures.draw import FIGURES, slug
@@ -80,24 +79,18 @@ def section_of(
 def headline(grid: Grid) -> str:
     """Which methods are best, or not significantly worse, in how many columns."""
     judged = [i for i, column in enumerate(grid.columns) if column.better is not None]
-    counts: Counter[str] = Counter()
-    for entry, line in zip(grid.entries, grid.cells, strict=True):
-        counts[entry.label] = sum(bool((cell := line[i]) and (cell.best or cell.tied)) for i in judged)
-    if not judged or not counts or not max(counts.values()):
+    lines = list(zip(grid.entries, grid.cells, strict=True))
+    counts = {e.label: sum(bool((c := line[i]) and (c.best or c.tied)) for i in judged) for e, line in lines}
+    top = max(counts.values(), default=0)
+    if not top:
         return ""
-    top = max(counts.values())
-    names = [label for label, number_of in counts.items() if number_of == top]
+    names = [label for label, count in counts.items() if count == top]
     listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     verb = "is" if len(names) == 1 else "are"
     text = f"{listed} {verb} best, or not significantly worse than the best, in {top} of {len(judged)} columns."
-    controls = {entry.label for entry in grid.entries if entry.control}
-    won = [
-        " ".join(grid.columns[i].heading)
-        for i in judged
-        if any((cell := line[i]) and cell.best and e.label in controls
-               for e, line in zip(grid.entries, grid.cells, strict=True))
-    ]  # fmt: skip
-    return f"{text} A control has the best value in {len(won)}: {', '.join(won)}." if won else text
+    won = [i for i in judged if any((c := line[i]) and c.best and entry.control for entry, line in lines)]
+    heads = ", ".join(" ".join(grid.columns[i].heading) for i in won)
+    return f"{text} A control has the best value in {len(won)}: {heads}." if won else text
 
 
 def column_of(group: Group, column: Column) -> dict[str, Any]:
@@ -136,20 +129,16 @@ def rows_of(grid: Grid, reference: str) -> list[dict[str, Any]]:
 
 def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
     """Texts of one value, and where its interval lies between the ends of its column, in per cent."""
-    width = (high - low) or 1.0
 
     def place(value: float) -> float:
-        return (
-            round(100 * (value - low) / width, 1) if math.isfinite(value) else round(100 * (cell.mean - low) / width, 1)
-        )
+        return round(100 * ((value if math.isfinite(value) else cell.mean) - low) / ((high - low) or 1.0), 1)
 
-    difference = signed(cell.difference, 3)
     ends = " to ".join(signed(end, 2) for end in (cell.difference_low, cell.difference_high) if math.isfinite(end))
     return {
         "value": cell.mean, "text": number(cell.mean), "interval": interval(cell.low, cell.high),
         "best": cell.best, "tied": cell.tied,
         "left": place(cell.low), "width": round(place(cell.high) - place(cell.low), 1), "dot": place(cell.mean),
-        "difference": difference, "ends": ends,
+        "difference": signed(cell.difference, 3), "ends": ends,
         "p": p_text(cell.p) if math.isfinite(cell.p) else "",
         "reported": number(cell.reported), "source": cell.source,
     }  # fmt: skip
@@ -166,37 +155,35 @@ def signed(value: float, places: int) -> str:
 def figures_of(group: Group, folder: Path) -> list[dict[str, str]]:
     """Figures that exist, as data URIs with title, caption and alternative text."""
     result = []
-    for name, about in FIGURES.items():
+    for name, (title, caption) in FIGURES.items():
         path = folder / f"{name}.svg"
         if path.is_file():
             uri = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
-            alt = f"{about.title}, {group.dataset}, {group.model}. {about.caption} The numbers are in the tables."
-            result.append({"name": name, "title": about.title, "caption": about.caption, "alt": alt, "uri": uri})
+            alt = f"{title}, {group.dataset}, {group.model}. {caption} The numbers are in the tables."
+            result.append({"name": name, "title": title, "caption": caption, "alt": alt, "uri": uri})
     return result
 
 
 def made(group: Group) -> dict[str, Any]:
     """Where the numbers come from: commands, versions, machines, settings, records left out; each once."""
     facts = list({id(part.made): part.made for part in group.parts}.values())
-    commands = dict.fromkeys(command(each["command"]) for each in facts if isinstance(each.get("command"), list))
-    machines = dict.fromkeys(machine(each) for each in facts if each.get("device"))
-    versions = dict.fromkeys(
+    versions = [
         ", ".join(f"{name} {version}" for name, version in each["versions"].items())
-        for each in facts if isinstance(each.get("versions"), dict)
-    )  # fmt: skip
+        for each in facts if each.get("versions")
+    ]  # fmt: skip
     records = [read_json(folder.path / PROVENANCE).get("bad_records") or [] for folder in group.folders]
-    left_out = {(str(s.get("case_id")), str(s.get("reason"))) for part in group.parts for s in part.skipped}
+    left_out = {(str(s["case_id"]), str(s["reason"])) for part in group.parts for s in part.skipped}
     left_out |= {(str(bad.get("record")), str(bad.get("reason"))) for each in records for bad in each}
     seconds: Counter[str] = Counter()
     for entry in group.entries:
         seconds.update(entry.seconds)
     methods = {entry.label: entry.parameters for entry in group.entries}
-    metrics = {label: node.get("parameters") or {} for label, node in group.metrics.items()}
+    metrics = {label: node["parameters"] for label, node in group.metrics.items()}
     settings = {"methods": methods, "metrics": metrics, "protocol": group.parameters}
     return {
-        "commands": list(commands),
-        "machines": list(machines),
-        "versions": list(versions),
+        "commands": list(dict.fromkeys(command(each["command"]) for each in facts if each.get("command"))),
+        "machines": list(dict.fromkeys(machine(each) for each in facts if each.get("device"))),
+        "versions": list(dict.fromkeys(versions)),
         "seconds": ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()),
         "config": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         "left_out": [f"{name}: {reason}" for name, reason in sorted(left_out)],

@@ -36,14 +36,9 @@ def print_group(group: Group, grid: Grid, console: Console, reference: str) -> N
     mark = "bold" if bold(console) else "*"
     lines = [f"↑ higher is better, ↓ lower is better, {mark} best of the column", *notes(group, reference)]
     for line in lines:
-        style = "yellow" if line.startswith("warning") else "dim"
-        printed(console, Text(line, style=style))
+        text = Text(line, style="yellow" if line.startswith("warning") else "dim")
+        console.print(plain(text, console), highlight=False)
     console.print()
-
-
-def printed(console: Console, text: Text) -> None:
-    """Print text, in ASCII where the stream cannot take more."""
-    console.print(plain(text, console), highlight=False)
 
 
 def plain(text: Text, console: Console) -> Text:
@@ -88,9 +83,8 @@ def terminal_table(group: Group, grid: Grid, part: list[int], width: int, consol
     for title, methods, controls in sections(group):
         table.add_section()
         table.add_row(plain(Text(title, style="italic cyan"), console))
-        for at in (methods, controls):
+        for at, style in ((methods, ""), (controls, "dim")):
             for i in at:
-                style = "dim" if at is controls else ""
                 table.add_row(*[plain(text, console) for text in row_texts(grid, i, part, width, console)], style=style)
             if at:
                 table.add_section()
@@ -117,17 +111,9 @@ def row_texts(grid: Grid, i: int, part: list[int], width: int, console: Console)
 
 
 def markdown(group: Group, grid: Grid, tables: dict[str, pd.DataFrame], figures: dict[str, str], reference: str) -> str:
-    """Table of one group as GitHub Markdown, with notes and links to its figures.
+    """Table of one group as GitHub Markdown, with notes and links to its `figures`: relative paths by title.
 
-    Parameters
-    ----------
-    group : Group
-    grid : Grid
-    tables : dict of DataFrame
-        Rows of this group of the tables ``ranks`` and ``agreement``.
-    figures : dict
-        Title and path relative to the Markdown file of each figure.
-    reference : str
+    `tables` has the rows of this group of the tables ``ranks`` and ``agreement``.
     """
     lines = [f"## {safe(group.dataset)} / {safe(group.model)}", "", *markdown_table(group, grid)]
     lines += ["", "Mean and 95 % interval; ↑ higher is better, ↓ lower is better; **bold**: best of the column;"]
@@ -140,13 +126,13 @@ def markdown(group: Group, grid: Grid, tables: dict[str, pd.DataFrame], figures:
 
 def markdown_table(group: Group, grid: Grid) -> list[str]:
     """Lines of the main table in Markdown: methods first, controls below."""
-    heads = ["method", "layer", *(f"{' '.join(c.heading)} {c.arrow}".strip() for c in grid.columns), "n", "degenerate"]
+    heads = ["method", "layer", *(column.title for column in grid.columns), "n", "degenerate"]
     lines = [row([safe(head) for head in heads]), row([":--", ":--", *["--:"] * (len(heads) - 2)])]
     order = [(i, "") for _, methods, _ in sections(group) for i in methods]
     order += [(i, "*") for _, _, controls in sections(group) for i in controls]
     for i, mark in order:
         entry = group.entries[i]
-        layer = "" if entry.layer == NO_LAYER else f"{safe(entry.layer)}"
+        layer = "" if entry.layer == NO_LAYER else safe(entry.layer)
         degenerate = share(entry.degenerate_share) if entry.degenerate else ""
         cells = [markdown_cell(cell) for cell in grid.cells[i]]
         lines.append(row([f"{mark}{safe(entry.method)}{mark}", layer, *cells, str(entry.rows), degenerate]))

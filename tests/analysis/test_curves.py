@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from made_results import CASE, entry_of, full, group_of, groups_of, protocol_folder, rows_of, write_parts
 
-from bench.analysis.columns import shown_columns
 from bench.analysis.curves import each_entry, mean_curves, read_curves, statistic_curves, statistics_of
+from bench.analysis.groups import shown_columns
 from bench.analysis.statistics import resample_counts
 from bench.analysis.tables import summarize, to_csv
 from bench.options import conf_node, named_function
@@ -197,6 +197,7 @@ def test_a_part_without_cases_hides_no_metric(finished, tmp_path, monkeypatch, h
     root = Path(shutil.copytree(finished, tmp_path / "copy"))
     (folder,) = find_folders(root)
     note = {"cases": [], "entries": [], "metrics": {}, "skipped": [{"case_id": "a", "reason": "no image"}]}
+    note |= {"made": {}, "batch": 16, "score_batch": 64}
     write_part(folder.path, 0, [], CASE, note)
     group = group_of(root)
     assert group.outputs == whole.outputs and len(group.outputs) == 6 and len(group.parts) == len(whole.parts) + 1

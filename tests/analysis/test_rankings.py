@@ -125,7 +125,8 @@ def test_figures(group):
     figure = ranks_figure(group, ranks)
     first = figure.axes[0]
     assert first.get_title().startswith("deletion AUC ↓\np < .001, n = 16, CD = ")
-    drawn = [(line.get_ydata()[0], line.get_xdata()[0]) for line in first.lines if len(line.get_xdata()) == 1]
+    markers = [line for line in first.lines if line.get_linestyle() == "None"]
+    drawn = [(y, x) for line in markers for x, y in line.get_xydata()]
     expected = sorted(ranks.loc[ranks["metric"] == "deletion.auc", "average_rank"])
     np.testing.assert_allclose([x for _, x in sorted(drawn)], expected)  # best on top
     assert first.yaxis_inverted() and len(first.get_yticklabels()) == 9

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from made_results import METRICS, entry_of, group_of, make_results, metric_node, records, rows_of, write_parts
 
-from bench.analysis.reading import describe_results, load_results
+from bench.analysis.reading import load_results
 from bench.types import UserError
 
 POINTING = {"pointing_game": METRICS["pointing_game"]}
@@ -137,23 +137,5 @@ def test_maps_boxes_and_curves_are_arrays(finished):
 
 
 def test_no_results_are_an_error_in_one_line(tmp_path):
-    for function in (load_results, describe_results):
-        with pytest.raises(UserError, match="no results under"):
-            function(tmp_path)
-
-
-def test_a_folder_in_words(later):
-    text = "\n".join(describe_results(later))
-    for word in (
-        "collage / efficientnet_lite0", "weights random", "24 cases on 16 images", "layers: bn2.act", "4 parts",
-        "methods: grad_cam (version 1), hirescam (version 1)", "pointing_game (version 1)",
-    ):  # fmt: skip
-        assert word in text
-    assert "incomplete" not in text and "damaged" not in text
-    paths = sorted(later.rglob("part-00001-*.parquet"))
-    (metric,) = [path for path in paths if "pointing_game.hit" in pd.read_parquet(path).columns]
-    metric.write_bytes(metric.read_bytes()[:-20])
-    (later / metric.relative_to(later)).with_name("part-00007-x.parquet.damaged").write_text("")
-    text = "\n".join(describe_results(later))
-    assert "incomplete: hirescam@bn2.act lacks cases: pointing_game 8" in text
-    assert "1 of them damaged" in text and "part-00007-x.parquet.damaged" in text
+    with pytest.raises(UserError, match="no results under"):
+        load_results(tmp_path)

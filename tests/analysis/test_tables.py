@@ -8,10 +8,9 @@ import pytest
 from made_results import METHODS, METRICS, entry_of, group_of, groups_of, protocol_folder, records, rows_of, write_parts
 from scipy import stats
 
-from bench.analysis.breakdown import breakdown_group
 from bench.analysis.groups import natural
 from bench.analysis.rankings import agreement_table, ranks_table
-from bench.analysis.tables import summarize, to_csv
+from bench.analysis.tables import breakdown_group, summarize, to_csv
 from bench.report.grid import make_grid
 from bench.report.notes import notes
 from bench.report.page import headline

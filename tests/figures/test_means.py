@@ -12,9 +12,8 @@ from made_results import group_of, rows_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from bench.analysis.breakdown import breakdown_group
 from bench.analysis.kept_maps import native_map, overlay, read_shown, upsample
-from bench.analysis.tables import summarize_group
+from bench.analysis.tables import breakdown_group, summarize_group
 from bench.figures.curves import all_bands, curves_figure
 from bench.figures.gallery import gallery_figure
 from bench.figures.means import instances_figure, means_figure
@@ -80,8 +79,11 @@ def test_means_figure_shows_every_value(group):
         "deletion AUC ↓", "insertion AUC ↑", "pointing game ↑", "min coverage ↑", "coverage ↑", "purity ↑",
     ]  # fmt: skip
     for ax, metric in zip(panels, ("deletion.auc", "insertion.auc", "pointing_game.hit"), strict=False):
-        drawn = sorted(float(line.get_xdata()[0]) for line in ax.lines if len(line.get_xdata()) == 1)
-        np.testing.assert_allclose(drawn, sorted(summary.loc[summary["metric"] == metric, "mean"]))
+        rows = summary[summary["metric"] == metric]
+        drawn = [x for line in ax.lines if line.get_linestyle() == "None" for x in line.get_xdata()]
+        np.testing.assert_allclose(sorted(drawn), sorted(rows["mean"]))
+        spans = sorted(tuple(segment[:, 0]) for segment in ax.collections[0].get_segments())
+        np.testing.assert_allclose(spans, sorted(zip(rows["ci_low"], rows["ci_high"], strict=True)))
     labels = [text.get_text() for text in panels[0].get_yticklabels()]
     assert labels[:3] == ["grad_cam", "hirescam", "grad_entropy"] and labels[3] == "activation_sum"
 
@@ -181,7 +183,7 @@ def test_saved_figures_have_a_sensible_size(group, tmp_path):
         "gallery": gallery_figure(group, shown, "bn2.act"),
     }
     for name, figure in makers.items():
-        save(figure, tmp_path / name, ["png"])
+        save(figure, tmp_path / name, ["png"], 300)
         with Image.open(tmp_path / f"{name}.png") as image:
             width, height = image.size
             pixels = np.asarray(image.convert("L"))

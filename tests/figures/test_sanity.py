@@ -6,7 +6,7 @@ import numpy as np
 from made_results import group_of
 
 from bench.figures import curves as curve_plots
-from bench.figures.sanity import randomization_figure
+from bench.figures.curves import randomization_figure
 
 METRICS = {
     "cascading_randomization": {"about": {"higher_is_better": {}, "curve_points": ["fc", "conv1"]}},

@@ -28,33 +28,33 @@ def two(one_run):
 
 
 def test_states(two):
-    cells = compare(*two).cells.set_index("method")
+    cells = compare(*two)[0].set_index("method")
     assert cells["state"].to_dict() == {
         "layer_cam": "beyond", "hirescam": "within", "grad_cam": "same", "only_a": "only in A", "only_b": "only in B",
     }  # fmt: skip
     assert list(cells.index[:2]) == ["layer_cam", "hirescam"]
     assert cells["change"]["hirescam"] == pytest.approx(0.02)
-    swapped = compare(*two[::-1]).cells.set_index("method")
+    swapped = compare(*two[::-1])[0].set_index("method")
     assert swapped["change"]["layer_cam"] == pytest.approx(-0.6) and swapped["state"]["only_a"] == "only in B"
 
 
 def test_the_common_protocol_is_compared(two, one_run):
     one_run("grad_cam", "bn2.act", rows([5.0] * 19), name="b", parameters={"seed": 1})
-    found = compare(*two)
-    assert found.cells.set_index("method")["state"]["grad_cam"] == "same"
-    assert found.protocols == "all shared cells by the same protocol"
+    cells, protocols = compare(*two)
+    assert cells.set_index("method")["state"]["grad_cam"] == "same"
+    assert protocols == "all shared cells by the same protocol"
 
 
 def test_another_protocol_is_said(one_run):
     one_run("grad_cam", "bn2.act", rows(SPREAD), name="a", parameters={"seed": 1})
     root = one_run("grad_cam", "bn2.act", rows(SPREAD), name="b", parameters={"seed": 2})
-    assert compare(root.parent / "a", root).protocols.startswith("1 of 1 cells were measured by another protocol")
+    assert compare(root.parent / "a", root)[1].startswith("1 of 1 cells were measured by another protocol")
 
 
 def test_a_single_image_is_never_beyond(one_run):
     one_run("grad_cam", "bn2.act", rows([0.1]), name="a")
     root = one_run("grad_cam", "bn2.act", rows([0.9]), name="b")
-    assert list(compare(root.parent / "a", root).cells["state"]) == ["within"]
+    assert list(compare(root.parent / "a", root)[0]["state"]) == ["within"]
 
 
 def test_command_line(two, tmp_path, capsys):

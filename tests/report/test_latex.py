@@ -125,7 +125,8 @@ def test_report_draws_figure1_or_says_what_is_missing(results, monkeypatch):
 def test_tables_are_written_for_every_group(finished, tmp_path):
     group = group_of(finished)
     grid = make_grid(group, summarize_group(group, resamples=20))
-    folder = write_tables(group, grid, tmp_path)
+    write_tables(group, grid, tmp_path)
+    folder = tmp_path / "tables"
     assert sorted(path.name for path in folder.iterdir()) == [
         f"collage-efficientnet_lite0-{KEY}.{suffix}" for suffix in ("csv", "md", "tex")
     ]

@@ -71,7 +71,7 @@ def page_path(finished, tmp_path_factory) -> Path:
     """report.html of the usual results, in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:  # the page shows the SVGs; PNGs take time
         patch.setattr(
-            "bench.figures.draw.save", lambda figure, path, formats, dpi: save(figure, path, {"svg"} & {*formats})
+            "bench.figures.draw.save", lambda figure, path, formats, dpi: save(figure, path, {"svg"} & {*formats}, dpi)
         )
         return built(Path(shutil.copytree(finished, tmp_path_factory.mktemp("page") / "results")))
 

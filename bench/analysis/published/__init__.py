@@ -35,19 +35,10 @@ def split_of(parameters: Mapping[str, Any]) -> str:
 
 
 def reported(dataset: str, split: str, model: str, method: str, layer: str) -> dict[str, tuple[float, str]]:
-    """Find the published numbers that stand beside those of one row of the table.
+    """Find the published numbers that stand beside those of one row of the table, `method` being its name in conf/.
 
-    Parameters
-    ----------
-    dataset, model, method, layer : str
-        All have to match; `method` is the name in conf/.
-    split : str
-        From `split_of`; has to match where it is not empty.
-
-    Returns
-    -------
-    dict
-        From a metric of summary.csv to (value in its unit, source with conditions); of several, the first.
+    All have to match, but `split`, from `split_of`, only where it is not empty. From a metric of summary.csv to (value
+    in its unit, source with conditions); of several, the first.
     """
     table = published()
     rows = (table["dataset"] == dataset) & (table["method"] == method) & table["model"].isin(["", model])
