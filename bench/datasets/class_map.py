@@ -50,7 +50,6 @@ class Selection:
 def select(
     table: str,
     known: Sequence[str],
-    *,
     categories: Any,
     exclude: Any,
     min_instances: int,
@@ -58,19 +57,13 @@ def select(
     class_map: str | None,
     match: str,
 ) -> Selection:
-    """Check the parameters that data sets of many categories share.
+    """Check the parameters that data sets of many categories share; see `bench.datasets.coco.coco`.
 
     Parameters
     ----------
     table : {"coco", "voc"}
     known : sequence of str
         The data set's categories.
-    categories, exclude : str, sequence of str or None
-        Categories to ask about, or not to. Objects of the others stay in ``other_boxes``.
-    min_instances, max_instances : int
-        Images with so many instances of the category, at least 1.
-    class_map, match : str
-        See `read_class_map`.
 
     Raises
     ------
