@@ -61,9 +61,9 @@ class Case:
     class_name: str
     target: tuple[int, ...]
     load: Callable[[], tuple[Tensor, Tensor | None]]
-    boxes: Tensor
-    other_boxes: Tensor
-    difficult: Tensor
+    boxes: Tensor = field(default_factory=_no_boxes)
+    other_boxes: Tensor = field(default_factory=_no_boxes)
+    difficult: Tensor = field(default_factory=_no_flags)
     ignore: Tensor = field(default_factory=_no_boxes)
     other_difficult: Tensor = field(default_factory=_no_flags)
 

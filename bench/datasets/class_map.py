@@ -40,7 +40,6 @@ class Selection:
 def select(
     table: str,
     known: Sequence[str],
-    *,
     categories: Any,
     exclude: Any,
     min_instances: int,
@@ -48,12 +47,9 @@ def select(
     class_map: str | None,
     match: str,
 ) -> Selection:
-    """Check the parameters that data sets of many categories share.
+    """Check the parameters that data sets of many categories share; see `bench.datasets.coco.coco`.
 
-    `known` are the data set's categories; `categories` are to be asked about, `exclude` not, and their objects stay in
-    ``other_boxes``; images have `min_instances` to `max_instances` of the category; `class_map` and `match` are for
-    `read_class_map`. UserError for an unknown category, one that no output of the network means, a number out of
-    range, a bad class map.
+    UserError for an unknown category, one that no output of the network means, a number out of range, a bad class map.
     """
     need_number("min_instances", min_instances, 1)
     need_number("max_instances", min_instances if max_instances is None else max_instances, min_instances)

@@ -96,14 +96,7 @@ def coco(
     content = _read(path)
     names = {one["id"]: str(one["name"]) for one in content["categories"]}
     selection = select(
-        "coco",
-        list(names.values()),
-        categories=categories,
-        exclude=exclude,
-        min_instances=min_instances,
-        max_instances=max_instances,
-        class_map=class_map,
-        match=match,
+        "coco", list(names.values()), categories, exclude, min_instances, max_instances, class_map, match
     )
     images, bad_images = _images(content["images"], folder, subset)
     objects, bad_annotations = _objects(content["annotations"], images, names, {one["id"] for one in content["images"]})

@@ -16,7 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from bench.datasets.cutouts import BACKGROUNDS, background, cutout
-from bench.types import Case, UserError
+from bench.datasets.records import box_tensor, need_number
+from bench.types import Case
 
 SIZE = 224
 
@@ -84,19 +85,15 @@ def collage(*, scenes: int = 48, seed: int = 0, others: int = 2) -> list[Case]:
     UserError
         A parameter is no whole number or out of range.
     """
-    for name, value, low, high in (
-        ("scenes", scenes, 1, 1_000_000),
-        ("seed", seed, 0, 2**63),
-        ("others", others, 0, _MOST_OTHERS),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise UserError(f"dataset.{name}={value}: collage takes a whole number from {low} to {high}")
+    need_number("scenes", scenes, 1, 1_000_000)
+    need_number("seed", seed, 0, 2**63)
+    need_number("others", others, 0, _MOST_OTHERS)
     return [_case(index, seed, others) for index in range(scenes)]
 
 
 def _case(index: int, seed: int, others: int) -> Case:
     name, objects = _layout(index, seed, others)
-    boxes = {True: [_box(o) for o in objects if o.name == name], False: [_box(o) for o in objects if o.name != name]}
+    boxes = box_tensor(_box(one) for one in objects if one.name == name)
     image_id = f"collage-{seed}-{index:04d}"
     return Case(
         id=f"{image_id}/{name}",
@@ -104,9 +101,9 @@ def _case(index: int, seed: int, others: int) -> Case:
         class_name=name,
         target=CLASSES[name],
         load=partial(_load, index, seed, others),
-        boxes=torch.tensor(boxes[True], dtype=torch.float32).reshape(-1, 4),
-        other_boxes=torch.tensor(boxes[False], dtype=torch.float32).reshape(-1, 4),
-        difficult=torch.zeros(len(boxes[True]), dtype=torch.bool),
+        boxes=boxes,
+        other_boxes=box_tensor(_box(one) for one in objects if one.name != name),
+        difficult=torch.zeros(len(boxes), dtype=torch.bool),
     )
 
 

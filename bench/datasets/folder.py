@@ -6,12 +6,9 @@ import os
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes, read_class_map
-from bench.datasets.images import picture_extensions, read_image
-from bench.datasets.records import bad, check_bad, finish, need_folder
+from bench.datasets.images import picture_extensions
+from bench.datasets.records import bad, check_bad, finish, load_boxed, need_folder
 from bench.types import Case, Dataset, UserError
 
 
@@ -35,18 +32,12 @@ def folder(*, root: str | os.PathLike[str] | None = None) -> list[Case]:
     UserError
         `root` is not given, missing, no folder, not readable, or holds no picture.
     """
-    if root is None or not os.fspath(root):
-        raise UserError("dataset=folder needs the folder with the pictures: add dataset.root=DIR")
-    top = Path(root).expanduser()
-    if not top.exists():
-        raise UserError(f"picture folder {top} does not exist: check dataset.root (relative to {Path.cwd()})")
-    if not top.is_dir():
-        raise UserError(f"{top} is a file: set dataset.root to the folder that holds the pictures")
+    top = need_folder(root, "dataset.root")
     readable = picture_extensions()
     names = sorted(path.relative_to(top).as_posix() for path in _files(top) if path.suffix.lower() in readable)
     if not names:
         raise UserError(f"no picture in {top} or below: put .jpg or .png files there, or set another dataset.root")
-    return [_case(name, "", (), top.absolute() / name) for name in names]
+    return [_case(name, "", (), top / name) for name in names]
 
 
 def imagefolder(
@@ -135,17 +126,4 @@ def _refuse(error: OSError) -> None:
 
 
 def _case(name: str, class_name: str, target: tuple[int, ...], path: Path) -> Case:
-    return Case(
-        id=name,
-        image_id=name,
-        class_name=class_name,
-        target=target,
-        load=partial(_load, str(path)),
-        boxes=torch.zeros(0, 4),
-        other_boxes=torch.zeros(0, 4),
-        difficult=torch.zeros(0, dtype=torch.bool),
-    )
-
-
-def _load(path: str) -> tuple[Tensor, None]:
-    return read_image(path), None
+    return Case(id=name, image_id=name, class_name=class_name, target=target, load=partial(load_boxed, str(path)))

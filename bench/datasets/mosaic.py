@@ -28,13 +28,7 @@ from bench.datasets.transforms import prepare
 from bench.datasets.voc import voc
 from bench.types import Case, Dataset, Network, UserError
 
-SOURCES: dict[str, Callable[..., Any]] = {
-    "collage": collage,
-    "imagefolder": imagefolder,
-    "imagenet": imagenet,
-    "coco": coco,
-    "voc": voc,
-}
+SOURCES: dict[str, Callable[..., Any]] = {one.__name__: one for one in (collage, imagefolder, imagenet, coco, voc)}
 
 
 def mosaic(
@@ -167,10 +161,7 @@ class _Judge:
 
     def _ask(self, case: Case, network: Network) -> bool:
         try:
-            square = Case(
-                case.id, case.image_id, "", case.target, partial(_square, case), torch.zeros(0, 4), torch.zeros(0, 4),
-                torch.zeros(0, dtype=torch.bool),
-            )  # fmt: skip
+            square = Case(case.id, case.image_id, "", case.target, partial(_square, case))
             image = prepare(square, network.spec, "stretch").image[None]
         except (OSError, ValueError) as error:
             self.broken.append(bad(case.id, " ".join(str(error).split())[:200]))

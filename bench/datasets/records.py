@@ -47,12 +47,12 @@ def need_file(path: str | os.PathLike[str] | None, setting: str) -> Path:
 
 def _need(path: str | os.PathLike[str] | None, setting: str, is_kind: Callable[[Path], bool], kind: str) -> Path:
     if path is None or not os.fspath(path):
-        raise UserError(f"a {kind} is missing: add {setting}=PATH")
+        raise UserError(f"a {kind} is missing: add {setting}={'DIR' if kind == 'folder' else 'FILE'}")
     full = Path(path).expanduser().absolute()
     if not full.exists():
         raise UserError(f"{full} does not exist; check {setting}")
     if not is_kind(full):
-        raise UserError(f"{full} is no {kind}; {setting} must name one")
+        raise UserError(f"{full} is a {'file' if kind == 'folder' else 'folder'}; {setting} must name a {kind}")
     return full
 
 
@@ -161,7 +161,7 @@ def boxed_case(
         image_id=image_id,
         class_name=class_name,
         target=target,
-        load=partial(_load_boxed, path, size, boxes),
+        load=partial(load_boxed, path, size, boxes),
         boxes=boxes,
         other_boxes=box_tensor(one.box for one in others),
         difficult=torch.tensor([one.difficult for one in instances], dtype=torch.bool),
@@ -170,7 +170,8 @@ def boxed_case(
     )
 
 
-def _load_boxed(path: str, size: tuple[int, int] | None, boxes: Tensor) -> tuple[Tensor, None]:
+def load_boxed(path: str, size: tuple[int, int] | None = None, boxes: Tensor | None = None) -> tuple[Tensor, None]:
+    """Load a picture without masks; arguments and errors as in `load_checked`."""
     return load_checked(path, size, boxes), None
 
 

@@ -86,16 +86,7 @@ def voc(
         A missing folder or image set, a selection that makes no sense, too many bad records.
     """
     top = need_folder(root, "dataset.root")
-    selection = select(
-        "voc",
-        CLASSES,
-        categories=categories,
-        exclude=exclude,
-        min_instances=min_instances,
-        max_instances=max_instances,
-        class_map=class_map,
-        match=match,
-    )
+    selection = select("voc", CLASSES, categories, exclude, min_instances, max_instances, class_map, match)
     listed = [years] if isinstance(years, int | str) else list(years)
     if not listed:
         raise UserError("dataset.years is empty; name one or several, e.g. 'dataset.years=[2007,2012]'")
