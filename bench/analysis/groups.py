@@ -29,18 +29,14 @@ class Entry:
 
     Attributes
     ----------
-    key : str
-        Hash of name, version and parameters.
+    key, index : str, int
+        Hash of name, version and parameters; place of the layer in the network.
     method, name : str
         As shown, with the parameters that are not the yaml's defaults; and as in conf/.
-    index : int
-        Place of the layer in the network.
     values : ndarray, shape (cases, outputs)
         NaN where the case was not computed or the metric is not defined for it.
-    rows : int
-        Cases that were computed.
-    measured, degenerate : dict
-        Number of cases by metric; and by reason, without the sound ones.
+    rows, measured, degenerate : int, dict, dict
+        Number of cases that were computed; by metric; and by reason, without the sound ones.
     seconds : dict
         By stage (``capture``, ``method``, ``metrics``), of all cases together.
     curves : dict of ndarray, shape (cases, L)
@@ -104,14 +100,10 @@ class Group:
         case_id, image_id, class_name, n_instances, box_area, probability.
     images, classes : ndarray of int, shape (cases,)
         Codes of image_id and class_name.
-    entries : list of Entry
-        Layer by layer, methods before controls.
-    outputs : list of str
-        Columns of the entries' values, ``<metric>.<output>``, sorted.
-    metrics : dict
-        By label: name, key, version, parameters and ``about`` of each metric.
-    curves : dict
-        Number of points by name of the curve, ``<metric>.<output>``.
+    entries, outputs : list
+        Layer by layer, methods before controls; columns of their values, ``<metric>.<output>``, sorted.
+    metrics, curves : dict
+        By label: name, key, version, parameters and ``about``; number of points by name, ``<metric>.<output>``.
     """
 
     dataset: str
