@@ -215,8 +215,9 @@ def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
     """
     columns: list[Column] = []
     known = {*group.outputs, *group.statistics}
-    for metric in group.metrics:
-        about, title = group.about(metric), group.title(metric)
+    names = [node["name"] for node in group.metrics.values()]
+    for metric, node in group.metrics.items():
+        about, title, several = group.about(metric), group.title(metric), names.count(node["name"]) > 1
         outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
         own = [name for name in outputs if name.removesuffix("_class_mean") in known]
         statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
@@ -224,8 +225,7 @@ def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
         for output in own:
             name = metric_of(output)[1]
             words = [*title.split("_"), "AUC"] if name == "auc" else (name if len(own) > 1 else title).split("_")
-            variant = len(own) > 1 and title != group.metrics[metric]["name"]
-            if tuple(words) in {column.heading for column in columns} or (variant and name != "auc"):
+            if tuple(words) in {column.heading for column in columns} or (several and len(own) > 1 and name != "auc"):
                 words = [*title.split("_"), *name.split("_")]
             columns.append(Column(output, tuple(words), group.higher_is_better(output)))
     return columns
