@@ -15,8 +15,7 @@ from bench.analysis.parts import Newest, Part, metric_of, place_of, read_parts
 from bench.analysis.statistics import Array, means, resampled_means
 from bench.options import named_function
 
-# Columns of a curve that are widened to float64 at a time.
-_COLUMNS = 256
+_COLUMNS = 256  # of a curve that are widened to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,18 +29,14 @@ class Entry:
 
     Attributes
     ----------
-    key : str
-        Hash of name, version and parameters.
+    key, index : str, int
+        Hash of name, version and parameters; place of the layer in the network.
     method, name : str
         As shown, with the parameters that are not the yaml's defaults; and as in conf/.
-    index : int
-        Place of the layer in the network.
     values : ndarray, shape (cases, outputs)
         NaN where the case was not computed or the metric is not defined for it.
-    rows : int
-        Cases that were computed.
-    measured, degenerate : dict
-        Number of cases by metric; and by reason, without the sound ones.
+    rows, measured, degenerate : int, dict, dict
+        Number of cases that were computed; by metric; and by reason, without the sound ones.
     seconds : dict
         By stage (``capture``, ``method``, ``metrics``), of all cases together.
     curves : dict of ndarray, shape (cases, L)
@@ -104,14 +100,10 @@ class Group:
         case_id, image_id, class_name, n_instances, box_area, probability.
     images, classes : ndarray of int, shape (cases,)
         Codes of image_id and class_name.
-    entries : list of Entry
-        Layer by layer, methods before controls.
-    outputs : list of str
-        Columns of the entries' values, ``<metric>.<output>``, sorted.
-    metrics : dict
-        By label: name, key, version, parameters and ``about`` of each metric.
-    curves : dict
-        Number of points by name of the curve, ``<metric>.<output>``.
+    entries, outputs : list
+        Layer by layer, methods before controls; columns of their values, ``<metric>.<output>``, sorted.
+    metrics, curves : dict
+        By label: name, key, version, parameters and ``about``; number of points by name, ``<metric>.<output>``.
     """
 
     dataset: str
@@ -223,8 +215,9 @@ def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
     """
     columns: list[Column] = []
     known = {*group.outputs, *group.statistics}
-    for metric in group.metrics:
-        about, title = group.about(metric), group.title(metric)
+    names = [node["name"] for node in group.metrics.values()]
+    for metric, node in group.metrics.items():
+        about, title, several = group.about(metric), group.title(metric), names.count(node["name"]) > 1
         outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
         own = [name for name in outputs if name.removesuffix("_class_mean") in known]
         statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
@@ -232,8 +225,7 @@ def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
         for output in own:
             name = metric_of(output)[1]
             words = [*title.split("_"), "AUC"] if name == "auc" else (name if len(own) > 1 else title).split("_")
-            variant = len(own) > 1 and title != group.metrics[metric]["name"]
-            if tuple(words) in {column.heading for column in columns} or (variant and name != "auc"):
+            if tuple(words) in {column.heading for column in columns} or (several and len(own) > 1 and name != "auc"):
                 words = [*title.split("_"), *name.split("_")]
             columns.append(Column(output, tuple(words), group.higher_is_better(output)))
     return columns

@@ -57,8 +57,8 @@ def load_group(
     Returns
     -------
     Group or None
-        None where no case can be read. Maps are not read; the curves that figures show are if they fit into
-        `HELD` bytes. Memory: 16 bytes a value and twice the curves at most.
+        None where no case can be read. Without maps; with the curves that figures show if they fit into `HELD` bytes.
+        Memory: 16 bytes a value and twice the curves at most.
     """
     lengths: dict[str, int] = {}
     blocks = read_blocks(folders, lengths)

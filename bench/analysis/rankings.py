@@ -35,7 +35,7 @@ class Ranking:
 
     `average` ranks (k,) of the methods: 1 is best, ties share the mean of their ranks. Friedman's `chi_square` is
     corrected for ties and NaN where all images rank all methods equal; its `p` has k - 1 degrees of freedom and is 1
-    there. Methods whose ranks are closer than Nemenyi's `critical_difference` at level 0.05 do not differ significantly.
+    there. Methods whose ranks are closer than Nemenyi's `critical_difference` do not differ at level 0.05.
     """
 
     average: Array

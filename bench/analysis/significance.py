@@ -7,8 +7,7 @@ from scipy import stats
 
 from bench.analysis.statistics import Array, Codes
 
-# Up to so many differences p is exact.
-_EXACT = 50
+_EXACT = 50  # up to so many differences p is exact
 
 
 def wilcoxon(differences: Array, scale: float = 1.0) -> float:

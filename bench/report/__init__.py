@@ -116,7 +116,7 @@ def report_group(
     The group is printed and drawn only with a console.
     """
     figures, shown = root / "figures" / slug(group), read_shown(group, CASES)
-    # BLAS' own threads would wait for each other's: two tables at a time take 9 s or 240 s on a busy machine.
+    # BLAS' own threads would wait for each other: on a busy machine two tables took 28 CPU seconds, without this 104.
     with ThreadPoolExecutor(2) as pool, threadpool_limits(1, user_api="blas"):
         pending = {  # the longest first; numpy mostly leaves the interpreter free for figures
             "summary": pool.submit(summarize_group, group, reference=reference),

@@ -163,5 +163,4 @@ def safe(text: str) -> str:
 
 def printed_path(console: Console, what: str, *paths: object) -> None:
     """Say where something was written; paths are never wrapped, so that they can be copied."""
-    text = plain(Text(f"{what}: {', '.join(str(path) for path in paths)}"), console)
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(plain(Text(f"{what}: {', '.join(map(str, paths))}"), console), highlight=False, soft_wrap=True)

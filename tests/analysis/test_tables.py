@@ -8,7 +8,7 @@ import pytest
 from made_results import METHODS, METRICS, entry_of, group_of, groups_of, protocol_folder, records, rows_of, write_parts
 from scipy import stats
 
-from bench.analysis.groups import natural
+from bench.analysis.groups import natural, shown_columns
 from bench.analysis.rankings import agreement_table, ranks_table
 from bench.analysis.tables import breakdown_group, summarize, to_csv
 from bench.report.grid import make_grid
@@ -223,3 +223,21 @@ def test_degenerate_rows_are_never_marked_nor_ranked(results):
     assert not ((ranks["method"] == "grad_entropy") & (ranks["layer"] == "bn2.act")).any()
     assert (agreement_table(group)["k"] == len(group.entries) - 1).all()
     assert any("grad_entropy@bn2.act is degenerate in 100 %" in line for line in notes(group, "grad_cam"))
+
+
+def test_headings_have_parameters_only_where_two_variants_stand_side_by_side(one_run):
+    labels = {"deletion(steps=7)": METRICS["deletion"], "box_coverage(max_area=0.5)": METRICS["box_coverage"]}
+    row = {"case_id": "a", "image_id": "a", "deletion(steps=7).auc": 0.5, "box_coverage(max_area=0.5).coverage": 0.5}
+    row |= {"box_coverage(max_area=0.5).purity": 0.5}
+    alone = shown_columns(group_of(one_run("grad_cam", "bn2.act", [row], metrics=labels)))
+    assert [column.title for column in alone] == ["deletion AUC ↓", "coverage ↑", "purity ↑"]
+    row |= {"deletion.auc": 0.5, "box_coverage.coverage": 0.5, "box_coverage.purity": 0.5}
+    both = shown_columns(group_of(one_run("grad_cam", "bn2.act", [row], metrics=labels | METRICS, name="both")))
+    assert [column.title for column in both] == [
+        "deletion(steps=7) AUC ↓",
+        "box coverage(max area=0.5) coverage ↑",
+        "box coverage(max area=0.5) purity ↑",
+        "deletion AUC ↓",
+        "box coverage coverage ↑",
+        "box coverage purity ↑",
+    ]
