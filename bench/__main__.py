@@ -54,17 +54,7 @@ def task(node: DictConfig) -> None:
 
 
 def compute(settings: dict[str, Any]) -> Outcome:
-    """Bind what a plain config names and compute what is missing of it.
-
-    Parameters
-    ----------
-    settings : dict
-        As in conf/config.yaml, interpolations resolved.
-
-    Returns
-    -------
-    bench.runs.run.Outcome
-    """
+    """Bind what a plain config (conf/config.yaml, interpolations resolved) names, and compute what is missing of it."""
     from bench.runs.estimate import print_estimate
     from bench.runs.execution import keep_freed_memory
     from bench.runs.facts import Opener, request_of
@@ -100,12 +90,7 @@ def shipped(seed: int, bound: Bound) -> dict[str, Any]:
 def share_work(settings: dict[str, Any]) -> None:
     """Compute in ``workers`` processes on this machine, each with its own chunks and its share of the cores.
 
-    Raises
-    ------
-    UserError
-        What a worker says is wrong with the settings.
-    WorkerDied
-        A worker ended early; finished parts are kept.
+    UserError for what a worker says is wrong with the settings, WorkerDied where one ended early.
     """
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool

@@ -28,12 +28,8 @@ def seeded_order(ids: Iterable[str], seed: int) -> dict[str, int]:
 def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: str | int) -> list[Case]:
     """Take the first `limit` cases in the seeded order of their images, with the asked target.
 
-    A larger limit adds cases behind those of a smaller one. Cases of one image follow each other.
-
-    Raises
-    ------
-    UserError
-        There are none, or `limit` or `target` makes no sense.
+    A larger limit adds cases behind those of a smaller one. Cases of one image follow each other. UserError where
+    `limit` or `target` makes no sense.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"limit={limit} leaves nothing to do; give a number of cases from 1, or null for all")

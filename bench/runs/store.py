@@ -108,12 +108,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_first(path: Path, value: dict[str, Any], usable: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Write a dict as JSON unless another process was first; return the content of the file.
 
-    A file that cannot be read or is not `usable` is replaced.
-
-    Raises
-    ------
-    UserError
-        The folder cannot be made or written.
+    A file that cannot be read or is not `usable` is replaced; UserError where the folder cannot be written.
     """
     own = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.first")
     write_json(own, value)
@@ -264,15 +259,7 @@ def find_folders(root: Path) -> list[Folder]:
 
 
 def read_protocol(path: Path) -> dict[str, Any]:
-    """Content of a ``_protocol.yaml``.
-
-    Raises
-    ------
-    ValueError
-        It is damaged: its key is not that of its parameters.
-    OSError
-        It cannot be read.
-    """
+    """Content of a ``_protocol.yaml``; ValueError where its key is not that of its parameters, OSError without a file."""
     try:
         protocol = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
         if hash_key(protocol["parameters"]) != protocol["key"] or protocol["format"] != FORMAT:
