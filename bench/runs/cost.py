@@ -30,11 +30,8 @@ class Cost:
 def metric_cost(metric: Bound) -> Cost:
     """Evaluate ``about.passes``, ``passes_per_case`` and ``explanations`` (0 where missing) with its parameters.
 
-    Raises
-    ------
-    UserError
-        A parameter is of another kind than the expression needs, as ``steps=abc``, or an entry is not a number or an
-        expression of numbers, parameters, ``len(parameter)`` and ``+ - * //``.
+    Each is a number or arithmetic over numbers, parameters, ``len(parameter)`` and ``+ - * //``; UserError else, and
+    where a parameter is of another kind than the expression needs, as ``steps=abc``.
     """
     entries = (metric.about.get(name, 0) for name in ("passes", "passes_per_case", "explanations"))
     return Cost(*(evaluate(metric.name, str(entry), metric.parameters) for entry in entries))

@@ -159,10 +159,7 @@ def reads_network(method: Bound) -> bool:
 def curve_points(metric: Bound, module: nn.Module | None) -> dict[str, list[str]]:
     """Name the points of a metric's curves where they depend on the network, by the function in its ``about``.
 
-    Raises
-    ------
-    UserError
-        ``about.curve_points`` names what may not be named, or a parameter makes no sense, as ``stages=0``.
+    UserError where that may not be named, or a parameter makes no sense, as ``stages=0``.
     """
     target = metric.about.get("curve_points")
     if not target or module is None:

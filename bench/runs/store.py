@@ -259,7 +259,7 @@ def find_folders(root: Path) -> list[Folder]:
 
 
 def read_protocol(path: Path) -> dict[str, Any]:
-    """Content of a ``_protocol.yaml``; ValueError where its key is not that of its parameters, OSError without a file."""
+    """Content of a ``_protocol.yaml``; ValueError where its key is not that of its parameters."""
     try:
         protocol = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
         if hash_key(protocol["parameters"]) != protocol["key"] or protocol["format"] != FORMAT:
