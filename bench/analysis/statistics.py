@@ -17,7 +17,7 @@ Codes = NDArray[np.int64]
 # One block of resamples holds at most this many counts, one block of columns this many sums: some
 # hundred megabytes however large the table is.
 _BLOCK = 4_000_000
-_COLUMNS = 512
+_COLUMNS = 256
 # Draws are kept up to this many bytes (2,000 resamples of 200,000 images): all calls share them.
 _KEPT = 400_000_000
 
