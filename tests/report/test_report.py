@@ -150,7 +150,7 @@ def test_notes(finished):
     assert f"protocol {KEY}: 24 cases on 16 images, 21 with several instances" in lines
     assert "deletion: 14 steps (default 28), baseline=zero" in lines
     assert "insertion: 28 steps" in lines
-    assert "box_coverage is defined for 23 of 24 cases" in lines
+    assert "box_coverage's min_coverage, coverage: defined for 23 of 24 cases" in lines
     (line,) = [line for line in lines if "target probability" in line]
     assert all(f"{name} 0." in line for name in ("cat", "cup", "moped"))
     (line,) = [line for line in lines if line.startswith("warning")]
