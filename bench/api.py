@@ -206,8 +206,8 @@ def score_map(
         raise UserError(f"a map has two dimensions (height, width), not {tuple(native.shape)}")
     network = find_network(model)
     batch, _ = one_case(image, network, target, boxes)
-    asked = [] if metrics is None else [f"metric=[{','.join(metrics)}]"]
-    parts = bind_all(compose_config(asked).metric, GIVEN_TO_METRIC)
+    words = [] if metrics is None else [f"metric=[{','.join(metrics)}]"]
+    parts = bind_all(compose_config(words).metric, GIVEN_TO_METRIC)
     if metrics is None:
         parts, _ = usable(parts, len(boxes) > 0)
     for part in parts:
@@ -243,25 +243,25 @@ def find_method(method: str | Callable[..., Tensor]) -> Bound:
 
 def one_layer(network: Network, layer: str | None) -> list[str]:
     """Name of the asked layer in a list of one, by default the last of the network's default layers."""
-    found = resolve_layers(network, layer)
-    if layer is not None and len(found) > 1:
-        raise UserError(f"layer={layer} names {len(found)} layers; a picture is explained at one: {', '.join(found)}")
-    return found[-1:]
+    chosen = resolve_layers(network, layer)
+    if layer is not None and len(chosen) > 1:
+        raise UserError(f"layer={layer} names {len(chosen)} layers; a picture is explained at one: {', '.join(chosen)}")
+    return chosen[-1:]
 
 
 def one_case(
     image: Picture, network: Network, target: int | Sequence[int] | None, boxes: Sequence[Sequence[float]] = ()
 ) -> tuple[Batch, Tensor]:
     """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
-    asked, outlines = read_target(target), read_boxes(boxes)
+    group, outlines = read_target(target), read_boxes(boxes)
     pixels = read_pixels(image)
     difficult = torch.zeros(len(outlines), dtype=torch.bool)
-    case = Case("picture", "picture", "", asked, lambda: (pixels, None), outlines, outlines[:0], difficult)
+    case = Case("picture", "picture", "", group, lambda: (pixels, None), outlines, outlines[:0], difficult)
     batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
     images = batch.images.contiguous(memory_format=torch.channels_last)
     captured = capture(network.module, images, None, [], gradients=False)
     check_targets([case], captured.logits.shape[1])
-    return replace(batch, images=images, targets=[asked or captured.targets[0]]), captured.logits
+    return replace(batch, images=images, targets=[group or captured.targets[0]]), captured.logits
 
 
 def read_target(target: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -76,11 +76,11 @@ def _one_case(
     values = score_map(heatmap)
     counts = []
     for cut in (threshold, *thresholds):
-        found, mass = part_boxes(values, cut)
-        possible = overlap(found, truth) >= iou
-        counts.append((_matching(possible), len(found)))
+        proposals, mass = part_boxes(values, cut)
+        possible = overlap(proposals, truth) >= iou
+        counts.append((_matching(possible), len(proposals)))
         if len(counts) == 1:
-            average = _average_precision(overlap(found, truth), mass, iou) if len(truth) else np.nan
+            average = _average_precision(overlap(proposals, truth), mass, iou) if len(truth) else np.nan
     matched, proposed = np.array(counts, dtype=np.float64).T
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = matched / len(truth) if len(truth) else np.full_like(matched, np.nan)

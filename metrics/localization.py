@@ -174,11 +174,11 @@ def _box_curves(image: NDArray[np.uint8], truth: NDArray[Any]) -> dict[str, NDAr
     values = np.unique(image)
     # All thresholds from one occurring value up to the next give the same mask.
     lows, repeats = (values[:-1], np.diff(values.astype(int))) if len(values) > 1 else (values, np.array([LEVELS]))
-    found = [contour_boxes((image > low).astype(np.uint8)) for low in lows]
-    starts = np.cumsum([0] + [len(boxes) for boxes, _ in found[:-1]])
-    best = overlap(np.concatenate([boxes for boxes, _ in found]), truth, extra=1).max(1)
+    contours = [contour_boxes((image > low).astype(np.uint8)) for low in lows]
+    starts = np.cumsum([0] + [len(boxes) for boxes, _ in contours[:-1]])
+    best = overlap(np.concatenate([boxes for boxes, _ in contours]), truth, extra=1).max(1)
     peak = np.repeat(np.maximum.reduceat(best, starts), repeats)
-    largest = np.repeat(best[starts + [biggest for _, biggest in found]], repeats)
+    largest = np.repeat(best[starts + [biggest for _, biggest in contours]], repeats)
     curves = {f"correct_{iou}": (peak >= iou / 100).astype(float) for iou in IOUS}
     return {**curves, "largest_50": (largest >= 0.5).astype(float), "best_iou": best.max()}
 

@@ -61,11 +61,11 @@ def parameter_randomization(
         raise ValueError(f"order={order} is unknown; it takes {', '.join(ORDERS)}")
     parts = cut(explain.module, stages)
     before = [describe(heatmap) for heatmap in heatmaps.cpu().numpy()]
-    found = []
+    alike = []
     for i, part in enumerate(parts):
         names = part if order == "independent" else tuple(name for some in parts[: i + 1] for name in some)
-        found.append(_similarity(before, explain(change=Randomized(names, seed))))
-    curves = {name: torch.stack([stage[name] for stage in found], dim=1).to(heatmaps.device) for name in found[0]}
+        alike.append(_similarity(before, explain(change=Randomized(names, seed))))
+    curves = {name: torch.stack([stage[name] for stage in alike], dim=1).to(heatmaps.device) for name in alike[0]}
     return {name: curve.mean(1) for name, curve in curves.items()} | {f"{n}_curve": c for n, c in curves.items()}
 
 

@@ -109,13 +109,13 @@ def refuse_many_bad(
     `name` is the data set's, for the message; `known` are the ``image_id`` of pictures that earlier parts left out.
     Raises UserError then; what was yielded before can still be used.
     """
-    found = set(known)
+    bad = set(known)
     for sample in stream:
         if isinstance(sample, Bad):
-            found.add(sample.image_id)
-            if len(found) > most * pictures:
+            bad.add(sample.image_id)
+            if len(bad) > most * pictures:
                 raise UserError(
-                    f"dataset={name}: {len(found)} of {pictures} pictures are bad, last {sample.case_id}: "
+                    f"dataset={name}: {len(bad)} of {pictures} pictures are bad, last {sample.case_id}: "
                     f"{sample.reason}; finished chunks are kept: mend the pictures and take another out=DIR, or go on "
                     "without them with dataset.allow_bad_records=true"
                 )

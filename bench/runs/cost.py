@@ -47,10 +47,10 @@ def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
             case ast.Name() if node.id in values:
                 return values[node.id]
             case ast.Call(func=ast.Name(id="len"), args=[only], keywords=[]):
-                found = of(only)
-                if not isinstance(found, list | tuple):
-                    raise TypeError(f"{found} is no list")
-                return len(found)
+                value = of(only)
+                if not isinstance(value, list | tuple):
+                    raise TypeError(f"{value} is no list")
+                return len(value)
             case ast.BinOp() if type(node.op) in OPERATORS:
                 return OPERATORS[type(node.op)](of(node.left), of(node.right))
         raise UserError(f"{name}: about.passes: {expression!r} is not arithmetic over {', '.join(values)}")
@@ -62,8 +62,8 @@ def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
         return value
     except (SyntaxError, TypeError, ZeroDivisionError) as error:
         used = [f"{key}={value}" for key, value in values.items() if re.search(rf"\b{key}\b", expression)]
-        asked = f" with {', '.join(used)}" if used else ""
-        raise UserError(f"{name}: its passes, {expression!r}, cannot be counted{asked}: {error}") from error
+        shown = f" with {', '.join(used)}" if used else ""
+        raise UserError(f"{name}: its passes, {expression!r}, cannot be counted{shown}: {error}") from error
 
 
 def own_passes(method: Bound, channels: int) -> tuple[int, int]:

@@ -61,14 +61,14 @@ def choose_speed(
     one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that was not. `scored` is the
     number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling works.
     """
-    given = {"batch": config["score_batch"], "channels_last": True, "seconds_per_image": 0.0}
+    untimed = {"batch": config["score_batch"], "channels_last": True, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
-    found = measured(network, device, config["precision"]) if automatic else given
-    pays = SAVED * scored * found["seconds_per_image"] > 2 * COMPILE_SECONDS
+    best = measured(network, device, config["precision"]) if automatic else untimed
+    pays = SAVED * scored * best["seconds_per_image"] > 2 * COMPILE_SECONDS
     speed = Speed(
-        batch=config["batch"] if config["batch"] != "auto" else max(found["batch"] if device.type == "cuda" else 0, 16),
-        score_batch=found["batch"] if config["score_batch"] == "auto" else config["score_batch"],
-        channels_last=found["channels_last"],
+        batch=config["batch"] if config["batch"] != "auto" else max(best["batch"] if device.type == "cuda" else 0, 16),
+        score_batch=best["batch"] if config["score_batch"] == "auto" else config["score_batch"],
+        channels_last=best["channels_last"],
         compiled=pays if config["compile"] == "auto" else config["compile"],
     )
     failed = speed.compiled and forward(speed) is network.module
@@ -89,17 +89,17 @@ def measured(network: Network, device: torch.device, precision: str) -> dict[str
     known = read_json(path)
     if whole(known):
         return known
-    found = measure(network, device, precision)
+    best = measure(network, device, precision)
     try:
-        return write_first(path, found, whole)
+        return write_first(path, best, whole)
     except UserError as error:
         log.debug("the measured batch size is not kept: %s", error)
-        return found
+        return best
 
 
-def whole(found: dict[str, Any]) -> bool:
+def whole(kept: dict[str, Any]) -> bool:
     """Whether a kept answer holds what it should."""
-    return {"batch", "channels_last", "seconds_per_image"} <= set(found)
+    return {"batch", "channels_last", "seconds_per_image"} <= set(kept)
 
 
 def measure(network: Network, device: torch.device, precision: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
 
 def timed(module: nn.Module, images: Tensor, precision: str) -> float:
     """Seconds of one forward pass, the faster of two."""
-    found = []
+    seconds = []
     reduced = torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with torch.no_grad(), reduced:
         for _ in range(2):
@@ -155,8 +155,8 @@ def timed(module: nn.Module, images: Tensor, precision: str) -> float:
             module(images)
             if images.device.type == "cuda":
                 torch.cuda.synchronize(images.device)
-            found.append(time.perf_counter() - began)
-    return min(found)
+            seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def forwards(module: nn.Module, size: int, device: torch.device, precision: str) -> Callable[[Speed], Forward]:

@@ -141,8 +141,8 @@ def label_of(bound: Bound, defaults: dict[str, Any]) -> str:
     function = getattr(bound.call, "func", bound.call)  # without the parameters that are bound
     taken = {name: each.default for name, each in inspect.signature(function).parameters.items()}
     known = {"relu": True, **taken, **defaults}
-    asked = {**bound.parameters, "relu": bound.relu}
-    changed = [f"{key}={value}" for key, value in asked.items() if key != "_target_" and known.get(key) != value]
+    values = {**bound.parameters, "relu": bound.relu}
+    changed = [f"{key}={value}" for key, value in values.items() if key != "_target_" and known.get(key) != value]
     return f"{bound.name}({', '.join(changed)})" if changed else bound.name
 
 

@@ -38,11 +38,11 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Commit of the checkout this program runs from, with ``+`` where files were changed; None outside one."""
     git = ["git", "-C", str(Path(__file__).parents[2])]
-    asked = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+    options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **asked).stdout.strip()  # type: ignore[call-overload]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **options).stdout.strip()  # type: ignore[call-overload]
         status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, **asked).stdout.strip()  # type: ignore[call-overload]
+        changed = subprocess.run(status, **options).stdout.strip()  # type: ignore[call-overload]
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+" if changed else "")
