@@ -88,14 +88,13 @@ def compute_batch(
         setting.forward(speed), batch.targets, speed.score_batch,
         pad=speed.compiled, bfloat16=setting.precision == "bfloat16",
     )  # fmt: skip
+    module: Any = setting.module
     natives: dict[tuple[str, str], Tensor] = {}
     jobs = [plan.jobs[j] for j in needs.jobs]
-    module: Any = setting.module
-    form = memory_format(speed.channels_last)
-    explain = Explain(
+    explain = jobs and Explain(
         module=module, batch=batch, captured=captured, score=score, natives=natives,
-        jobs=jobs, job=jobs[0], memory_format=form,
-    ) if jobs else None  # fmt: skip
+        jobs=jobs, job=jobs[0], memory_format=memory_format(speed.channels_last),
+    )  # fmt: skip
     abouts = known or case_rows(batch, captured.logits) if needs.jobs else []
     result, seen = Computed(), dict[Any, Any]()
     for own, wanted in needs.blocks:
@@ -110,15 +109,12 @@ def compute_batch(
             if score:
                 score.maps = map_ids(native, seen)
             kept = [j in fresh and setting.keeps(job, case) for case in batch.ids]
-            columns = zip(abouts, degenerate(native), map_columns(native, kept), strict=True)
-            place = {"method": job.label, "layer": job.layer}
-            rows = [{**place, **about, "degenerate": reason, **maps} for about, reason, maps in columns]
-            for m in wanted:
-                metric, again = plan.metrics[m], explain and replace(explain, job=job)
+            result.rows[j] = rows = job_rows(job, abouts, native, kept)
+            for metric in [plan.metrics[m] for m in wanted]:
+                again = replace(explain, job=job)  # type: ignore[type-var]
                 values = metric_columns(metric.bound, metric.label, heatmaps, batch, score, again)
-                for row, own_columns in zip(rows, values, strict=True):
-                    row |= own_columns
-            result.rows[j] = rows
+                for row, columns in zip(rows, values, strict=True):
+                    row |= columns
             result.seconds[j] = {
                 "capture": shared if j in fresh else 0.0,
                 "method": mapped - began,
@@ -129,6 +125,13 @@ def compute_batch(
     if score:
         result.passes, result.saved = score.passes, score.saved
     return result
+
+
+def job_rows(job: Job, abouts: list[dict[str, Any]], native: Tensor, kept: list[bool]) -> list[dict[str, Any]]:
+    """Rows of a job's maps, without metrics."""
+    columns = zip(abouts, degenerate(native), map_columns(native, kept), strict=True)
+    place = {"method": job.label, "layer": job.layer}
+    return [{**place, **about, "degenerate": reason, **maps} for about, reason, maps in columns]
 
 
 def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job], speed: Speed) -> Captured:
