@@ -51,6 +51,9 @@ def task(node: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         fail(str(error))
+    except WorkerDied as error:  # here, since Hydra would print the settings before it
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def compute(settings: dict[str, Any]) -> Outcome:
@@ -169,9 +172,6 @@ def main() -> None:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error))
-    except WorkerDied as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; finished parts are kept, and the same command continues from there", file=sys.stderr)
         sys.exit(130)

@@ -76,6 +76,7 @@ def test_a_killed_worker_is_one_line_and_the_next_call_completes(alone: Path, tm
         process.kill()
     assert process.returncode == 1
     assert "a worker ended early" in said and "Traceback" not in said
+    assert sum("rror" in line for line in said.splitlines()) == 1
     succeed("workers=2", "out=torn", folder=tmp_path)
     assert summary(tmp_path / "torn") == summary(alone)
 
