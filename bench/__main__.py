@@ -103,20 +103,11 @@ def share_work(settings: dict[str, Any]) -> None:
 
     workers, shards = settings["workers"], settings["shards"]
     threads = settings["threads"] or max(1, (os.cpu_count() or 1) // workers)
-    tasks = [
-        {
-            **settings,
-            "workers": 1,
-            "threads": threads,
-            "shards": shards * workers,
-            "shard": settings["shard"] + shards * i,
-            "worker": f"worker {i + 1}: ",
-        }
-        for i in range(workers)
-    ]
+    share = {"workers": 1, "threads": threads, "shards": shards * workers}
+    places = [{"shard": settings["shard"] + shards * i, "worker": f"worker {i + 1}: "} for i in range(workers)]
     try:
         with parallel_config("loky", inner_max_num_threads=threads):
-            Parallel(n_jobs=workers)(delayed(compute)(one) for one in tasks)
+            Parallel(n_jobs=workers)(delayed(compute)({**settings, **share, **place}) for place in places)
     except BrokenProcessPool as error:
         raise WorkerDied(
             "a worker ended early (killed, or out of memory); finished parts are kept, and the same command continues"

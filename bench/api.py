@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,8 +27,8 @@ from bench.config import (
     compose_config,
     plain,
 )
-from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
-from bench.datasets.images import read_image
+from bench.datasets.class_map import class_name
+from bench.datasets.images import Picture, read_boxes, read_pixels
 from bench.datasets.transforms import collate, prepare
 from bench.maps.capture import capture
 from bench.maps.explain import job_map
@@ -44,7 +43,6 @@ from bench.types import Batch, Bound, Case, Network, UserError
 
 __all__ = ["explain_image", "load_results", "run", "score_map"]
 SCORE_BATCH = 16
-Picture = str | os.PathLike[str] | ArrayLike
 
 
 def run(*overrides: str, **settings: Any) -> pd.DataFrame:
@@ -272,38 +270,3 @@ def read_target(target: int | Sequence[int] | None) -> tuple[int, ...]:
         return tuple(map(index, target)) if np.iterable(target) else (index(target),)
     except TypeError as error:
         raise UserError(f"target={target} is no output index and no sequence of them") from error
-
-
-def read_boxes(boxes: Sequence[Sequence[float]]) -> Tensor:
-    """Boxes as float32 (M, 4)."""
-    try:
-        outlines = np.asarray(boxes, dtype=np.float32)
-    except (TypeError, ValueError):  # rows of different lengths, or no numbers
-        outlines = np.zeros(1, np.float32)
-    if outlines.size and (outlines.ndim != 2 or outlines.shape[1] != 4):
-        raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {boxes}")
-    return torch.from_numpy(outlines.reshape(-1, 4).copy())
-
-
-def read_pixels(image: Picture) -> Tensor:
-    """Pixels of a file or an array as uint8 (3, H, W)."""
-    if isinstance(image, str | os.PathLike):
-        try:
-            return read_image(image)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{image} cannot be read as a picture: {error}") from error
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-        raise UserError(
-            f"a picture is a uint8 array (height, width[, 3]), this one {pixels.dtype} {pixels.shape}; "
-            "skimage.util.img_as_ubyte makes one of floats from 0 to 1"
-        )
-    colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-    return torch.from_numpy(np.ascontiguousarray(colours.transpose(2, 0, 1)))
-
-
-def class_name(group: tuple[int, ...], outputs: int) -> str:
-    """ImageNet's name of a class where the network has ImageNet's outputs, else nothing."""
-    if len(group) != 1 or outputs != IMAGENET_OUTPUTS:
-        return ""
-    return {index: name for index, name in imagenet_classes().values()}[group[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,17 @@ def guard_hydra() -> None:
     The command line calls this: files in ``--config-dir`` can set what `check_overrides` refuses as a word.
     """
     load = ConfigLoaderImpl.load_configuration
-    if getattr(load, "guarded", False):
+    if hasattr(load, "__wrapped__"):  # it is guarded already
         return
 
+    @wraps(load)
     def load_configuration(self: ConfigLoaderImpl, *values: Any, **more: Any) -> DictConfig:
         node = load(self, *values, **more)
         check_hydra(OmegaConf.to_container(node.hydra, resolve=False))
         return node
 
-    load_configuration.guarded = True  # type: ignore[attr-defined]
-    ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
+    # Hydra has no public place between composing a config and acting on it.
+    setattr(ConfigLoaderImpl, load.__name__, load_configuration)
 
 
 def check_hydra(settings: Any) -> None:

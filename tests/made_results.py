@@ -108,7 +108,7 @@ def entry_of(method: str, layer: str, **more: Any) -> dict[str, Any]:
     name = method.partition("(")[0]
     entry = {
         "method": method, "name": name, "layer": layer, "layers": [layer], "version": 1, "parameters": {"relu": True},
-        "index": LAYERS.index(layer) if layer in LAYERS else -1, "reads_network": True, "seconds": {},
+        "index": LAYERS.index(layer) if layer in LAYERS else -1, "seconds": {},
         "category": "control" if name in CONTROLS else CATEGORIES.get(name, "other"),
     } | more  # fmt: skip
     return {"key": store.hash_key([method, layer, entry["version"]])} | entry

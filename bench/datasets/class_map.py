@@ -130,3 +130,10 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             return list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as csv ({error})") from error
+
+
+def class_name(group: tuple[int, ...], outputs: int) -> str:
+    """ImageNet's name of a class where the network has ImageNet's outputs, else nothing."""
+    if len(group) != 1 or outputs != IMAGENET_OUTPUTS:
+        return ""
+    return {index: name for index, name in imagenet_classes().values()}[group[0]]

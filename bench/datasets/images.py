@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from os import PathLike, fspath, stat
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.io import decode_jpeg, read_file
+
+from bench.types import UserError
+
+Picture = str | PathLike[str] | ArrayLike
 
 # Pillow also opens films and documents, which are no pictures here (and need Ghostscript or ffmpeg).
 _NO_PICTURES = {".eps", ".ps", ".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr", ".wmf", ".emf"}
@@ -98,3 +104,31 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def read_boxes(boxes: Sequence[Sequence[float]]) -> Tensor:
+    """Boxes as float32 (M, 4)."""
+    try:
+        outlines = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError):  # rows of different lengths, or no numbers
+        outlines = np.zeros(1, np.float32)
+    if outlines.size and (outlines.ndim != 2 or outlines.shape[1] != 4):
+        raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {boxes}")
+    return torch.from_numpy(outlines.reshape(-1, 4).copy())
+
+
+def read_pixels(image: Picture) -> Tensor:
+    """Pixels of a file or an array as uint8 (3, H, W)."""
+    if isinstance(image, str | PathLike):
+        try:
+            return read_image(image)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{image} cannot be read as a picture: {error}") from error
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise UserError(
+            f"a picture is a uint8 array (height, width[, 3]), this one {pixels.dtype} {pixels.shape}; "
+            "skimage.util.img_as_ubyte makes one of floats from 0 to 1"
+        )
+    colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return torch.from_numpy(np.ascontiguousarray(colours.transpose(2, 0, 1)))

@@ -84,14 +84,14 @@ def compute_batch(
     captured = first_pass(setting, batch, needs, [plan.jobs[j] for j in fresh], speed)
     shared = (clock(device) - began) / max(1, len(fresh))
     batch = replace(batch, targets=captured.targets)
-    score: Any = setting.module and Scorer(
+    module: Any = setting.module
+    score: Any = module and Scorer(
         setting.forward(speed), batch.targets, speed.score_batch,
         pad=speed.compiled, bfloat16=setting.precision == "bfloat16",
     )  # fmt: skip
-    module: Any = setting.module
     natives: dict[tuple[str, str], Tensor] = {}
     jobs = [plan.jobs[j] for j in needs.jobs]
-    explain = jobs and Explain(
+    explain: Any = jobs and Explain(
         module=module, batch=batch, captured=captured, score=score, natives=natives,
         jobs=jobs, job=jobs[0], memory_format=memory_format(speed.channels_last),
     )  # fmt: skip
@@ -111,7 +111,7 @@ def compute_batch(
             kept = [j in fresh and setting.keeps(job, case) for case in batch.ids]
             result.rows[j] = rows = job_rows(job, abouts, native, kept)
             for metric in [plan.metrics[m] for m in wanted]:
-                again = replace(explain, job=job)  # type: ignore[type-var]
+                again = replace(explain, job=job)
                 values = metric_columns(metric.bound, metric.label, heatmaps, batch, score, again)
                 for row, columns in zip(rows, values, strict=True):
                     row |= columns

@@ -37,12 +37,13 @@ def versions() -> dict[str, str]:
 @cache
 def git_commit() -> str | None:
     """Commit of the checkout this program runs from, with ``+`` where files were changed; None outside one."""
-    git = ["git", "-C", str(Path(__file__).parents[2])]
-    options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[2]), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **options).stdout.strip()  # type: ignore[call-overload]
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, **options).stdout.strip()  # type: ignore[call-overload]
+        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+" if changed else "")

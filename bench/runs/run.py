@@ -128,12 +128,12 @@ def setting_of(
 ) -> Setting:
     """Collect what all batches have in common; the network is loaded where a piece needs it."""
     needed = any(needs_network(needs, plan.jobs, plan.metrics) for needs in {piece.needs for piece in pieces})
-    module = on_device(network, plan.device).module if needed else None
+    module: Any = on_device(network, plan.device).module if needed else None
     size, precision = plan.facts.spec.size, config["precision"]
     return Setting(
         plan=plan,
         module=module,
-        forward=forwards(module, size, plan.device, precision) if module else lambda speed: None,  # type: ignore
+        forward=forwards(module, size, plan.device, precision),
         precision=precision,
         keeps=keeps,
         gallery=gallery,
