@@ -112,10 +112,10 @@ def sections(group: Group) -> list[tuple[str, list[int], list[int]]]:
 
 
 def number(value: float) -> str:
-    """Mean with three decimals, or three significant digits for large and tiny values; under a billionth it is 0."""
+    """Mean with three decimals, or three significant digits for large and tiny values; under a millionth it is 0."""
     if not math.isfinite(value):
         return ""
-    if 1e-9 < abs(value) < 5e-4 or abs(value) >= 1000:
+    if 1e-6 < abs(value) < 5e-4 or abs(value) >= 1000:
         return f"{value:.2e}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
@@ -125,7 +125,7 @@ def interval(low: float, high: float, decimals: int = 2) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
     largest = max(abs(low), abs(high))
-    if 1e-9 < largest < 5 * 10.0 ** -(decimals + 1) or largest >= 1000:
+    if 1e-6 < largest < 5 * 10.0 ** -(decimals + 1) or largest >= 1000:
         return f"{low:.0e}–{high:.0e}"
     places = decimals if largest < 10 else 0 if largest >= 100 else 1
     ends = [f"{end:.{places}f}" for end in (low, high)]
