@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bench.analysis.parts import Part, metric_of
 from bench.analysis.statistics import Array, Codes
+from bench.options import conf_node
 from bench.runs.store import Folder
 
 NO_LAYER = "-"
@@ -80,6 +81,13 @@ class Entry:
         return self.category == "control"
 
     @property
+    def title(self) -> str:
+        """Name for readers, with the parameters that are not the defaults: ``Grad Entropy-CAM (bins=64)``."""
+        return self.method.replace(self.name, str(about_method(self.name).get("title", self.name)), 1).replace(
+            "(", " (", 1
+        )
+
+    @property
     def label(self) -> str:
         """Unique within the group: ``method@layer``, or the method where it looks at no layer."""
         return self.method if self.layer == NO_LAYER else f"{self.method}@{self.layer}"
@@ -140,13 +148,28 @@ class Group:
         return directions.get(name, directions.get(name.removesuffix("_class_mean")))
 
     def about(self, metric: str) -> dict[str, Any]:
-        """Return what a metric's yaml says about it: unit, direction, which outputs to show."""
-        return self.metrics.get(metric, {}).get("about") or {}
+        """Return what a metric's yaml said when it was measured, and what today's says besides."""
+        node = self.metrics.get(metric, {})
+        return {**about_metric(str(node.get("name"))), **(node.get("about") or {})}
+
+    def question(self, output: str) -> str:
+        """Which of the reader's questions ``<metric>.<output>`` answers; empty where it answers none of them."""
+        metric, name = metric_of(output)
+        return str((self.about(metric).get("question") or {}).get(name.removesuffix("_class_mean"), ""))
+
+    def width(self, output: str) -> float | None:
+        """Difference between the best and the worst value that a metric can have; None where it has no bounds."""
+        return self.about(metric_of(output)[0]).get("range", 1.0)
 
     def title(self, metric: str) -> str:
         """Name of a metric in headings; with its parameters only where the group has it in several variants."""
         name = str(self.metrics[metric]["name"])
         return name if sum(node["name"] == name for node in self.metrics.values()) == 1 else metric
+
+    @property
+    def weights(self) -> str:
+        """Weights of the network as they were asked for: ``random``, ``DEFAULT``, a file."""
+        return str(self.folders[0].protocol.get("weights", ""))
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -167,6 +190,18 @@ class Group:
     def values(self, entry: Entry, output: str) -> Array:
         """One output of an entry, shape (cases,)."""
         return entry.values[:, self.outputs.index(output)]
+
+
+@cache
+def about_method(name: str) -> dict[str, Any]:
+    """Read what ``conf/method/<name>.yaml`` says about a method; empty for one that the program does not ship."""
+    return conf_node("method", name).get("about") or {}
+
+
+@cache
+def about_metric(name: str) -> dict[str, Any]:
+    """Read what ``conf/metric/<name>.yaml`` says about a metric; empty for one that the program does not ship."""
+    return conf_node("metric", name).get("about") or {}
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:

@@ -17,9 +17,12 @@ from bench.analysis.parts import read_parts
 from bench.runs.store import image_name
 
 SHOWN_COLUMNS = [
-    "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "degenerate",
-    "map", "map_shape",
+    "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "predicted",
+    "predicted_probability", "degenerate", "map", "map_shape",
 ]  # fmt: skip
+
+
+PALETTE, OPACITY = "inferno", 0.85  # in figures and on the page
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +41,14 @@ def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Image (H, W, 3) in 0 to 1 under a map (H, W) scaled to its own minimum and maximum.
+    """Image (H, W, 3) in 0 to 1 under a map (H, W) scaled to its own minimum and maximum, as on the page.
 
-    What the map leaves cold stays visible as a dim grey picture, what it marks keeps its texture.
+    What the map leaves cold is clear, so that the picture can be seen.
     """
     span = heat.max() - heat.min()
     heat = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
-    grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
-    colour = colormaps["inferno"](heat)[..., :3]
-    alpha = 0.45 + 0.2 * heat[..., None]
-    return (1 - alpha) * grey + alpha * colour
+    alpha = OPACITY * heat[..., None]
+    return (1 - alpha) * image + alpha * colormaps[PALETTE](heat)[..., :3]
 
 
 def read_shown(group: Group, limit: int, named: Collection[str] = ()) -> Shown:

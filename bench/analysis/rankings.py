@@ -1,4 +1,4 @@
-"""Do the methods differ at all, and do the metrics agree? Friedman's test with ranks, and Kendall's tau.
+"""Average ranks of the methods, and whether the metrics agree on their order (Kendall's tau): both describe only.
 
 Both look at methods at layers side by side, on the images for which all of them have a value.
 """
@@ -6,7 +6,6 @@ Both look at methods at layers side by side, on the images for which all of them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -18,10 +17,7 @@ from bench.analysis.groups import Group, shown_columns
 from bench.analysis.statistics import Array, cluster_means
 from bench.analysis.tables import table_of
 
-RANK_COLUMNS = [
-    "dataset", "model", "layer", "method", "metric", "average_rank", "critical_difference", "n", "k",
-    "chi_square", "p", "protocol",
-]  # fmt: skip
+RANK_COLUMNS = ["dataset", "model", "layer", "method", "metric", "average_rank", "n", "k", "protocol"]
 AGREEMENT_COLUMNS = [
     "dataset", "model", "metric", "other_metric", "tau", "p", "k", "tau_within", "n", "protocol",
 ]  # fmt: skip
@@ -29,36 +25,12 @@ AGREEMENT_COLUMNS = [
 _BLOCK = 500
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """Friedman's test of one metric on n images.
-
-    `average` ranks (k,) of the methods: 1 is best, ties share the mean of their ranks. Friedman's `chi_square` is
-    corrected for ties and NaN where all images rank all methods equal; its `p` has k - 1 degrees of freedom and is 1
-    there. Methods whose ranks are closer than Nemenyi's `critical_difference` do not differ at level 0.05.
-    """
-
-    average: Array
-    chi_square: float
-    p: float
-    critical_difference: float
-
-
-def rank_methods(values: Array, higher_is_better: bool) -> Ranking:
-    """Friedman test with average ranks and Nemenyi's critical difference (Demsar 2006, section 3.2.2).
-
-    `values` (n, k) are finite: n independent images (blocks), k >= 2 methods.
-    """
-    n, k = values.shape
+def average_ranks(values: Array, higher_is_better: bool) -> Array:
+    """Average rank (k,) of k methods over n images, from finite values (n, k): 1 is best, ties share their ranks."""
     # Values equal up to rounding get one rank; else noise would decide between equal maps.
-    ranks = stats.rankdata(steady(-values if higher_is_better else values), axis=1)
-    average = ranks.mean(axis=0)
-    spread = ((ranks - (k + 1) / 2) ** 2).sum() / (n * (k - 1))
-    # With ties this is Friedman's statistic with its usual correction (Conover 1999, section 5.8).
-    chi_square = float(n * ((average - (k + 1) / 2) ** 2).sum() / spread) if spread > 0 else float("nan")
-    p = float(stats.chi2.sf(chi_square, k - 1)) if spread > 0 else 1.0
-    critical = float(stats.studentized_range.ppf(0.95, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
-    return Ranking(average, chi_square, p, critical)
+    scale = np.maximum(np.abs(values).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    whole = np.rint((-values if higher_is_better else values) / scale * 1e6)
+    return np.asarray(stats.rankdata(whole, axis=1).mean(axis=0))
 
 
 def ranked(group: Group, output: str) -> NDArray[np.bool_]:
@@ -86,7 +58,7 @@ def ranked_outputs(group: Group) -> list[str]:
 
 
 def ranks_table(group: Group) -> pd.DataFrame:
-    """Average ranks and Friedman's test of every metric of the printed table, columns `RANK_COLUMNS`.
+    """Average rank of every method by every metric of the printed table, columns `RANK_COLUMNS`.
 
     `n` images, `k` methods at layers. A metric for which fewer than two images or two methods have values is left out,
     and so is a method whose maps are mostly degenerate.
@@ -96,11 +68,9 @@ def ranks_table(group: Group) -> pd.DataFrame:
         values = complete_images(group, output)
         if min(values.shape) < 2:
             continue
-        ranking = rank_methods(values, bool(group.higher_is_better(output)))
-        about = {"metric": output, "n": len(values), "k": values.shape[1], "chi_square": ranking.chi_square}
-        about |= {"p": ranking.p, "critical_difference": ranking.critical_difference}
-        for at, average in zip(np.flatnonzero(ranked(group, output)), ranking.average, strict=True):
-            entry = group.entries[at]
+        averages = average_ranks(values, bool(group.higher_is_better(output)))
+        for at, average in zip(np.flatnonzero(ranked(group, output)), averages, strict=True):
+            entry, about = group.entries[at], {"metric": output, "n": len(values), "k": values.shape[1]}
             rows.append({"layer": entry.layer, "method": entry.method, "average_rank": average, **about})
     return table_of(group, rows, RANK_COLUMNS)
 
@@ -169,16 +139,3 @@ def _signs(values: Array) -> NDArray[np.int8]:
     whole = np.ascontiguousarray(np.rint(values / scale * 1e6).astype(np.int32).T)
     above = [(whole[i + 1 :] > column).view(np.int8) for i, column in enumerate(whole)]
     return np.concatenate(above) - np.concatenate([(whole[i + 1 :] < x).view(np.int8) for i, x in enumerate(whole)])
-
-
-def cliques(average: Array, critical: float) -> list[tuple[int, int]]:
-    """Longest runs of methods whose `average` ranks (k,), ascending, differ by less than the critical difference.
-
-    Returns (first, last), both included; runs of one method and runs inside another are left out.
-    """
-    runs: list[tuple[int, int]] = []
-    for first in range(len(average)):
-        last = int(np.searchsorted(average, average[first] + critical, side="right")) - 1
-        if last > first and (not runs or last > runs[-1][1]):
-            runs.append((first, last))
-    return runs

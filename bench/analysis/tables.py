@@ -1,29 +1,31 @@
-"""Groups -> tables: means with intervals, paired differences to a reference, the same by kind of case."""
+"""Groups -> tables: means with intervals, paired differences to reference and controls, means by kind of case."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from bench.analysis.curves import Statistic, each_entry, read_curves, statistic_curves, statistics_of
-from bench.analysis.groups import NO_LAYER, Entry, Group
-from bench.analysis.parts import metric_of
+from bench.analysis.comparisons import ALL, compare_group, describe, reference_of
+from bench.analysis.groups import Group
 from bench.analysis.published import reported, split_of
-from bench.analysis.significance import holm, wilcoxon
-from bench.analysis.statistics import Array, cluster_means, means, percentile_interval, resampled_means
+from bench.analysis.statistics import Array, resampled_means
 
 SUMMARY_COLUMNS = [
-    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
-    "reference", "difference", "difference_low", "difference_high", "p", "reported", "reported_source", "protocol",
+    "dataset", "model", "weights", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images",
+    "degenerate", "reference", "difference", "difference_low", "difference_high", "p", "verdict", "no_better_than",
+    "reported", "reported_source", "protocol",
+]  # fmt: skip
+COMPARISON_COLUMNS = [
+    "dataset", "model", "weights", "layer", "method", "metric", "cases", "mean", "ci_low", "ci_high", "n", "n_images",
+    "against", "against_layer", "difference", "difference_low", "difference_high", "p", "verdict", "protocol",
 ]  # fmt: skip
 BREAKDOWN_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",
 ]  # fmt: skip
+DIFFERENCE = ("difference", "difference_low", "difference_high", "p")
 # Each bin as (name, lower bound, upper bound), lower <= value < upper.
 BINS: dict[str, list[tuple[str, float, float]]] = {
     "n_instances": [("1", 1, 2), ("2", 2, 3), ("3-4", 3, 5), ("5+", 5, np.inf)],
@@ -36,7 +38,7 @@ def summarize(
     groups: Iterable[Group | None], *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """`summarize_group` of all groups from `bench.analysis.loading.load_group`, whatever their order, as one table."""
-    tables = [summarize_group(g, reference=reference, resamples=resamples, seed=seed) for g in groups if g]
+    tables = [summarize_group(g, reference=reference, resamples=resamples, seed=seed)[0] for g in groups if g]
     return join(tables, SUMMARY_COLUMNS)
 
 
@@ -44,29 +46,31 @@ def join(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Tables one below the other, in canonical order."""
     if not tables:
         return pd.DataFrame(columns=columns)
-    keys = [key for key in ("dataset", "model", "protocol", "metric", "by", "layer", "method") if key in columns]
-    return pd.concat(tables)[columns].sort_values(keys, kind="stable", ignore_index=True)
+    keys = ("dataset", "model", "protocol", "metric", "cases", "by", "layer", "method", "against", "against_layer")
+    table = pd.concat(tables)[columns]
+    return table.sort_values([key for key in keys if key in columns], kind="stable", ignore_index=True)
 
 
-def table_of(group: Group, rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """Rows of a group as a table that names data set, model and protocol."""
-    about = {"dataset": group.dataset, "model": group.model, "protocol": group.protocol}
-    return pd.DataFrame(rows, columns=columns).assign(**about)
+def table_of(group: Group, rows: list[dict[str, Any]] | pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Rows of a group as a table that names data set, model, weights and protocol."""
+    about = {"dataset": group.dataset, "model": group.model, "weights": group.weights, "protocol": group.protocol}
+    known = {name: value for name, value in about.items() if name in columns}
+    return pd.DataFrame(rows).reindex(columns=columns).assign(**known)
 
 
-def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def summarize_group(
+    group: Group, *, reference: str = "grad_cam", resamples: int = 2000, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means, intervals and paired tests of one group, one row a method, layer and output of a metric.
 
     Cases whose value is not finite are left out, `n` counts the rest. Intervals are 95 % percentile
     bootstrap intervals over IMAGES: cases of one image stay together. Differences to the reference
     (method minus reference) are taken at the same layer on the cases that both have, with the same
     resamples; methods that look at no layer are compared with the reference at the group's LAST layer.
-    Statistics of the whole data set (``dataset_statistics`` in a metric's config) have intervals and
-    differences, the threshold chosen anew in each resample, but no p: they are no means.
-    `p` is a two-sided Wilcoxon signed-rank test on one value per image, the mean difference of its
-    cases (cases of one image are no independent evidence), Holm-corrected over all methods and
-    layers of the metric. Class means (``<output>_class_mean``, the mean over the classes that occur
-    of the class's mean) have intervals but no p.
+    Class means (``<output>_class_mean``) are means over the classes that occur of the class's mean;
+    statistics of the whole data set (``dataset_statistics`` in a metric's config) choose their threshold
+    anew in each resample. p and verdict are those of `bench.analysis.significance`, p corrected for all
+    comparisons of the metric: with the reference and with every control.
 
     Parameters
     ----------
@@ -79,134 +83,50 @@ def summarize_group(group: Group, *, reference: str = "grad_cam", resamples: int
 
     Returns
     -------
-    DataFrame
+    summary : DataFrame
         Columns `SUMMARY_COLUMNS`, sorted by metric, layer and method; `n` cases on `n_images` images have a value,
-        `degenerate` is a share of the cases, `reported` what somebody published for this data set, model, layer and
-        method in the metric's unit (`bench.analysis.published`); it enters no test.
+        `degenerate` is a share of the cases, `no_better_than` names the controls that a method does not beat,
+        `reported` what somebody published for this data set, model, layer and method in the metric's unit
+        (`bench.analysis.published`); it enters no test.
+    comparisons : DataFrame
+        Columns `COMPARISON_COLUMNS`: the same against every opponent, also for cases with one object alone.
     """
-    rows = [*value_rows(group, reference, resamples, seed), *statistic_rows(group, reference, resamples // 4, seed)]
-    table = table_of(group, rows, SUMMARY_COLUMNS)
+    comparisons = compare_group(group, reference, resamples, seed)
+    summary = table_of(group, summary_rows(group, comparisons, reference), SUMMARY_COLUMNS)
     split = split_of(group.parameters)
     known = {(e.layer, e.method): reported(group.dataset, split, group.model, e.name, e.layer) for e in group.entries}
-    beside = [known[row.layer, row.method].get(row.metric, (np.nan, "")) for row in table.itertuples()]
-    table["reported"], table["reported_source"] = [value for value, _ in beside], [source for _, source in beside]
-    for _, part in table.groupby("metric"):
-        table.loc[part.index, "p"] = holm(part["p"].to_numpy(dtype=np.float64))
-    return join([table], SUMMARY_COLUMNS)
+    beside = [known[row.layer, row.method].get(row.metric, (np.nan, "")) for row in summary.itertuples()]
+    summary["reported"], summary["reported_source"] = [value for value, _ in beside], [source for _, source in beside]
+    tables = (
+        join([summary], SUMMARY_COLUMNS),
+        join([table_of(group, comparisons, COMPARISON_COLUMNS)], COMPARISON_COLUMNS),
+    )
+    return tables
 
 
-def value_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of the values of cases and of the class means, p uncorrected."""
-    width, metrics = len(group.outputs), list(map(metric_of, group.outputs))
-    averaged = [i for i, (m, name) in enumerate(metrics) if name in (group.about(m).get("class_mean") or [])]
-    values = all_values(group)
-    by_class = [width * i + column for i in range(len(group.entries)) for column in averaged]
-    # Drawn once for all entries, as one matrix product; the second one has the class means.
-    plain = partial(resampled_means, clusters=group.images, count=group.image_count, resamples=resamples, seed=seed)
-    classes = partial(plain, strata=group.classes)
-    drawn = np.split(plain(values), len(group.entries), axis=1)
-    class_drawn = np.split(classes(values[:, by_class]), len(group.entries), axis=1)
-    place = {entry.label: i for i, entry in enumerate(group.entries)}
-    rows: list[dict[str, Any]] = []
-    for i, entry in enumerate(group.entries):
+def summary_rows(group: Group, comparisons: pd.DataFrame, reference: str) -> list[dict[str, Any]]:
+    """One row a method, layer and metric: the comparison with the reference, and the controls that it does not beat."""
+    entries = {(entry.layer, entry.method): entry for entry in group.entries}
+    controls = {(entry.layer, entry.method) for entry in group.entries if entry.control}
+    rows = []
+    everywhere = comparisons[comparisons["cases"] == ALL]
+    for (layer, method, _), part in everywhere.groupby(["layer", "method", "metric"], sort=False):
+        entry, lines = entries[layer, method], part.to_dict("records")
         other = reference_of(group, entry, reference)
-        p = p_values(group, entry, other)
-        for columns, strata, resampled, draw, suffix in (
-            (list(range(width)), None, drawn, plain, ""),
-            (averaged, group.classes, class_drawn, classes, "_class_mean"),
-        ):
-            own = entry.values[:, columns]
-            described = describe(own, resampled[i], strata, own)
-            gaps = np.full_like(described, np.nan)
-            if other:
-                theirs = other.values[:, columns]
-                pairs = paired(own, theirs, resampled[i], resampled[place[other.label]], draw)
-                gaps = describe(own - theirs, pairs, strata, np.concatenate([own, theirs]))
-            for at in np.flatnonzero(np.isfinite(own).any(axis=0)):
-                numbers = (*described[:, at], *gaps[:, at], p[at] if strata is None else np.nan)
-                present = np.isfinite(own[:, at])
-                rows.append(row_of(group, entry, group.outputs[columns[at]] + suffix, present, other, numbers))
+        chosen = [
+            line for line in lines if other and (line["against_layer"], line["against"]) == (other.layer, other.method)
+        ]
+        row = chosen[0] if chosen else lines[0] | dict.fromkeys(DIFFERENCE, np.nan) | {"verdict": ""}
+        row |= {"reference": other.method if other else "", "degenerate": entry.degenerate_share}
+        beaten = [line for line in lines if (line["against_layer"], line["against"]) in controls and not entry.control]
+        judged = [line["against"] for line in beaten if line["verdict"] not in ("better", "", "few images")]
+        rows.append(row | {"no_better_than": " ".join(dict.fromkeys(judged))})
     return rows
-
-
-def row_of(
-    group: Group, entry: Entry, metric: str, present: NDArray[np.bool_], other: Entry | None, numbers: Sequence[float]
-) -> dict[str, Any]:
-    """Row of the summary from its cases and `numbers`: mean, both ends, difference, both ends, p."""
-    keys = ("mean", "ci_low", "ci_high", "difference", "difference_low", "difference_high", "p")
-    row = {"layer": entry.layer, "method": entry.method, "metric": metric, "degenerate": entry.degenerate_share}
-    row |= {"n": int(present.sum()), "n_images": int(np.count_nonzero(np.bincount(group.images[present])))}
-    return row | {"reference": other.method if other else "", **dict(zip(keys, numbers, strict=True))}
 
 
 def all_values(group: Group) -> Array:
     """Values of all entries side by side, shape (cases, entries * outputs)."""
     return np.concatenate([entry.values for entry in group.entries], axis=1)
-
-
-def paired(values: Array, other: Array, drawn: Array, other_drawn: Array, draw: Callable[[Array], Array]) -> Array:
-    """Mean difference in every resample (R, C) over the cases that both have: that of the means, if these are all."""
-    difference = drawn - other_drawn
-    apart = (np.isfinite(values) != np.isfinite(other)).any(axis=0)
-    if apart.any():
-        difference[:, apart] = draw((values - other)[:, apart])
-    return difference
-
-
-def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of the data set's statistics, a quarter of the resamples: each draws whole curves, for every entry."""
-    names = sorted({name for columns in statistic_curves(group).values() for name in columns})
-    if not names:
-        return []
-    known = {e.label: statistics_of(group, curves, resamples, seed) for e, curves in each_entry(group, names)}
-    rows = []
-    for entry in group.entries:
-        other = reference_of(group, entry, reference)
-        for name, own in known[entry.label].items():
-            numbers = [own.value, *np.concatenate(percentile_interval(own.resampled[:, None]))]
-            theirs = known[other.label].get(name) if other else None
-            pair: tuple[Statistic | None, Statistic | None] = (own, theirs)
-            if other and theirs and (own.present != theirs.present).any():
-                both = own.present & theirs.present
-                curves = read_curves(group, names, [entry, other])
-                first, second = (statistics_of(group, curves[e.label], resamples, seed, both) for e in (entry, other))
-                pair = (first.get(name), second.get(name))
-            if pair[0] and pair[1]:
-                gap = pair[0].resampled - pair[1].resampled
-                numbers += [pair[0].value - pair[1].value, *np.concatenate(percentile_interval(gap[:, None]))]
-            filled = np.array([*numbers, *[np.nan] * (6 - len(numbers))], dtype=np.float64)
-            rows.append(row_of(group, entry, name, own.present, other, [*(np.round(filled, 12) + 0.0), np.nan]))
-    return rows
-
-
-def describe(values: Array, resampled: Array, strata: Any, scaled_by: Array) -> Array:
-    """Mean and both ends of its interval of every column, shape (3, columns), steady to 12 digits of `scaled_by`."""
-    low, high = percentile_interval(resampled)
-    # Sums that cancel leave 1e-17 of one or the other sign, which would not be the same on every machine.
-    scale = np.max(np.abs(scaled_by), axis=0, where=np.isfinite(scaled_by), initial=np.finfo(float).tiny)
-    return np.round(np.stack([means(values, strata), low, high]) / scale, 12) * scale + 0.0
-
-
-def reference_of(group: Group, entry: Entry, reference: str) -> Entry | None:
-    """Choose the entry that another is compared with: the reference at its layer, or None."""
-    layer = entry.layer if entry.layer != NO_LAYER else group.last_layer
-    candidates = [e for e in group.entries if e.layer in (layer, NO_LAYER) and reference in (e.method, e.name)]
-    # A reference in several variants (grad_cam(relu=True), ...) is the exact name, else the first.
-    candidates.sort(key=lambda e: (e.layer == NO_LAYER, e.method != reference, e.method))
-    return candidates[0] if candidates and entry.method != candidates[0].method else None
-
-
-def p_values(group: Group, entry: Entry, other: Entry | None) -> Array:
-    """Uncorrected p of every output's paired difference, one value per image; NaN without a reference."""
-    result = np.full(len(group.outputs), np.nan)
-    if other is None:
-        return result
-    differences = cluster_means(entry.values - other.values, group.images)
-    for column in range(len(result)):
-        pair = np.abs(np.concatenate([entry.values[:, column], other.values[:, column]]))
-        scale = float(np.max(pair, where=np.isfinite(pair), initial=0.0))
-        result[column] = wilcoxon(differences[:, column], scale)
-    return result
 
 
 def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.DataFrame:

@@ -1,7 +1,8 @@
-"""Deletion, insertion and other curves, and similarity while layers are made random, with bootstrap bands."""
+"""Deletion and insertion curves, and similarity while layers are made random, with bootstrap bands."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.curves import each_entry, mean_curves
-from bench.analysis.groups import NO_LAYER, Curves, Group
+from bench.analysis.groups import NO_LAYER, Curves, Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.statistics import Array, percentile_interval
-from bench.figures.style import STYLE, method_legend, method_styles
+from bench.figures.style import STYLE, WIDE, at_layer, legend, style_of, titles, wrapped
 
 Band = tuple[Array, Array, Array]
 END = "_curve"
+PANELS = 20  # methods that have a panel of their own
 
 
 def curve_columns(group: Group) -> list[str]:
@@ -42,34 +44,65 @@ def mean_bands(group: Group, curves: Curves, resamples: int) -> dict[str, Band]:
     return dict(zip(curves, parts, strict=True))
 
 
-def curves_figure(group: Group, *, resamples: int = 200) -> Figure | None:
-    """Mean deletion, insertion (and other) curves with 95 % bootstrap bands; rows are layers.
+def curves_figure(
+    group: Group, sets: Sequence[Sequence[Entry]], layer: str, width: float = WIDE, *, resamples: int = 200
+) -> Figure | None:
+    """Small multiples of the mean deletion and insertion curves: one panel a method at `layer`, the others grey.
 
-    The x axis is the share of the input changed, the y axis the target's probability.
-    Methods that look at no layer are drawn in every row.
+    The x axis is the share of the input changed, the y axis the target's probability; bands are 95 % bootstrap
+    intervals, the dashed line is random. None where no metric has curves.
     """
-    names = curve_columns(group)
-    if not names:
+    names = curve_columns(group)[:2]
+    rows = [members for members in at_layer(sets, layer) if not members[0].control][:PANELS]
+    if not names or not rows:
         return None
-    layers = group.layers or [NO_LAYER]
     bands = all_bands(group, names, resamples)
+    random = next((entry for entry in group.entries if entry.name == "random"), None)
+    across = min(len(rows), 5 if width >= WIDE else 3)
+    down = -(-len(rows) // across)
     with rc_context(STYLE):
-        figure = Figure(figsize=(0.6 + 2.9 * len(names) + 1.9, 0.5 + 2.35 * len(layers)), layout="constrained")
-        grid = figure.subplots(len(layers), len(names), squeeze=False, sharex=True, sharey="col")
-        for line, layer in zip(grid, layers, strict=True):
-            for ax, name in zip(line, names, strict=True):
-                curves = {label: own[name] for label, own in bands.items() if name in own}
-                draw_entries(ax, group, layer, curves)
-                note_equal(ax, {e.method: curves.get(e.label) for e in group.entries if e.layer == layer})
-            line[0].set_ylabel(f"{layer}\ntarget probability".removeprefix(f"{NO_LAYER}\n"))
-        for top, bottom, name in zip(grid[0], grid[-1], names, strict=True):
-            top.set_ylim(bottom=0)  # only now: it fixes the top as well, which depends on all rows
+        figure = Figure(figsize=(width, len(names) * (1.12 * down + 0.42)), layout="constrained")
+        for part, name in zip(figure.subfigures(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+            grid = part.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+            for ax in grid.ravel()[len(rows) :]:
+                ax.set_axis_off()
+            for ax, members in zip(grid.ravel(), rows, strict=False):
+                draw_panel(
+                    ax,
+                    members[0],
+                    [own[0] for own in rows],
+                    random,
+                    {k: v[name] for k, v in bands.items() if name in v},
+                )
+                ax.set_title(wrapped(titles(members, 2), 18), fontsize=7)
+            grid[0, 0].set_ylim(bottom=0)
             metric = metric_of(name)[0]
-            top.set_title(group.title(metric).replace("_", " "))
             words = {"deletion": "removed", "insertion": "restored"}
-            bottom.set_xlabel(f"share of pixels {words.get(group.metrics[metric]['name'], 'changed')}")
-        method_legend(figure, group, lw=1.6, marker="")
+            title = group.title(metric).replace("_", " ")
+            part.supxlabel(
+                f"{title}: share of pixels {words.get(group.metrics[metric]['name'], 'changed')}", fontsize=7
+            )
+            part.supylabel("probability", fontsize=7)
     return figure
+
+
+def draw_panel(ax: Axes, entry: Entry, others: Sequence[Entry], random: Entry | None, bands: dict[str, Band]) -> None:
+    """Curve of one method with its band, of the others in grey, of random dashed."""
+    for other in others:
+        if other is not entry and other.label in bands:
+            mean = bands[other.label][0]
+            ax.plot(np.linspace(0, 1, len(mean)), mean, color="#cccccc", lw=0.6)
+    if random and random.label in bands:
+        mean = bands[random.label][0]
+        ax.plot(np.linspace(0, 1, len(mean)), mean, color="#555555", lw=0.9, ls=(0, (3, 1.5)))
+    if entry.label in bands:
+        mean, low, high = bands[entry.label]
+        x, colour = np.linspace(0, 1, len(mean)), style_of(entry)["color"]
+        ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        ax.plot(x, mean, color=colour, lw=1.4)
+    ax.set_xlim(0, 1)
+    ax.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+    ax.locator_params(axis="y", nbins=3)
 
 
 def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None:
@@ -91,7 +124,7 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
     wide = max(map(len, curves.values()))
     bands = all_bands(group, [name for names in curves.values() for name in names], resamples)
     with rc_context(STYLE):
-        figure = Figure(figsize=(2.5 + 2.9 * wide, 2.9 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(WIDE, 2.3 * len(rows) + 0.6), layout="constrained")
         grid = figure.subplots(len(rows), wide, squeeze=False, sharey=True)
         for line, (metric, layer) in zip(grid, rows, strict=True):
             stages = ["trained", *points[metric]]
@@ -105,33 +138,17 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
                 ax.set_title(metric_of(name)[1].removesuffix(END))
             title = group.title(metric).replace("_", " ")
             line[0].set_ylabel(title if layer == NO_LAYER else f"{title}\n{layer}")
-        method_legend(figure, group, lw=1.6, marker="")
+        legend(figure, [[e] for e in {e.method: e for e in group.entries if e.label in bands}.values()], 3)
     return figure
 
 
 def draw_entries(ax: Axes, group: Group, layer: str, curves: dict[str, Any]) -> None:
     """Mean curves with bands of a layer's entries; a control's line is thinner, its interval only in the table."""
-    styles = method_styles(group)
     for entry in reversed([e for e in group.entries if e.layer in (layer, NO_LAYER) and e.label in curves]):
         mean, low, high = curves[entry.label]
-        x, colour = np.linspace(0, 1, len(mean)), styles[entry.method]["color"]
+        style = style_of(entry)
+        x, colour = np.linspace(0, 1, len(mean)), style["color"]
         if not entry.control:
             ax.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
-        ax.plot(x, mean, color=colour, linestyle=styles[entry.method]["linestyle"], lw=1.1 if entry.control else 1.6)
+        ax.plot(x, mean, color=colour, linestyle=style["linestyle"], lw=0.9 if entry.control else 1.3)
     ax.set_xlim(0, 1)
-
-
-def note_equal(ax: Axes, curves: dict[str, Any]) -> None:
-    """Name methods whose curves coincide: a reader sees only one of them."""
-    lines = []
-    left = [name for name, curve in curves.items() if curve is not None]
-    while left:
-        same = [name for name in left if np.allclose(curves[name][0], curves[left[0]][0], atol=2e-4)]
-        left = [name for name in left if name not in same]
-        if len(same) > 1:
-            lines.append(" =\n".join(same))
-    falling = [curve[0][0] > curve[0][-1] for curve in curves.values() if curve is not None]
-    if lines:
-        y, align = (0.98, "top") if sum(falling) > len(falling) / 2 else (0.03, "bottom")
-        style: dict[str, Any] = {"transform": ax.transAxes, "linespacing": 1.1, "fontsize": 6.5, "color": "#555555"}
-        ax.text(0.98, y, "\n".join(lines), ha="right", va=align, **style)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.groups import NO_LAYER, Column, Entry, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
+from bench.analysis.parts import metric_of
 from bench.figures.curves import curves_figure, randomization_figure
+from bench.figures.depth import depth_figure
+from bench.figures.forest import forest_figure
 from bench.figures.gallery import figure1, gallery_figure
-from bench.figures.means import instances_figure, means_figure
-from bench.figures.ranks import agreement_figure, ranks_figure
-from bench.figures.style import save
-from bench.figures.tradeoffs import layers_figure, runtime_figure
+from bench.figures.instances import instances_figure
+from bench.figures.style import NARROW, WIDE, save
 from bench.runs.store import hash_key, safe_name, write_text
 
 log = logging.getLogger(__name__)
@@ -27,33 +28,40 @@ DRAWN = "_drawn"
 GALLERY = 8
 TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger files of them
 
-
 # Title and caption of each figure, in the order of reading.
 FIGURES = {
-    "means": ("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
+    "forest": (
+        "Differences",
+        "Paired differences with 95 % intervals: squares to random, dots to {reference}; better to the right.",
+    ),
+    "coverage_by_instances": (
+        "One object and several",
+        "Share of an object's box that the map covers, by the number of objects; bins under 10 cases are hidden.",
+    ),
+    "depth": (
+        "Depth",
+        "Each measure along the network's depth; the strip shows where maps say nothing (black: all of them).",
+    ),
     "curves": (
         "Curves",
-        "Mean curves with 95 % bands; rows are layers. Methods whose curves coincide are named together.",
+        "Probability of the class while pixels are removed or restored, most important first: one method in colour with"
+        " its 95 % band, the others grey, random dashed.",
     ),
     "randomization": (
         "Random weights",
         "Similarity to the trained network's map as more and more layers, named below, get random weights.",
     ),
-    "coverage_by_instances": (
-        "Coverage by number of instances",
-        "How much of each instance a map covers as their number grows.",
-    ),
-    "layers": ("Layers against metrics", "Every metric along the network's depth, with 95 % intervals."),
-    "agreement": (
-        "Do the metrics agree?",
-        "Kendall's τ between the orders of methods: of means below, within images above.",
-    ),
-    "ranks": ("Critical differences", "Average ranks; bars connect methods that do not differ significantly."),
-    "runtime": (
-        "Runtime against quality",
-        "Milliseconds for one map; the line connects methods that no faster one beats.",
-    ),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What all figures of a group show: sets of equal methods, the questions' columns, one layer, the reference."""
+
+    sets: list[list[Entry]]
+    columns: list[Column]
+    layer: str
+    reference: str
 
 
 def slug(group: Group) -> str:
@@ -61,47 +69,74 @@ def slug(group: Group) -> str:
     return safe_name(f"{group.dataset}-{group.model}-{group.protocol}")
 
 
-def state_of(group: Group) -> str:
-    """Version of this program, and hash of the names and sizes of the parts that the figures show."""
+def state_of(group: Group, reference: str) -> str:
+    """Version of this program, and a hash of the reference and of the parts' names and sizes."""
     parts = [(part.path.name, part.path.stat().st_size) for part in group.parts]
-    return f"{version('cam-bench')} {hash_key(parts)}"
+    return f"{version('cam-bench')} {hash_key([reference, parts])}"
 
 
-def stale(folder: Path, group: Group) -> bool:
+def stale(folder: Path, group: Group, reference: str) -> bool:
     """Whether figures were not finished, or show other parts, or were drawn by another version of this program."""
     stamp = folder / DRAWN
-    return not stamp.is_file() or stamp.read_text() != state_of(group) or not any(folder.glob("*.svg"))
+    return not stamp.is_file() or stamp.read_text() != state_of(group, reference) or not any(folder.glob("*.svg"))
 
 
 def draw(
-    group: Group, tables: dict[str, Future[pd.DataFrame]], shown: Shown, folder: Path, *, pdf: bool = False
+    group: Group, tables: dict[str, pd.DataFrame], chosen: Chosen, shown: Shown, folder: Path, *, prints: bool = False
 ) -> None:
-    """Write the figures of one group into `folder`, with `pdf` also as PDF; figures that no longer apply are removed.
+    """Write the figures of one group as SVG into `folder`; figures that no longer apply are removed.
 
-    `tables` are ``summary``, ``breakdown``, ``ranks`` and ``agreement``: figures that need none are drawn first.
-    `shown` has pictures and maps of the gallery.
+    With `prints` also as PDF and PNG, and in the width of one column as ``<name>-column``. Each figure has a caption in
+    ``<name>.txt``. `tables` are ``summary``, ``comparisons`` and ``breakdown``; `shown` has the gallery's pictures.
     """
     began = time.perf_counter()
     pictures = fewer(shown, group, GALLERY)
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
+    names = {*layers, *FIGURES, *(f"{name}-column" for name in FIGURES)}
+    for path in folder.glob("*"):
+        if path.stem not in names and path.suffix in (".svg", ".png", ".pdf", ".txt"):
+            path.unlink()
     for name, layer in layers.items():
-        save(gallery_figure(group, pictures, layer), folder / name, ["png", "pdf"][: 1 + pdf], TILES_DPI)
-    makers: dict[str, Callable[[], Figure | None]] = {
-        "randomization": lambda: randomization_figure(group),
-        "curves": lambda: curves_figure(group),
-        "ranks": lambda: ranks_figure(group, tables["ranks"].result()),
-        "agreement": lambda: agreement_figure(group, tables["agreement"].result()),
-        "coverage_by_instances": lambda: instances_figure(group, tables["breakdown"].result()),
-        "means": lambda: means_figure(group, tables["summary"].result()),
-        "layers": lambda: layers_figure(group, tables["summary"].result()),
-        "runtime": lambda: runtime_figure(group, tables["summary"].result()),
+        save(gallery_figure(group, pictures, layer), folder / name, ["png", "pdf"][: 1 + prints], TILES_DPI)
+    sets, columns, layer, reference = chosen.sets, chosen.columns, chosen.layer, chosen.reference
+    makers: dict[str, Callable[[float], Figure | None]] = {
+        "forest": lambda w: forest_figure(group, tables["comparisons"], sets, columns, layer, reference, w),
+        "coverage_by_instances": lambda w: instances_figure(group, tables["breakdown"], sets, layer, reference, w),
+        "depth": lambda w: depth_figure(group, tables["summary"], sets, columns, reference, w),
+        "curves": lambda w: curves_figure(group, sets, layer, w),
+        "randomization": lambda w: randomization_figure(group),
     }
     for name, make in makers.items():
-        save(make(), folder / name, ["svg", "png", "pdf"][: 2 + pdf], 300)
-    write_text(folder / DRAWN, state_of(group))
+        figure = make(WIDE)
+        save(figure, folder / name, ["svg", "pdf", "png"] if prints else ["svg"], 300)
+        save(make(NARROW) if prints and figure else None, folder / f"{name}-column", ["pdf"], 300)
+        caption = folder / f"{name}.txt"
+        if figure is None:
+            caption.unlink(missing_ok=True)
+        else:
+            write_text(caption, caption_of(group, name, chosen) + "\n")
+    write_text(folder / DRAWN, state_of(group, reference))
     log.debug("figures of %s took %.1f s", folder.name, time.perf_counter() - began)
+
+
+def caption_of(group: Group, name: str, chosen: Chosen) -> str:
+    """Title, what is to be seen, and on which data, network, cases and protocol."""
+    title, text = FIGURES[name]
+    where = "" if name == "depth" or chosen.layer == NO_LAYER else f" Layer {chosen.layer}."
+    steps = [
+        f"{m}: {node['parameters']['steps']} steps"
+        for m, node in group.metrics.items()
+        if "steps" in node["parameters"]
+    ]
+    used = [metric_of(column.metric)[0] for column in chosen.columns]
+    settings = "; ".join(line for line in steps if line.partition(":")[0] in used)
+    size = f"{len(group.cases)} cases on {group.image_count} images"
+    return (
+        f"{title}. {text.format(reference=chosen.reference)}{where} {group.dataset}, {group.model} ({group.weights}),"
+        f" {size}; protocol {group.protocol}{f'; {settings}' if settings else ''}."
+    )
 
 
 def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> list[Path]:
@@ -114,7 +149,8 @@ def draw_figure1(group: Group, images: Sequence[str], folder: Path) -> list[Path
 
 
 def figure_links(folder: Path, root: Path) -> dict[str, str]:
-    """Title and path relative to `root` of the figures that are there, in the order of reading."""
-    paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
-    names = [name for name in FIGURES if name in paths] + [name for name in paths if name not in FIGURES]
-    return {name.replace("_", " "): paths[name].relative_to(root).as_posix() for name in names}
+    """Title and path relative to `root` of the figures to show in Markdown, in the order of reading."""
+    paths = {name: folder / f"{name}.svg" for name in FIGURES}
+    links = {FIGURES[name][0]: path for name, path in paths.items() if path.is_file()}
+    links |= {path.stem.replace("-", " ", 1): path for path in sorted(folder.glob("gallery-*.png"))}
+    return {title: path.relative_to(root).as_posix() for title, path in links.items()}

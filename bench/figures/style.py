@@ -1,100 +1,74 @@
-"""What all figures share: colours, markers, legends, titles, and how a figure is saved.
+"""What all figures share: sizes, the methods' colours, and how a figure is saved.
 
-One style for all, in plots.mplstyle. Colours are those of Okabe and Ito (2008), which colour-blind readers can
-distinguish; markers and dashes repeat what colours say. Controls are always grey.
+Text has at least 7 points at the two widths of print, one and two columns. A method has one colour in every figure and
+every run, which its yaml names or its own name decides; controls are grey. A layer is never a colour.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps, rc_context, rc_params_from_file
-from matplotlib.axes import Axes
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.analysis.groups import NO_LAYER, Column, Group
+from bench.analysis.groups import NO_LAYER, Entry, about_method
 from bench.runs.store import write_atomically
 
 # Any: matplotlib types the keys of its settings one by one.
 STYLE: Any = rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-CONTROL = "#8c8c8c"
-GREYS = ("#6e6e6e", "#8c8c8c", "#a0a0a0", "#b4b4b4", "#7d7d7d")
+WIDE, NARROW = 5.5, 3.25  # inches: across a page's text, and one of two columns
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7B3294", "#A6761D", "#8C2D04", "#4D4D9F")
+GREYS = ("#4f4f4f", "#6e6e6e", "#8c8c8c", "#a0a0a0")
+FAINT = "#b5b5b5"
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 2)))
+DASHES: tuple[Any, ...] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (8, 2)))
+LINES = 6  # methods in colour in one panel; more cannot be told apart
 
 
-def method_styles(group: Group) -> dict[str, dict[str, Any]]:
-    """Colour, dashes and marker of each method, the same in all figures of the group."""
-    styles = {}
-    for control, colours in ((False, PALETTE), (True, GREYS)):
-        names = dict.fromkeys(entry.method for entry in group.entries if entry.control == control)
-        for i, name in enumerate(names):
-            dashes = DASHES[(i + 1 if control else i // len(colours)) % len(DASHES)]
-            marker = MARKERS[i % len(MARKERS)]
-            styles[name] = {"color": colours[i % len(colours)], "linestyle": dashes, "marker": marker}
-    return styles
+def style_of(entry: Entry) -> dict[str, Any]:
+    """Colour, dashes and marker of a method, the same in every figure and run."""
+    code = zlib.crc32(entry.method.encode())
+    marker = MARKERS[code // 16 % len(MARKERS)]
+    if entry.control:
+        return {"color": GREYS[code % len(GREYS)], "linestyle": DASHES[code % len(DASHES)], "marker": marker}
+    colour = about_method(entry.name).get("colour") if entry.method == entry.name else None
+    return {"color": colour or PALETTE[code % len(PALETTE)], "linestyle": "-", "marker": marker}
 
 
-def method_legend(figure: Figure, group: Group, more: Sequence[Line2D] = (), **style: Any) -> None:
-    """Legend of the methods at the right of all panels, in `method_styles` changed by `style`."""
-    handles = [Line2D([], [], label=name, **{**own, **style}) for name, own in method_styles(group).items()]
-    figure.legend(handles=[*handles, *more], loc="outside right center", handlelength=2.6)
+def titles(entries: Sequence[Entry], limit: int = 3) -> str:
+    """Names of equal entries: ``Grad-CAM = HiResCAM``."""
+    names = [entry.title for entry in entries]
+    more = f" = {len(names) - limit} more" if len(names) > limit else ""
+    return " = ".join(names[:limit]) + more
 
 
-def layer_legend(figure: Figure, group: Group, place: Any) -> None:
-    """Legend of `layer_styles` above or below all panels, on as many lines as it needs."""
-    names = {(layer, False): layer for layer in group.layers}
-    if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
-        names[NO_LAYER, False] = "no layer"
-    if any(entry.control for entry in group.entries):
-        names[NO_LAYER, True] = "control"
-    styles = layer_styles(group)
-    handles = [Line2D([], [], ms=4.2, lw=1.3, label=name, **styles[key]) for key, name in names.items()]
-    figure.legend(handles=handles, loc=place, ncols=min(len(handles), max(1, int(figure.get_size_inches()[0] / 1.6))))
+def shown_lines(sets: Sequence[Sequence[Entry]], reference: str) -> list[Sequence[Entry]]:
+    """Choose sets of equal methods that get a colour: the reference's, entropy methods, then the others in order."""
+    methods = [members for members in sets if not members[0].control]
+
+    def place(members: Sequence[Entry]) -> int:
+        names = {entry.name for entry in members}
+        return 0 if reference in names else 1 if names & {"grad_entropy", "feature_entropy"} else 2
+
+    return sorted(methods, key=place)[:LINES]
 
 
-def layer_styles(group: Group) -> dict[tuple[str, bool], dict[str, Any]]:
-    """Colour and marker by (layer, whether it is a control): few layers have distinct colours, many a sequence."""
-    count = len(group.layers)
-    deep = [PALETTE[i] if count <= 5 else colormaps["viridis"](0.9 * i / (count - 1)) for i in range(count)]
-    styles: dict[tuple[str, bool], dict[str, Any]] = {}
-    for control in (False, True):
-        for i, layer in enumerate(group.layers):
-            colour = CONTROL if control else deep[i]
-            styles[layer, control] = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "mew": 0}
-        styles[NO_LAYER, control] = {"color": CONTROL if control else PALETTE[-1], "marker": "|", "mew": 1.5}
-    return styles
+def legend(figure: Figure, sets: Sequence[Sequence[Entry]], columns: int, more: Sequence[Any] = ()) -> None:
+    """Legend of sets of equal methods below all panels."""
+    handles = [Line2D([], [], label=titles(members), **style_of(members[0])) for members in sets]
+    if handles or more:
+        figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=columns, handlelength=2.2)
 
 
-def panels(
-    columns: Sequence[Column], widest: int, size: tuple[float, float], margin: tuple[float, float], **share: Any
-) -> tuple[Figure, list[Axes]]:
-    """Figure with one titled panel of this size in inches a column, at most `widest` beside each other."""
-    fitting = [n for n in (len(columns), 5, 4, 3) if n <= widest and len(columns) % n in (0, n - 1)]
-    across = [*fitting, min(widest, 4)][0]
-    down = -(-len(columns) // across)
-    whole = (margin[0] + size[0] * across, margin[1] + size[1] * down)
-    figure = Figure(figsize=whole, layout="constrained")
-    axes = list(figure.subplots(down, across, squeeze=False, **share).ravel())
-    for i, ax in enumerate(axes):
-        if i >= len(columns):
-            ax.set_axis_off()
-            continue
-        ax.set_title(columns[i].title)
-        if i + across >= len(columns):
-            ax.tick_params(labelbottom=True)  # the panel below it is empty
-    return figure, axes[: len(columns)]
-
-
-def draw_points(ax: Axes, places: dict[Any, list[tuple[float, float]]], styles: dict[Any, dict[str, Any]]) -> None:
-    """Markers at the places of each key, in the key's style; one line object a key, as drawing many takes long."""
-    for key, points in places.items():
-        ax.plot(*zip(*points, strict=True), ls="", **styles[key])
+def at_layer(sets: Sequence[Sequence[Entry]], layer: str) -> list[list[Entry]]:
+    """Keep the sets of equal entries at a layer or at none."""
+    kept = [[entry for entry in members if entry.layer in (layer, NO_LAYER)] for members in sets]
+    return [members for members in kept if members]
 
 
 def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int) -> None:
@@ -121,13 +95,14 @@ def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int) 
 
 
 def wrapped(name: str, width: int = 17) -> str:
-    """Name on as many lines as it needs, cut after underscores and commas and before brackets."""
+    """Name on as many lines as it needs, cut after underscores, hyphens, spaces and commas and before brackets."""
     lines = [""]
-    for part in name.replace("(", "\0(").replace("_", "_\0").replace(", ", ",\0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
+    marked = name.replace("(", "\0(").replace("_", "_\0").replace(", ", ", \0").replace("-", "-\0").replace(" ", " \0")
+    for part in marked.split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return "\n".join(lines)
+    return "\n".join(line.strip() for line in lines)
 
 
 def p_text(p: float) -> str:

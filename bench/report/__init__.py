@@ -16,11 +16,22 @@ from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
 from bench.analysis.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
-from bench.analysis.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
-from bench.figures.draw import draw, draw_figure1, figure_links, slug, stale
+from bench.analysis.tables import (
+    BREAKDOWN_COLUMNS,
+    COMPARISON_COLUMNS,
+    SUMMARY_COLUMNS,
+    breakdown_group,
+    join,
+    summarize_group,
+    to_csv,
+)
+from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
+from bench.figures.draw import Chosen, draw, draw_figure1, figure_links, slug, stale
+from bench.report.answers import answers_of
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
 from bench.report.latex import write_tables
+from bench.report.matrix import matrices_of
 from bench.report.page import page_of, section_of
 from bench.report.text import markdown, print_group, printed_path
 from bench.runs.store import find_folders, write_text
@@ -28,6 +39,7 @@ from bench.types import UserError
 
 COLUMNS = {
     "summary": SUMMARY_COLUMNS,
+    "comparisons": COMPARISON_COLUMNS,
     "breakdown": BREAKDOWN_COLUMNS,
     "ranks": RANK_COLUMNS,
     "agreement": AGREEMENT_COLUMNS,
@@ -45,9 +57,9 @@ def report(
 ) -> pd.DataFrame:
     """Write report.html, tables, summary.md and figures/ below `root`, and print the main table.
 
-    The tables are summary.csv (means, intervals, paired tests), breakdown.csv (by number of instances,
-    target probability, object size), ranks.csv (Friedman), agreement.csv (Kendall's tau of metrics), and
-    tables/ with the main table as LaTeX, Markdown and CSV.
+    The tables are summary.csv (means, intervals, paired tests), comparisons.csv (every paired difference to the
+    reference and the controls), breakdown.csv (by number of instances, target probability, object size), ranks.csv
+    (average ranks), agreement.csv (Kendall's tau of metrics), and tables/ with the main table as LaTeX, Markdown, CSV.
 
     Parameters
     ----------
@@ -61,7 +73,8 @@ def report(
     console : rich.console.Console, optional
         Standard output by default, 100 columns wide where that is no terminal.
     redraw : bool
-        Without, figures that show the parts as they are now are left as they are, and no PDF is drawn.
+        Draw all figures, also for print. Without, figures that show the parts as they are now are left as they are,
+        and others are drawn as SVG alone.
     images : sequence of str
         Case or image ids: drawn as figure1.pdf and figure1.png of their group.
 
@@ -97,7 +110,8 @@ def report(
     for name, table in whole.items():
         write_text(first / f"{name}.csv", to_csv(table))
     write_text(first / "summary.md", "# Results\n\n" + "\n".join(text for _, text, _ in done))
-    write_text(first / "report.html", page_of([section for _, _, section in done]))
+    sections = [section for _, _, section in done]
+    write_text(first / "report.html", page_of(sections, matrices_of(sections)))
     printed_path(console, "tables ", first / "summary.md", *(first / f"{name}.csv" for name in whole), first / "tables")
     for path in figure1:
         printed_path(console, "figure1", path)
@@ -118,22 +132,25 @@ def report_group(
     figures, shown = root / "figures" / slug(group), read_shown(group, CASES)
     # BLAS' own threads would wait for each other: on a busy machine two tables took 28 CPU seconds, without this 104.
     with ThreadPoolExecutor(2) as pool, threadpool_limits(1, user_api="blas"):
-        pending = {  # the longest first; numpy mostly leaves the interpreter free for figures
-            "summary": pool.submit(summarize_group, group, reference=reference),
-            "breakdown": pool.submit(breakdown_group, group),
-            "agreement": pool.submit(agreement_table, group),
-            "ranks": pool.submit(ranks_table, group),
-        }
-        if console and (redraw or stale(figures, group)):
-            draw(group, pending, shown, figures, pdf=redraw)
+        summary = pool.submit(summarize_group, group, reference=reference)
+        rest = {"breakdown": breakdown_group, "agreement": agreement_table, "ranks": ranks_table}
+        pending = {name: pool.submit(make, group) for name, make in rest.items()}
         tables = {name: table.result() for name, table in pending.items()}
-    grid = make_grid(group, tables["summary"])
+        tables["summary"], tables["comparisons"] = summary.result()
+        sets = equal_entries(group)
+        verdicts = verdicts_of(group, tables["comparisons"], reference)
+        columns = question_columns(group, set(tables["summary"]["metric"]))
+        chosen = Chosen(sets=sets, columns=columns, layer=best_layer(group, verdicts), reference=reference)
+        if console and (redraw or stale(figures, group, reference)):
+            draw(group, tables, chosen, shown, figures, prints=redraw)
+    grid = make_grid(group, tables["summary"], sets)
+    answers = answers_of(group, verdicts, sets, reference)
     if console:
-        print_group(group, grid, console, reference)
+        print_group(group, grid, answers, console, reference)
         printed_path(console, "figures", figures)
-    write_tables(group, grid, root)
-    text = markdown(group, grid, tables, figure_links(figures, root), reference)
-    return tables, text, section_of(group, grid, tables, shown, figures, reference, count)
+    write_tables(group, grid, columns, root)
+    text = markdown(group, grid, answers, tables["agreement"], figure_links(figures, root), reference)
+    return tables, text, section_of(group, grid, chosen, answers, tables, shown, figures, count)
 
 
 def default_console() -> Console:

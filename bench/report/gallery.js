@@ -1,7 +1,7 @@
 // The gallery: maps are kept at their native size and are upsampled and coloured here, on canvases.
 
 (() => {
-  const PAGE = 8;  // cases at a time
+  const PAGE = 6;  // cases at a time
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const element = (name, attributes = {}, ...children) => {
     const node = document.createElement(name);
@@ -9,9 +9,8 @@
     node.append(...children);
     return node;
   };
-  const palettes = {};
-  const colours = document.getElementById("colours");
-  if (colours) for (const [name, text] of Object.entries(JSON.parse(colours.textContent))) palettes[name] = bytes(text);
+  const holder = document.getElementById("palette");
+  const palette = holder ? bytes(JSON.parse(holder.textContent)) : null;
 
   // Linear interpolation without aligned corners: output pixel i looks at (i + 0.5) * size / target - 0.5.
   const places = (size, target) => Array.from({ length: target }, (_, i) => {
@@ -34,18 +33,37 @@
     const span = high - low || 1;
     return result.map((value) => (value - low) / span);
   };
-  const paint = (canvas, map, palette) => {
-    const heat = upsample(bytes(map.data), map.shape, canvas.height, canvas.width);
+  const paint = (canvas, heat) => {
     const pixels = new ImageData(canvas.width, canvas.height);
-    // What the map leaves cold stays more transparent, so that the picture can be seen.
+    // What the map leaves cold is clear, so that the picture can be seen.
     heat.forEach((value, i) => {
       const level = Math.round(value * 255);
-      pixels.data.set([palette[3 * level], palette[3 * level + 1], palette[3 * level + 2], 128 + level / 2], 4 * i);
+      pixels.data.set([palette[3 * level], palette[3 * level + 1], palette[3 * level + 2], level], 4 * i);
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
   };
+  // Box coverage of each box, as the metric has it: the map's highest positions, as many as the boxes hold together;
+  // positions that tie at the edge count with the share of them that fits.
+  const coverage = (heat, info) => {
+    const inside = info.boxes.map(([x0, y0, x1, y1]) => {
+      const list = [];
+      for (let y = Math.max(0, Math.round(y0)); y < Math.min(info.height, Math.round(y1)); y++) {
+        for (let x = Math.max(0, Math.round(x0)); x < Math.min(info.width, Math.round(x1)); x++) list.push(y * info.width + x);
+      }
+      return list;
+    });
+    const budget = new Set(inside.flat()).size;
+    if (!budget) return inside.map(() => null);
+    const sorted = heat.slice().sort();
+    const edge = sorted[sorted.length - budget];
+    let above = 0, tied = 0;
+    heat.forEach((value) => { above += value > edge; tied += value === edge; });
+    const share = (budget - above) / tied;
+    return inside.map((list) => list.length
+      ? list.reduce((sum, i) => sum + (heat[i] > edge ? 1 : heat[i] === edge ? share : 0), 0) / list.length : null);
+  };
 
-  const boxes = (info) => {
+  const boxes = (info, covered = []) => {
     const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     drawing.setAttribute("viewBox", `0 0 ${info.width} ${info.height}`);
     drawing.setAttribute("preserveAspectRatio", "none");
@@ -58,20 +76,40 @@
         drawing.append(box);
       }
     }
+    info.boxes.forEach(([x0, , , y1], i) => {
+      if (covered[i] === undefined || covered[i] === null) return;
+      const size = Math.max(info.width, info.height) / 13;
+      const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+      const place = { x: x0 + size / 5, y: y1 - size / 4, "font-size": size };
+      for (const [key, value] of Object.entries(place)) text.setAttribute(key, value);
+      text.textContent = covered[i].toFixed(2).replace(/^0/, "");
+      drawing.append(text);
+    });
     return drawing;
   };
+  // Maps are upsampled and painted when they come into view: a click answers at once, however many tiles there are.
+  const waiting = new WeakMap();
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      seen.unobserve(entry.target);
+      waiting.get(entry.target)?.();
+    }
+  }, { rootMargin: "200px" });
+  const whenSeen = (node, draw) => { waiting.set(node, draw); seen.observe(node); };
   const shown = (value) => value === null ? "–" : value !== 0 && Math.abs(value) < 0.0005 ? value.toExponential(1) : Number(value.toFixed(3)).toString();
 
   const start = (section, data) => {
     const control = (name) => section.querySelector(`[name="${name}"]`);
-    const list = section.querySelector(".cases"), more = section.querySelector(".more"), status = section.querySelector(".status");
+    const list = section.querySelector(".cases"), more = section.querySelector(".more-cases"), status = section.querySelector(".status");
     let limit = PAGE;
     const fill = (name, pairs) => pairs.forEach(([value, text]) => control(name).append(element("option", { value }, text)));
     const unique = (values) => [...new Set(values)];
     fill("class", unique(data.cases.map((one) => one.class)).sort().map((name) => [`=${name}`, name || "unnamed"]));
     fill("instances", unique(data.cases.map((one) => one.instances)).sort((a, b) => a - b).map((n) => [n, String(n)]));
     if (unique(data.cases.map((one) => one.instances)).some((n) => n > 1)) fill("instances", [["several", "2 or more"]]);
-    fill("layer", data.layers.filter((name) => name !== "-").map((name) => [name, name]));
+    fill("layer", data.layers.map((name, i) => [name, name === "-" ? "no layer" : `depth ${i + 1}: ${name}`]));
+    control("layer").value = data.layer;
     fill("value", data.columns.map((column, i) => [i, `${column.name} ${column.arrow}`]));
     const judge = data.columns.findIndex((column) => column.metric === "box_coverage.min_coverage");
     if (data.columns.length) control("value").value = String(Math.max(judge, 0));
@@ -80,25 +118,25 @@
     const mean = (numbers) => numbers.length ? numbers.reduce((sum, one) => sum + one, 0) / numbers.length : null;
     const chosenLayer = () => control("layer").value;
     const entriesShown = () => data.entries.map((entry, i) => [entry, i]).filter(([entry]) =>
-      (control("controls").checked || !entry.control) && (!chosenLayer() || entry.layer === chosenLayer() || entry.layer === "-"));
-    const disagreement = (one) => {
-      const matching = chosenLayer() ? [one.disagreement[chosenLayer()]] : Object.values(one.disagreement);
-      return mean(matching.filter((value) => value !== null && value !== undefined));
-    };
+      (control("controls").checked || !entry.control) && (entry.layer === chosenLayer() || entry.layer === "-"));
+    const disagreement = (one) => one.disagreement[chosenLayer()] ?? null;
     const quality = (one) => {
       const at = Number(control("value").value), column = data.columns[at];
       if (!column) return null;
       const matching = data.entries.map((entry, i) => [entry, one.values[i][at]]).filter(([entry, value]) => !entry.control && value !== null
-        && (!chosenLayer() || entry.layer === chosenLayer() || entry.layer === "-"));
+        && (entry.layer === chosenLayer() || entry.layer === "-"));
       const value = mean(matching.map(([, one]) => one));
       return value === null ? null : column.better === false ? -value : value;
     };
+    // A fixed shuffle of the names: a sample that nobody chose, the same for every reader.
+    const shuffled = (text) => [...text].reduce((code, letter) => Math.imul(code ^ letter.codePointAt(0), 16777619) >>> 0, 2166136261);
+    const average = () => mean(data.cases.map(quality).filter((value) => value !== null));
     const keys = {
-      disagreement: (one) => disagreement(one) === null ? Infinity : -disagreement(one),
-      failures: (one) => quality(one) ?? Infinity,
-      instances: (one) => -one.instances,
-      probability: (one) => one.probability ?? Infinity,
-      id: () => 0,
+      sample: () => (one) => shuffled(one.id),
+      typical: () => { const middle = average(); return (one) => quality(one) === null ? Infinity : Math.abs(quality(one) - middle); },
+      worst: () => (one) => quality(one) ?? Infinity,
+      disagreement: () => (one) => disagreement(one) === null ? Infinity : -disagreement(one),
+      id: () => () => 0,
     };
 
     const values = (numbers) => {
@@ -118,24 +156,29 @@
       picture.append(element("img", { src: one.picture, alt: "", width: one.width, height: one.height }));
       if (map.data) {
         const canvas = element("canvas", { width: one.width, height: one.height, role: "img",
-          "aria-label": `map of ${entry.label} for ${one.class || "the prediction"} in ${one.image}` });
-        paint(canvas, map, palettes[control("colours").value]);
-        picture.append(canvas, boxes(one));
+          "aria-label": `map of ${entry.title} for ${one.class || "the prediction"} in ${one.image}` });
+        whenSeen(canvas, () => {
+          const heat = upsample(bytes(map.data), map.shape, canvas.height, canvas.width);
+          paint(canvas, heat);
+          picture.append(boxes(one, coverage(heat, one)));
+        });
+        picture.append(canvas);
       } else {
         picture.append(element("span", { class: "reason" }, map.reason));
       }
-      const missed = hit >= 0 && one.values[i][hit] === 0;
+      const missed = map.data && hit >= 0 && one.values[i][hit] === 0;
       return element("div", { class: missed ? "tile missed" : "tile", "data-method": entry.method, "data-layer": entry.layer },
-        picture, element("span", { class: "tile-name" }, entry.method), values(one.values[i]));
+        picture, element("span", { class: "tile-name", title: entry.label }, entry.title), values(one.values[i]));
     };
     const card = (one) => {
       const picture = element("div", { class: "picture" });
       picture.append(element("img", { src: one.picture, width: one.width, height: one.height,
         alt: `${one.class || "picture"}: ${one.image} with ${one.boxes.length} boxes of the class and ${one.others.length} of others` }), boxes(one));
       const far = disagreement(one);
-      const facts = [`${one.instances} ${one.instances === 1 ? "instance" : "instances"}`, `target probability ${shown(one.probability)}`];
+      const facts = [`${one.instances} ${one.instances === 1 ? "instance" : "instances"}`, `probability ${shown(one.probability)}`];
+      if (one.predicted) facts.push(`predicted: ${one.predicted} (${shown(one.predicted_probability)})`);
       if (far !== null) facts.push(`disagreement ${far.toFixed(2)}`);
-      const truth = element("div", { class: "truth" }, picture, element("div", {}, element("h3", {}, one.class || "prediction"),
+      const truth = element("div", { class: "truth" }, picture, element("div", {}, element("h3", {}, one.class || one.predicted || "prediction"),
         element("p", { class: "facts" }, facts.join(" · ")), element("p", { class: "facts" }, one.id)));
       const strips = element("div", { class: "strips" });
       const entries = entriesShown();
@@ -148,11 +191,17 @@
       return element("article", { class: "case", "data-id": one.id, "data-class": one.class, "data-instances": one.instances }, truth, strips);
     };
 
+    const remember = () => {
+      const state = new URLSearchParams({ group: section.dataset.for });
+      for (const each of ["layer", "order", "value", "class", "instances"]) if (control(each).value) state.set(each, control(each).value);
+      try { history.replaceState(null, "", `#${state}`); } catch { /* some browsers refuse for files */ }
+    };
     const show = () => {
-      const name = control("class").value, number = control("instances").value, key = keys[control("order").value];
+      const name = control("class").value, number = control("instances").value, key = keys[control("order").value]();
       const matching = data.cases.filter((one) => (!name || `=${one.class}` === name)
         && (!number || (number === "several" ? one.instances > 1 : one.instances === Number(number))));
-      matching.sort((a, b) => key(a) - key(b) || a.id.localeCompare(b.id));
+      const places = new Map(matching.map((one) => [one, key(one)]));
+      matching.sort((a, b) => places.get(a) - places.get(b) || a.id.localeCompare(b.id));
       list.replaceChildren(...matching.slice(0, limit).map(card));
       status.textContent = `${Math.min(limit, matching.length)} of ${matching.length} cases shown`;
       more.hidden = matching.length <= limit;
@@ -160,12 +209,28 @@
     const opacity = () => section.style.setProperty("--opacity", String(control("opacity").value / 100));
     control("opacity").addEventListener("input", opacity);
     control("boxes").addEventListener("change", () => section.classList.toggle("hide-boxes", !control("boxes").checked));
-    for (const each of ["colours", "class", "instances", "layer", "value", "order", "controls", "every"]) {
-      control(each).addEventListener("change", () => { limit = PAGE; show(); });
+    for (const each of ["class", "instances", "layer", "value", "order", "controls", "every"]) {
+      control(each).addEventListener("change", () => { limit = PAGE; show(); remember(); });
     }
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    if (wanted.get("group") === section.dataset.for) {
+      for (const each of ["layer", "order", "value", "class", "instances"]) {
+        if ([...control(each).options].some((option) => option.value === wanted.get(each))) control(each).value = wanted.get(each);
+      }
+    }
+    const bar = section.querySelector(".colourbar"), strip = new ImageData(bar.width, bar.height);
+    for (let i = 0; i < bar.width * bar.height; i++) {
+      const level = Math.round(255 * (i % bar.width) / (bar.width - 1));
+      strip.data.set([palette[3 * level], palette[3 * level + 1], palette[3 * level + 2], 255], 4 * i);
+    }
+    bar.getContext("2d").putImageData(strip, 0, 0);
     more.addEventListener("click", () => { limit += PAGE; show(); });
     opacity();
-    show();
+    // A result that is not shown costs nothing until it is.
+    if (section.closest(".group").hidden) {
+      const open = (event) => { if (event.detail === section.dataset.for) { document.removeEventListener("group", open); show(); } };
+      document.addEventListener("group", open);
+    } else show();
   };
   for (const holder of document.querySelectorAll("script[data-gallery]")) {
     const section = [...document.querySelectorAll(".gallery")].find((each) => each.dataset.for === holder.dataset.gallery);

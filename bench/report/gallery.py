@@ -12,18 +12,16 @@ from matplotlib import colormaps
 from PIL import Image
 
 from bench.analysis.groups import NO_LAYER, Column, Entry, Group
-from bench.analysis.kept_maps import Shown, native_map, upsample
+from bench.analysis.kept_maps import PALETTE, Shown, native_map, upsample
 from bench.figures.gallery import REASONS
 
-COLOURS = ("viridis", "cividis", "turbo")
 CASES = 60  # in one gallery, at most
 SIDE = 32  # maps are compared at this size
 
 
-def colour_tables() -> dict[str, str]:
-    """256 RGB colours of each colour map, as base64."""
-    levels = np.arange(256)
-    return {name: encoded((colormaps[name](levels)[:, :3] * 255).round()) for name in COLOURS}
+def palette() -> str:
+    """256 RGB colours from cold to hot, as base64: those of the figures."""
+    return encoded((colormaps[PALETTE](np.arange(256))[:, :3] * 255).round())
 
 
 def encoded(values: np.ndarray) -> str:
@@ -31,11 +29,11 @@ def encoded(values: np.ndarray) -> str:
     return base64.b64encode(values.astype(np.uint8).tobytes()).decode()
 
 
-def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int) -> dict[str, Any]:
+def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int, layer: str) -> dict[str, Any]:
     """Cases whose pictures were kept, with every entry's map and values in these columns, ready for JSON.
 
-    `budget` says how many bytes pictures and maps may take; cases beyond it are left out. ``total`` counts the cases in
-    the results, ``kept`` those with a picture.
+    `layer` is shown first; `budget` says how many bytes pictures and maps may take; cases beyond it are left out.
+    ``total`` counts the cases in the results, ``kept`` those with a picture.
     """
     columns = [column for column in columns if column.metric in group.outputs]
     cases: list[dict[str, Any]] = []
@@ -47,11 +45,14 @@ def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int) -
         if budget < 0 and cases:
             break
         cases.append(case)
-    entries = [{"method": e.method, "layer": e.layer, "control": e.control, "label": e.label} for e in group.entries]
+    entries = [
+        {"method": e.method, "layer": e.layer, "control": e.control, "label": e.label, "title": e.title}
+        for e in group.entries
+    ]
     heads = [{"name": " ".join(c.heading), "metric": c.metric, "better": c.better, "arrow": c.arrow} for c in columns]
     return {
-        "entries": entries, "columns": heads, "layers": group.layers or [NO_LAYER], "cases": cases,
-        "total": len(group.cases), "kept": shown.kept,
+        "entries": entries, "columns": heads, "layers": group.layers or [NO_LAYER], "layer": layer,
+        "cases": cases, "total": len(group.cases), "kept": shown.kept,
     }  # fmt: skip
 
 
@@ -69,6 +70,8 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
         "class": about["class_name"],
         "instances": int(group.cases["n_instances"].iloc[at]),
         "probability": rounded(about["probability"]),
+        "predicted": f"output {about['predicted']}",
+        "predicted_probability": rounded(about["predicted_probability"]),
         "width": about["width"],
         "height": about["height"],
         "boxes": boxes(about["boxes"]),
@@ -86,8 +89,8 @@ def tile(entry: Entry, row: dict[str, Any] | None, heat: np.ndarray | None) -> d
         return {"reason": "not computed", "degenerate": False}
     if row["degenerate"]:
         reason = REASONS.get(row["degenerate"], str(row["degenerate"])).replace("\n", " ")
-        return {"reason": f"{reason}: entropy of a flat gradient is 0" if entry.flat_gradient else reason,
-                "degenerate": True}  # fmt: skip
+        text = f"no map: {reason}" + (", entropy of a flat gradient is 0" if entry.flat_gradient else "")
+        return {"reason": text, "degenerate": True}
     if heat is None:
         return {"reason": "no map kept", "degenerate": False}
     span = float(heat.max() - heat.min()) or 1.0

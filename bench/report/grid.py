@@ -1,8 +1,9 @@
-"""The printed table: which cells, which are best or not worse, how a number is written."""
+"""The printed table: one row a distinct map, what may be said of each value, how a number is written."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +11,29 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.groups import NO_LAYER, Column, Entry, Group, shown_columns
-from bench.analysis.rankings import columns_of
-from bench.analysis.significance import holm, wilcoxon
-from bench.analysis.statistics import cluster_means
+from bench.analysis.significance import LEAST_IMAGES
+
+SIGNS = {"better": "▲", "worse": "▼", "equal": "=", "undecided": "", "few images": "", "": ""}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of the table with its 95 % interval; differences and p are to the reference, NaN where there is none.
+    """One value of the table with its 95 % interval over `n` cases on `images` images.
 
-    It is `best` if none of its column is better as far as the printed digits tell, `tied` if it is not, but not
-    significantly worse either, see `not_worse`. `reported` is what the publication `source` says, NaN where none does.
+    It is `best` if no method of its column is better as far as the printed digits tell; controls, rows of mostly
+    degenerate maps and values of under 20 images never are. Difference, p and `verdict` are to the reference, NaN and
+    "" where there is none; `no_better_than` names the controls that the method does not beat. `reported` is what the
+    publication `source` says, NaN where none does.
     """
 
     mean: float
     low: float
     high: float
+    n: int
+    images: int
     best: bool
-    tied: bool
+    verdict: str
+    no_better_than: str
     difference: float
     difference_low: float
     difference_high: float
@@ -38,40 +44,52 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Table of one group: entries by columns; a cell is None where there is no value."""
+    """Table of one group: sets of equal entries by columns; a cell is None where there is no value."""
 
     columns: list[Column]
-    entries: list[Entry]
+    sets: list[list[Entry]]
     cells: list[list[Cell | None]]
 
+    @property
+    def entries(self) -> list[Entry]:
+        """First entry of each row."""
+        return [members[0] for members in self.sets]
 
-def make_grid(group: Group, summary: pd.DataFrame) -> Grid:
-    """Cells of the printed table, from the `summary` of `bench.analysis.tables.summarize_group`."""
+
+def make_grid(group: Group, summary: pd.DataFrame, sets: list[list[Entry]]) -> Grid:
+    """Cells of the printed table, from the `summary` of `bench.analysis.tables.summarize_group`.
+
+    `sets` are of `bench.analysis.verdicts.equal_entries`.
+    """
     columns = shown_columns(group, set(summary["metric"]))
     rows = {(row.layer, row.method, row.metric): row for row in summary.itertuples()}
-    cells: list[list[Cell | None]] = [[] for _ in group.entries]
+    cells: list[list[Cell | None]] = [[] for _ in sets]
     for column in columns:
-        own = [rows.get((entry.layer, entry.method, column.metric)) for entry in group.entries]
-        means = [row.mean if row and e.ranked else math.nan for row, e in zip(own, group.entries, strict=True)]
-        best, close = "", [False] * len(own)
+        own = [rows.get((members[0].layer, members[0].method, column.metric)) for members in sets]
+        means = [
+            row.mean if row and e.ranked and not e.control and row.n_images >= LEAST_IMAGES else math.nan
+            for row, (e, *_) in zip(own, sets, strict=True)
+        ]
+        best = ""
         if column.better is not None and np.isfinite(means).any():
-            at = int(np.nanargmax(means) if column.better else np.nanargmin(means))
-            best, close = number(means[at]), not_worse(group, column, at)
-        for row, mean, tied, line in zip(own, means, close, cells, strict=True):
+            best = number(float(np.nanmax(means) if column.better else np.nanmin(means)))
+        for row, mean, line in zip(own, means, cells, strict=True):
             # What looks equal is equally good: no reader should trust the fourth digit.
-            equal = bool(best) and number(mean) == best
-            line.append(row and cell_of(row, equal, tied and not equal))
-    return Grid(columns, group.entries, cells)
+            line.append(row and cell_of(row, bool(best) and number(mean) == best))
+    return Grid(columns, sets, cells)
 
 
-def cell_of(row: Any, best: bool, tied: bool) -> Cell:
+def cell_of(row: Any, best: bool) -> Cell:
     """Cell of one row of the summary."""
     return Cell(
         mean=row.mean,
         low=row.ci_low,
         high=row.ci_high,
+        n=row.n,
+        images=row.n_images,
         best=best,
-        tied=tied,
+        verdict=row.verdict,
+        no_better_than=row.no_better_than,
         difference=row.difference,
         difference_low=row.difference_low,
         difference_high=row.difference_high,
@@ -81,43 +99,31 @@ def cell_of(row: Any, best: bool, tied: bool) -> Cell:
     )
 
 
-def not_worse(group: Group, column: Column, best: int) -> list[bool]:
-    """Which entries are not significantly worse than the one at index `best`: p of 0.05 or more.
-
-    p is that of Wilcoxon's signed-rank test on one value per image, paired with the best entry's, Holm-corrected
-    over the entries. A column that is no value of cases (a class mean, a statistic of the whole data set) has no
-    such test: there only the best is marked. Entries whose maps are mostly degenerate take no part.
-    """
-    result = [False] * len(group.entries)
-    if column.metric not in group.outputs:
-        return result
-    values = columns_of(group, column.metric)
-    scale = float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
-    differences = cluster_means(values - values[:, [best]], group.images)
-    p = [
-        wilcoxon(differences[:, i], scale) if entry.ranked and i != best else math.nan
-        for i, entry in enumerate(group.entries)
-    ]
-    return [bool(value >= 0.05) for value in holm(np.array(p))]
-
-
-def sections(group: Group) -> list[tuple[str, list[int], list[int]]]:
-    """Layer by layer: (title, indices of the methods' entries, indices of the controls')."""
+def sections(entries: Sequence[Entry]) -> list[tuple[str, list[int], list[int]]]:
+    """Layer by layer: (title, indices of the methods' rows, indices of the controls')."""
     parts = []
-    for layer in dict.fromkeys(entry.layer for entry in group.entries):
-        at = [i for i, entry in enumerate(group.entries) if entry.layer == layer]
-        methods, controls = ([i for i in at if group.entries[i].control == control] for control in (False, True))
+    for layer in dict.fromkeys(entry.layer for entry in entries):
+        at = [i for i, entry in enumerate(entries) if entry.layer == layer]
+        methods, controls = ([i for i in at if entries[i].control == control] for control in (False, True))
         parts.append((layer if layer != NO_LAYER else "no layer", methods, controls))
     return parts
 
 
-def number(value: float) -> str:
+def number(value: float, places: int = 3) -> str:
     """Mean with three decimals, or three significant digits for large and tiny values; under a millionth it is 0."""
     if not math.isfinite(value):
         return ""
-    if 1e-6 < abs(value) < 5e-4 or abs(value) >= 1000:
-        return f"{value:.2e}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    if 1e-6 < abs(value) < 0.5 * 10.0**-places or abs(value) >= 1000:
+        return f"{value:.{places - 1}e}"
+    return f"{value:.{places}f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def signed(value: float, places: int = 2) -> str:
+    """Difference with its sign; without one where it rounds to zero."""
+    if not math.isfinite(value):
+        return ""
+    text = f"{value:+.{places}f}" if abs(value) < 1000 else f"{value:+.2e}"
+    return text if float(text) else text[1:]
 
 
 def interval(low: float, high: float, decimals: int = 2) -> str:

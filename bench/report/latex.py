@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.groups import NO_LAYER, Column, Group
 from bench.analysis.tables import to_csv
 from bench.figures.draw import slug
+from bench.figures.style import titles
 from bench.report.grid import Cell, Grid, interval, number, sections
 from bench.report.notes import share, size_of
 from bench.report.text import markdown_table
@@ -20,12 +21,13 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
 }  # fmt: skip
+MARKS = {"better": r"$^\bigtriangleup$", "worse": r"$^\bigtriangledown$", "equal": "$^=$"}
 
 
-def write_tables(group: Group, grid: Grid, root: Path) -> None:
+def write_tables(group: Group, grid: Grid, columns: list[Column], root: Path) -> None:
     """Write tables/<data set>-<model>-<protocol>.tex, .md and .csv below `root`."""
     folder = root / "tables"
-    write_text(folder / f"{slug(group)}.tex", latex(group, grid))
+    write_text(folder / f"{slug(group)}.tex", latex(group, grid, columns))
     write_text(folder / f"{slug(group)}.md", "\n".join(markdown_table(group, grid)) + "\n")
     write_text(folder / f"{slug(group)}.csv", to_csv(wide(grid)))
 
@@ -35,41 +37,44 @@ def escaped(text: str) -> str:
     return "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
 
 
-def latex(group: Group, grid: Grid) -> str:
-    """Table for LaTeX with booktabs: layers as blocks, best values bold, values not significantly worse underlined."""
-    width = len(grid.columns) + 1
+def latex(group: Group, grid: Grid, columns: list[Column]) -> str:
+    """Table with booktabs that fits two columns of a page: the questions' columns, layers as blocks, best values bold.
+
+    The other columns are in the CSV and Markdown tables beside it.
+    """
+    at = [i for i, column in enumerate(grid.columns) if column in columns]
     lines = [
         r"% needs \usepackage{booktabs}, and \usepackage[T1]{fontenc} for quotation marks",
-        rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(at)}}}",
         r"\toprule",
-        " & ".join(["method", *(escaped(column.title) for column in grid.columns)]) + r" \\",
+        " & ".join(["method", *(escaped(grid.columns[i].title) for i in at)]) + r" \\",
     ]
-    for title, methods, controls in sections(group):
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escaped(title)}}}}} \\"]
-        for at in (methods, controls):
-            if at is controls and methods and controls:
+    for title, methods, controls in sections(grid.entries):
+        lines += [r"\midrule", rf"\multicolumn{{{len(at) + 1}}}{{l}}{{\textit{{{escaped(title)}}}}} \\"]
+        for rows in (methods, controls):
+            if rows is controls and methods and controls:
                 lines.append(r"\addlinespace")
-            for i in at:
+            for i in rows:
                 entry = grid.entries[i]
-                name = escaped(entry.method)
+                name = escaped(titles(grid.sets[i], 2))
                 if entry.degenerate:
                     name += rf" {{\scriptsize {escaped(share(entry.degenerate_share))} degenerate}}"
-                lines.append(" & ".join([name, *(latex_cell(cell) for cell in grid.cells[i])]) + r" \\")
-    about = f"{group.dataset}, {group.model}, {size_of(group)}; mean and 95 % interval; bold: best, underlined: not"
+                lines.append(" & ".join([name, *(latex_cell(grid.cells[i][j]) for j in at)]) + r" \\")
+    about = f"{group.dataset}, {group.model} ({group.weights}), {size_of(group)}; mean and 95 % interval; bold: best;"
     lines += [r"\bottomrule", r"\end{tabular}", f"% {escaped(about)}"]
-    lines.append("% significantly worse (Wilcoxon, Holm-corrected); protocol " + escaped(group.protocol))
+    lines.append("% triangles: better or worse than the reference (paired bootstrap over images, Holm-corrected);")
+    lines.append("% dagger: no better than a control; protocol " + escaped(group.protocol))
     return "\n".join(lines) + "\n"
 
 
 def latex_cell(cell: Cell | None) -> str:
-    """Mean over its interval, and what was published."""
+    """Mean with its mark, and its interval."""
     if cell is None:
         return "--"
-    text = number(cell.mean)
-    text = rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.tied else text
+    text = rf"\textbf{{{number(cell.mean)}}}" if cell.best else number(cell.mean)
+    text += MARKS.get(cell.verdict, "") + (r"$^\dagger$" if cell.no_better_than else "")
     span = interval(cell.low, cell.high)
-    text += rf" {{\scriptsize {escaped(span)}}}" if span else ""
-    return text + (rf" {{\scriptsize (published {number(cell.reported)})}}" if math.isfinite(cell.reported) else "")
+    return text + (rf" {{\scriptsize {escaped(span)}}}" if span else "")
 
 
 def wide(grid: Grid) -> pd.DataFrame:
@@ -79,7 +84,7 @@ def wide(grid: Grid) -> pd.DataFrame:
         row: dict[str, object] = {"method": entry.method, "layer": "" if entry.layer == NO_LAYER else entry.layer}
         row |= {"n": entry.rows, "degenerate": entry.degenerate_share}
         for column, cell in zip(grid.columns, cells, strict=True):
-            mark = "" if cell is None else "best" if cell.best else "not worse" if cell.tied else ""
+            mark = " ".join(word for word in (cell.best and "best", cell.verdict) if word) if cell else ""
             numbers = (cell.mean, cell.low, cell.high) if cell else (math.nan, math.nan, math.nan)
             keys = [f"{column.metric}{suffix}" for suffix in ("", " low", " high", " mark")]
             row |= dict(zip(keys, [*numbers, mark], strict=True))

@@ -9,8 +9,9 @@ import pandas as pd
 
 from bench.analysis.groups import NO_LAYER, Group, shown_columns
 from bench.analysis.parts import metric_of
-from bench.figures.style import p_text
+from bench.analysis.significance import LEAST_IMAGES
 from bench.options import conf_node
+from bench.runs.store import PROVENANCE, read_json
 
 FLAT_GRADIENT = (
     "at the last layer before global average pooling the gradient of a channel is spatially constant, so value and"
@@ -28,10 +29,49 @@ REASONS = {
 def notes(group: Group, reference: str) -> list[str]:
     """All notes of a group, the protocol first, warnings last."""
     lines = [f"protocol {group.protocol}: {size_of(group)}", *protocol_lines(group), probability_line(group)]
-    lines.append("intervals: 95 %, bootstrap over images")
+    lines.append(
+        "intervals: 95 %, bootstrap over images; p: paired differences, Holm-corrected for a column's comparisons"
+    )
     if any(entry.layer == NO_LAYER for entry in group.entries) and group.layers:
         lines.append(f"methods without a layer are compared with {reference} at {group.last_layer} (summary.csv)")
     return [*lines, *fewer_cases(group), *incomplete(group), *degenerate_lines(group)]
+
+
+def banners(group: Group) -> list[str]:
+    """Reasons to distrust every number of a group, which a reader must see first."""
+    lines = []
+    if group.weights == "random":
+        lines.append("the network's weights are random: nothing here says how a method does on a trained network")
+    probability = float(group.cases["probability"].mean())
+    if probability < 0.2:
+        lines.append(
+            f"the mean target probability is {probability:.2f}: the network hardly sees what the maps should show"
+        )
+    if changed := changed_steps(group):
+        lines.append(f"{', '.join(changed)}: the numbers do not compare with those of the default")
+    left_out = len(left_out_of(group))
+    if left_out > 0.05 * (left_out + len(group.cases)):
+        lines.append(f"{left_out} pictures or records were left out, {share(left_out / (left_out + len(group.cases)))}")
+    if group.image_count < LEAST_IMAGES:
+        lines.append(f"{group.image_count} images are too few for a verdict; {LEAST_IMAGES} are needed")
+    return lines
+
+
+def changed_steps(group: Group) -> list[str]:
+    """Metrics with another number of steps than the default: ``deletion has 7 steps instead of 28``."""
+    lines = []
+    for node in group.metrics.values():
+        default, steps = conf_node("metric", str(node["name"])).get("steps"), node["parameters"].get("steps")
+        if default is not None and steps is not None and steps != default:
+            lines.append(f"{node['name']} has {steps} steps instead of {default}")
+    return lines
+
+
+def left_out_of(group: Group) -> list[tuple[str, str]]:
+    """List the records and pictures that were left out, with the reason."""
+    records = [read_json(folder.path / PROVENANCE).get("bad_records") or [] for folder in group.folders]
+    left_out = {(str(s["case_id"]), str(s["reason"])) for part in group.parts for s in part.skipped}
+    return sorted(left_out | {(str(bad.get("record")), str(bad.get("reason"))) for each in records for bad in each})
 
 
 def run_sentence(group: Group) -> str:
@@ -135,7 +175,7 @@ def degenerate_lines(group: Group) -> list[str]:
         if entry.flat_gradient:
             why, explanation = explanation, "as above"
         line = f"warning: {entry.label} is degenerate in {share(entry.degenerate_share)} of the cases ({kinds}): {why}"
-        lines.append(line + ("" if entry.ranked else "; it takes no part in rankings and marks"))
+        lines.append(line + ("" if entry.ranked else "; it takes no part in verdicts"))
     return lines
 
 
@@ -144,19 +184,11 @@ def share(value: float) -> str:
     return "<1 %" if 0 < value < 0.01 else f"{100 * value:.0f} %"
 
 
-def ranking_notes(ranks: pd.DataFrame, agreement: pd.DataFrame) -> list[str]:
-    """Sentences on Friedman's test and on the metrics that agree most and least."""
-    lines = []
-    tests = ranks.drop_duplicates("metric")
-    if len(tests):
-        clear = [row.metric for row in tests.itertuples() if row.p < 0.001]
-        words = [f"{row.metric} {p_text(row.p)}" for row in tests.itertuples() if row.p >= 0.001]
-        if clear:
-            words.append(f"{'all' if not words else ', '.join(clear)} p < .001")
-        lines.append(f"do the methods differ at all (Friedman, on images): {', '.join(words)}; ranks in ranks.csv")
+def agreement_notes(agreement: pd.DataFrame) -> list[str]:
+    """Say which metrics agree most and least."""
     pairs = agreement.dropna(subset=["tau"]).sort_values("tau", kind="stable")
-    if len(pairs) > 1:
-        least, most = pairs.iloc[0], pairs.iloc[-1]
-        words = [f"{row['metric']} and {row['other_metric']} {row['tau']:.2f}" for row in (most, least)]
-        lines.append(f"do the metrics agree (Kendall's tau): most {words[0]}, least {words[1]}; all in agreement.csv")
-    return lines
+    if len(pairs) < 2:
+        return []
+    least, most = pairs.iloc[0], pairs.iloc[-1]
+    words = [f"{row['metric']} and {row['other_metric']} {row['tau']:.2f}" for row in (most, least)]
+    return [f"do the metrics agree (Kendall's tau): most {words[0]}, least {words[1]}; all in agreement.csv"]

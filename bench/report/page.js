@@ -12,23 +12,35 @@
   });
 
   const groups = [...document.querySelectorAll(".group")];
-  const chooser = document.getElementById("groups");
-  const current = () => groups.find((group) => !group.hidden);
-  const choose = (id) => groups.forEach((group) => { group.hidden = group.id !== id; });
-  if (chooser) {
-    const wanted = decodeURIComponent(location.hash.slice(1));
-    chooser.value = groups.some((group) => group.id === wanted) ? wanted : groups[0].id;
-    choose(chooser.value);
-    chooser.addEventListener("change", () => { choose(chooser.value); scrollTo(0, 0); });
+  const current = () => groups.find((group) => !group.hidden) ?? document;
+  const openers = [...document.querySelectorAll("[data-open]")];
+  const choose = (id) => {
+    groups.forEach((group) => { group.hidden = group.id !== id; });
+    openers.forEach((button) => { button.setAttribute("aria-pressed", String(button.dataset.open === id)); });
+    document.dispatchEvent(new CustomEvent("group", { detail: id }));
+  };
+  for (const button of openers) {
+    button.addEventListener("click", () => { choose(button.dataset.open); current().scrollIntoView(); });
   }
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("group");
+  if (groups.length > 1) choose(groups.some((group) => group.id === wanted) ? wanted : groups[0].id);
   for (const link of document.querySelectorAll("nav a[data-part]")) {
     link.addEventListener("click", (event) => {
       event.preventDefault();
-      const part = current()?.querySelector(`section[data-part="${link.dataset.part}"]`);
+      const selector = `section[data-part="${link.dataset.part}"]`;
+      const part = current().querySelector(selector) ?? document.querySelector(selector);
       if (!part) return;
       part.scrollIntoView();
       part.tabIndex = -1;
       part.focus({ preventScroll: true });
+    });
+  }
+
+  for (const button of document.querySelectorAll(".opener")) {
+    button.addEventListener("click", () => {
+      const rows = button.closest("tbody").nextElementSibling;
+      rows.hidden = !rows.hidden;
+      button.setAttribute("aria-expanded", String(!rows.hidden));
     });
   }
 
@@ -41,22 +53,27 @@
     const order = was ? (was === "ascending" ? "descending" : "ascending") : start;
     heads.forEach((each) => each.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", order);
-    const body = table.tBodies[0];
     const value = (row) => row.cells[index].dataset.value;
-    const numeric = [...body.rows].every((row) => value(row) === "" || !Number.isNaN(Number(value(row))));
     const sign = order === "ascending" ? 1 : -1;
-    const sorted = [...body.rows].map((row) => [value(row), row]).sort(([a], [b]) => {
-      if (a === "" || b === "") return (a === "") - (b === "");  // what has no value stands last either way
-      return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true }));
-    });
-    body.append(...sorted.map(([, row]) => row));
+    for (const body of table.tBodies) {
+      if (body.classList.contains("band-head")) continue;
+      const numeric = [...body.rows].every((row) => value(row) === "" || !Number.isNaN(Number(value(row))));
+      const sorted = [...body.rows].map((row) => [value(row), row]).sort(([a], [b]) => {
+        if (a === "" || b === "") return (a === "") - (b === "");  // what has no value stands last either way
+        return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true }));
+      });
+      body.append(...sorted.map(([, row]) => row));
+    }
   };
   for (const table of document.querySelectorAll("table.results")) {
     [...table.tHead.rows[0].cells].forEach((head, index) => {
       head.querySelector("button").addEventListener("click", () => sort(table, index));
     });
   }
-  const classes = { differences: ["show-differences", true], reported: ["hide-reported", false], controls: ["hide-controls", false] };
+  const classes = {
+    more: ["show-more", true], differences: ["show-differences", true],
+    reported: ["hide-reported", false], controls: ["hide-controls", false],
+  };
   for (const box of document.querySelectorAll("input[data-show]")) {
     const [name, when] = classes[box.dataset.show];
     box.addEventListener("change", () => box.closest("section").classList.toggle(name, box.checked === when));

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,16 +19,23 @@ from markupsafe import Markup
 from bench.analysis.groups import NO_LAYER, Column, Group
 from bench.analysis.kept_maps import Shown
 from bench.analysis.parts import metric_of
-from bench.figures.draw import FIGURES, slug
-from bench.figures.style import p_text
-from bench.report.gallery import colour_tables, gallery_of
-from bench.report.grid import Cell, Grid, interval, number
-from bench.report.notes import notes, ranking_notes, run_sentence, share
-from bench.runs.store import PROVENANCE, read_json
+from bench.figures.draw import FIGURES, Chosen, caption_of, slug
+from bench.figures.style import p_text, titles
+from bench.report.answers import Answer, where
+from bench.report.gallery import gallery_of, palette
+from bench.report.grid import SIGNS, Cell, Grid, interval, number, sections, signed
+from bench.report.notes import agreement_notes, banners, left_out_of, notes, run_sentence, share
 
 BUDGET = 10_000_000  # bytes of pictures and maps in one page
 STYLES = ("page.css", "gallery.css")
 SCRIPTS = ("page.js", "gallery.js")
+OPEN_LAYERS = 2  # up to so many layers all are open
+RANK_ROWS = 60
+ID = re.compile(r"""((?:\bid="|"#|url\(#))""")
+TOPICS = {
+    "one object": "Localizes", "several objects": "All instances", "faithfulness": "Faithful",
+    "class sensitivity": "Sane",
+}  # fmt: skip
 
 
 def render(template: str, **context: Any) -> str:
@@ -43,124 +52,170 @@ def render(template: str, **context: Any) -> str:
     return page.render(style=Markup(style), script=Markup(script), script_hash=digest, **context)
 
 
-def page_of(groups: list[dict[str, Any]]) -> str:
-    """Fill the whole page, from `section_of` of every group."""
-    return render("page.html", groups=groups, colours=colour_tables())
+def page_of(groups: list[dict[str, Any]], matrices: list[dict[str, Any]]) -> str:
+    """Fill the whole page, from `section_of` of every group, and for several from `bench.report.matrix`."""
+    return render("page.html", groups=groups, matrices=matrices, palette=palette())
 
 
 def section_of(
-    group: Group, grid: Grid, tables: dict[str, Any], shown: Shown, figures: Path, reference: str, count: int
+    group: Group,
+    grid: Grid,
+    chosen: Chosen,
+    answers: list[Answer],
+    tables: dict[str, Any],
+    shown: Shown,
+    figures: Path,
+    count: int,
 ) -> dict[str, Any]:
     """Everything on the page about one group, as plain values; `count` groups share the page's budget.
 
     `figures` is the folder of the group's figures: those that exist as SVG are shown.
     """
-    lines = notes(group, reference)
+    lines, short = notes(group, chosen.reference), [column in chosen.columns for column in grid.columns]
     return {
         "id": slug(group),
         "title": f"{group.dataset} / {group.model}",
         "protocol": group.protocol,
         "sentence": run_sentence(group),
-        "headline": headline(grid),
-        "columns": [column_of(group, column) for column in grid.columns],
-        "rows": rows_of(grid, reference),
+        "banners": banners(group),
+        "answers": answers,
+        "columns": [column_of(group, c, s) for c, s in zip(grid.columns, short, strict=True)],
+        "more_columns": not all(short),
+        "layers": layers_of(group, grid, chosen),
         "has_reported": any(cell and math.isfinite(cell.reported) for line in grid.cells for cell in line),
         "has_differences": any(cell and math.isfinite(cell.difference) for line in grid.cells for cell in line),
-        "reference": reference,
+        "reference": chosen.reference,
         "notes": [line for line in lines if not line.startswith("warning: ")],
         "warnings": [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")],
-        "rankings": ranking_notes(tables["ranks"], tables["agreement"]),
-        "figures": figures_of(group, figures),
-        "gallery": gallery_of(group, shown, grid.columns, BUDGET // count),
+        "agreement": agreement_notes(tables["agreement"]),
+        "ranks": rank_rows(group, tables["ranks"], chosen),
+        "figures": figures_of(group, figures, chosen),
+        "gallery": gallery_of(group, shown, grid.columns, BUDGET // count, chosen.layer),
+        "means": means_of(grid, chosen),
         "made": made(group),
     }
 
 
-def headline(grid: Grid) -> str:
-    """Which methods are best, or not significantly worse, in how many columns."""
-    judged = [i for i, column in enumerate(grid.columns) if column.better is not None]
-    lines = list(zip(grid.entries, grid.cells, strict=True))
-    counts = {e.label: sum(bool((c := line[i]) and (c.best or c.tied)) for i in judged) for e, line in lines}
-    top = max(counts.values(), default=0)
-    if not top:
-        return ""
-    names = [label for label, count in counts.items() if count == top]
-    listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    verb = "is" if len(names) == 1 else "are"
-    text = f"{listed} {verb} best, or not significantly worse than the best, in {top} of {len(judged)} columns."
-    won = [i for i in judged if any((c := line[i]) and c.best and entry.control for entry, line in lines)]
-    heads = ", ".join(" ".join(grid.columns[i].heading) for i in won)
-    return f"{text} A control has the best value in {len(won)}: {heads}." if won else text
+def means_of(grid: Grid, chosen: Chosen) -> dict[str, dict[str, Cell]]:
+    """Cells of the questions' columns at the layer that is open, by the column's title and the method's name."""
+    result: dict[str, dict[str, Cell]] = {}
+    for i, column in enumerate(grid.columns):
+        if column in chosen.columns:
+            for members, cells in zip(grid.sets, grid.cells, strict=True):
+                if members[0].layer in (chosen.layer, NO_LAYER) and (cell := cells[i]):
+                    result.setdefault(column.title, {}).update({entry.title: cell for entry in members})
+    return result
 
 
-def column_of(group: Group, column: Column) -> dict[str, Any]:
-    """Heading of a column, and about its metric: direction, unit, version."""
+def column_of(group: Group, column: Column, short: bool) -> dict[str, Any]:
+    """Heading of a column, about its metric, and whether the table in short has it."""
     metric = metric_of(column.metric)[0]
     about, version = group.about(metric), group.metrics[metric].get("version", 0)
     direction = {True: "higher is better", False: "lower is better", None: "no direction"}[column.better]
     unit = f", {about['unit']}" if about.get("unit") else ""
+    question = group.question(column.metric)
     return {
-        "heading": " ".join(column.heading), "arrow": column.arrow, "better": column.better,
+        "heading": " ".join(column.heading), "arrow": column.arrow, "better": column.better, "short": short,
+        "question": TOPICS.get(question, ""),
         "title": f"{column.metric}: {direction}{unit}, version {version}",
     }  # fmt: skip
 
 
-def rows_of(grid: Grid, reference: str) -> list[dict[str, Any]]:
-    """Rows of the main table."""
-    spans = []
-    for i in range(len(grid.columns)):
+def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
+    """Rows of the main table, layer by layer; the best layer is open, and methods without a layer always are."""
+    spans, bands = [], []
+    for i, column in enumerate(grid.columns):
         ends = [v for line in grid.cells if (c := line[i]) for v in (c.mean, c.low, c.high) if math.isfinite(v)]
         spans.append((min(ends, default=0.0), max(ends, default=1.0)))
-    return [
-        {
-            "method": entry.method,
-            "layer": "" if entry.layer == NO_LAYER else entry.layer,
-            "control": entry.control,
-            "n": entry.rows,
-            "degenerate": share(entry.degenerate_share) if entry.degenerate else "",
-            "degenerate_value": entry.degenerate_share,
-            "reasons": ", ".join(f"{count} {reason}" for reason, count in entry.degenerate.items()),
-            "cells": [cell and shown_cell(cell, *span) for cell, span in zip(line, spans, strict=True)],
-            "is_reference": reference in (entry.method, entry.name),
-        }
-        for entry, line in zip(grid.entries, grid.cells, strict=True)
-    ]
+        random = next((line[i] for e, line in zip(grid.entries, grid.cells, strict=True) if e.name == "random"), None)
+        bands.append(random)
+        del column
+    numbers = {layer: i + 1 for i, layer in enumerate(group.layers)}
+    parts = []
+    for title, methods, controls in sections(grid.entries):
+        layer = grid.entries[[*methods, *controls][0]].layer
+        rows = [row_of(grid, i, spans, bands, chosen.reference) for i in [*methods, *controls]]
+        degenerate = [grid.entries[i].degenerate_share for i in methods]
+        dead = sum(degenerate) / len(degenerate) if degenerate else 0.0
+        parts.append({
+            "title": title if layer == NO_LAYER else f"depth {numbers[layer]} of {len(numbers)}",
+            "name": "" if layer == NO_LAYER else layer,
+            "open": layer in (NO_LAYER, chosen.layer) or len(group.layers) <= OPEN_LAYERS,
+            "degenerate": share(dead) if dead else "",
+            "rows": rows,
+        })  # fmt: skip
+    return sorted(parts, key=lambda part: not part["open"])
 
 
-def shown_cell(cell: Cell, low: float, high: float) -> dict[str, Any]:
-    """Texts of one value, and where its interval lies between the ends of its column, in per cent."""
-
-    def place(value: float) -> float:
-        return round(100 * ((value if math.isfinite(value) else cell.mean) - low) / ((high - low) or 1.0), 1)
-
-    ends = " to ".join(signed(end, 2) for end in (cell.difference_low, cell.difference_high) if math.isfinite(end))
+def row_of(
+    grid: Grid, i: int, spans: list[tuple[float, float]], bands: list[Cell | None], reference: str
+) -> dict[str, Any]:
+    """One row of the main table."""
+    members, entry = grid.sets[i], grid.entries[i]
+    cells = zip(grid.cells[i], spans, bands, strict=True)
     return {
-        "value": cell.mean, "text": number(cell.mean), "interval": interval(cell.low, cell.high),
-        "best": cell.best, "tied": cell.tied,
-        "left": place(cell.low), "width": round(place(cell.high) - place(cell.low), 1), "dot": place(cell.mean),
+        "title": titles(members, 4),
+        "names": ", ".join(e.label for e in members),
+        "control": entry.control,
+        "n": entry.rows,
+        "degenerate": share(entry.degenerate_share) if entry.degenerate else "",
+        "reasons": ", ".join(f"{count} {reason}" for reason, count in entry.degenerate.items()),
+        "cells": [cell and shown_cell(cell, span, band, entry.rows) for cell, span, band in cells],
+        "is_reference": any(reference in (e.method, e.name) for e in members),
+    }
+
+
+def rank_rows(group: Group, ranks: pd.DataFrame, chosen: Chosen) -> dict[str, Any]:
+    """Average ranks by the questions' columns and milliseconds a map, for the appendix."""
+    heads = [column for column in chosen.columns if (ranks["metric"] == column.metric).any()]
+    cells = {(r.method, r.layer, r.metric): r.average_rank for r in ranks.itertuples()}
+    rows = []
+    for entry in group.entries:
+        own = [cells.get((entry.method, entry.layer, column.metric)) for column in heads]
+        seconds = entry.seconds.get("method")
+        time = f"{1000 * seconds / entry.rows:.2g}" if seconds else ""
+        if time or any(value is not None for value in own):
+            texts = ["" if value is None else f"{value:.1f}" for value in own]
+            rows.append([where(entry.title, entry.layer), *texts, time])
+    return {"heads": ["method", *(f"rank: {c.title}" for c in heads), "ms a map"], "rows": rows[:RANK_ROWS]}
+
+
+def shown_cell(cell: Cell, span: tuple[float, float], band: Cell | None, rows: int) -> dict[str, Any]:
+    """Texts of one value, and where it, its interval and random's lie between the ends of its column, in per cent."""
+    low, high = span
+
+    def place(value: float, instead: float) -> float:
+        return round(100 * ((value if math.isfinite(value) else instead) - low) / ((high - low) or 1.0), 1)
+
+    ends = " to ".join(signed(end) for end in (cell.difference_low, cell.difference_high) if math.isfinite(end))
+    left, edges = place(cell.low, cell.mean), (0.0, 0.0)
+    if band is not None and math.isfinite(band.low):
+        edges = (place(band.low, band.mean), place(band.high, band.mean) - place(band.low, band.mean))
+    return {
+        "value": cell.mean, "text": number(cell.mean, 2), "interval": interval(cell.low, cell.high),
+        "best": cell.best, "sign": SIGNS[cell.verdict], "verdict": cell.verdict, "beaten": cell.no_better_than,
+        "n": cell.n if cell.n != rows else "",
+        "left": left, "width": round(place(cell.high, cell.mean) - left, 1), "dot": place(cell.mean, cell.mean),
+        "band": edges[0], "band_width": round(edges[1], 1),
         "difference": signed(cell.difference, 3), "ends": ends,
         "p": p_text(cell.p) if math.isfinite(cell.p) else "",
         "reported": number(cell.reported), "source": cell.source,
     }  # fmt: skip
 
 
-def signed(value: float, places: int) -> str:
-    """Difference with its sign; without one where it rounds to zero."""
-    if not math.isfinite(value):
-        return ""
-    text = f"{value:+.{places}f}" if abs(value) < 1000 else f"{value:+.2e}"
-    return text if float(text) else text[1:]
-
-
-def figures_of(group: Group, folder: Path) -> list[dict[str, str]]:
-    """Figures that exist, as data URIs with title, caption and alternative text."""
+def figures_of(group: Group, folder: Path, chosen: Chosen) -> list[dict[str, Any]]:
+    """Figures that exist, as SVG with title, caption and alternative text."""
     result = []
-    for name, (title, caption) in FIGURES.items():
+    for name, (title, _) in FIGURES.items():
         path = folder / f"{name}.svg"
         if path.is_file():
-            uri = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
-            alt = f"{title}, {group.dataset}, {group.model}. {caption} The numbers are in the tables."
-            result.append({"name": name, "title": title, "caption": caption, "alt": alt, "uri": uri})
+            caption = caption_of(group, name, chosen).removeprefix(f"{title}. ")
+            drawing = path.read_text(encoding="utf-8")
+            # Ids are unique in a file, but not on a page of many.
+            mark = hashlib.sha256(f"{slug(group)}{name}".encode()).hexdigest()[:6]
+            drawing = ID.sub(rf"\g<1>{mark}-", drawing[drawing.index("<svg") :])
+            alt = f"{title}. {caption} The numbers are in the tables."
+            result.append({"name": name, "title": title, "caption": caption, "alt": alt, "svg": Markup(drawing)})
     return result
 
 
@@ -171,9 +226,6 @@ def made(group: Group) -> dict[str, Any]:
         ", ".join(f"{name} {version}" for name, version in each["versions"].items())
         for each in facts if each.get("versions")
     ]  # fmt: skip
-    records = [read_json(folder.path / PROVENANCE).get("bad_records") or [] for folder in group.folders]
-    left_out = {(str(s["case_id"]), str(s["reason"])) for part in group.parts for s in part.skipped}
-    left_out |= {(str(bad.get("record")), str(bad.get("reason"))) for each in records for bad in each}
     seconds: Counter[str] = Counter()
     for entry in group.entries:
         seconds.update(entry.seconds)
@@ -186,7 +238,7 @@ def made(group: Group) -> dict[str, Any]:
         "versions": list(dict.fromkeys(versions)),
         "seconds": ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()),
         "config": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
-        "left_out": [f"{name}: {reason}" for name, reason in sorted(left_out)],
+        "left_out": [f"{name}: {reason}" for name, reason in left_out_of(group)],
     }
 
 

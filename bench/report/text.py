@@ -1,4 +1,4 @@
-"""The main table in the terminal and as Markdown."""
+"""The main table and the answers in the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -13,32 +13,47 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.groups import NO_LAYER, Group
-from bench.figures.style import wrapped
-from bench.report.grid import Cell, Grid, interval, number, sections
-from bench.report.notes import notes, ranking_notes, share
+from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.figures.style import titles, wrapped
+from bench.report.answers import Answer
+from bench.report.grid import SIGNS, Cell, Grid, interval, number, sections
+from bench.report.notes import agreement_notes, banners, notes, share
 
 METHOD_WIDTH = 18  # at least
 # rich's SIMPLE_HEAD with a visible rule between sections
 BOX = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 
 
-def print_group(group: Group, grid: Grid, console: Console, reference: str) -> None:
-    """Print the table of one group and its notes.
+def print_group(group: Group, grid: Grid, answers: list[Answer], console: Console, reference: str) -> None:
+    """Print the table of one group, its notes, and at the end what the numbers allow to be said.
 
     Columns that do not fit next to each other follow in a second table. Outside a terminal, where there is
     no bold type, the best value of a column is marked with ``*``.
     """
     console.print(f"[bold]{escape(group.dataset)} / {escape(group.model)}[/bold]", highlight=False)
-    for part, spare in blocks(grid, console.width):
-        width = min(METHOD_WIDTH + spare, max(METHOD_WIDTH, *(len(entry.method) + 3 for entry in grid.entries)))
-        console.print(terminal_table(group, grid, part, width, console))
+    for at, (part, spare) in enumerate(blocks(grid, console.width)):
+        width = min(METHOD_WIDTH + spare, max(METHOD_WIDTH, *(len(row_name(m)) + 3 for m in grid.sets)))
+        if at:
+            console.print()
+        console.print(terminal_table(grid, part, width, console))
     mark = "bold" if bold(console) else "*"
-    lines = [f"↑ higher is better, ↓ lower is better, {mark} best of the column", *notes(group, reference)]
-    for line in lines:
+    key = f"↑ higher is better, ↓ lower is better, {mark} best method; ▲ better, ▼ worse, = equal to {reference}"
+    for line in [key, *notes(group, reference)]:
         text = Text(line, style="yellow" if line.startswith("warning") else "dim")
         console.print(plain(text, console), highlight=False)
     console.print()
+    for line in banners(group):
+        console.print(plain(Text(f"caution: {line}", style="yellow"), console), highlight=False)
+    for answer in answers:
+        text = Text.assemble((f"{answer.question} ({answer.measure}): ", "bold"), answer.text)
+        console.print(plain(text, console), highlight=False)
+    console.print()
+
+
+def row_name(members: list[Entry]) -> str:
+    """Names of equal methods as the command line takes them."""
+    names = [entry.method for entry in members]
+    return " = ".join(names[:3]) + (f" = {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def plain(text: Text, console: Console) -> Text:
@@ -46,7 +61,7 @@ def plain(text: Text, console: Console) -> Text:
     if console.encoding.lower().startswith("utf"):
         return text
     copy = text.copy()
-    ascii_text = text.plain.replace("↑", "^").replace("↓", "v").replace("–", "-")
+    ascii_text = text.plain.replace("↑", "^").replace("↓", "v").replace("–", "-").replace("▲", "+").replace("▼", "-")
     copy.plain = ascii_text.encode("ascii", "replace").decode()
     return copy
 
@@ -61,7 +76,7 @@ def blocks(grid: Grid, width: int) -> list[tuple[list[int], int]]:
     parts: list[tuple[list[int], int]] = [([], width - METHOD_WIDTH - 1)]
     for i, column in enumerate(grid.columns):
         texts = [interval(cell.low, cell.high) for cell in (line[i] for line in grid.cells) if cell]
-        needed = max(len(word) for word in (*column.heading, *texts, "0.000*")) + 1
+        needed = max(len(word) for word in (*column.heading, *texts, "0.000*▲")) + 1
         columns, room = parts[-1]
         if columns and needed > room:
             columns, room = [], width - METHOD_WIDTH - 1
@@ -70,7 +85,7 @@ def blocks(grid: Grid, width: int) -> list[tuple[list[int], int]]:
     return parts
 
 
-def terminal_table(group: Group, grid: Grid, part: list[int], width: int, console: Console) -> Table:
+def terminal_table(grid: Grid, part: list[int], width: int, console: Console) -> Table:
     """Rich table of some of the grid's columns: layers as sections, controls below a rule."""
     ascii_only = not console.encoding.lower().startswith("utf")
     # rich replaces characters only on old Windows terminals, so this program does it itself.
@@ -80,7 +95,7 @@ def terminal_table(group: Group, grid: Grid, part: list[int], width: int, consol
         column = grid.columns[i]
         heading = Text("\n".join([*column.heading, column.arrow]))
         table.add_column(plain(heading, console), justify="right", no_wrap=True, vertical="top")
-    for title, methods, controls in sections(group):
+    for title, methods, controls in sections(grid.entries):
         table.add_section()
         table.add_row(plain(Text(title, style="italic cyan"), console))
         for at, style in ((methods, ""), (controls, "dim")):
@@ -97,29 +112,36 @@ def row_texts(grid: Grid, i: int, part: list[int], width: int, console: Console)
     about = Text(f"  n {entry.rows}", style="dim")
     if entry.degenerate:
         about.append(f", {share(entry.degenerate_share).replace(' ', '')} deg.", style="yellow")
-    name = " " + wrapped(entry.method, width - 3).replace("\n", "\n   ")
+    name = " " + wrapped(row_name(grid.sets[i]), width - 3).replace("\n", "\n   ")
     texts = [Text.assemble(name, "\n", about)]
     for column in part:
         cell = grid.cells[i][column]
         if cell is None:
             texts.append(Text("-\n"))
             continue
-        star = "*" if cell.best and not bold(console) else ""
+        star = ("*" if cell.best and not bold(console) else "") + SIGNS[cell.verdict]
         mean = Text(number(cell.mean) + star, style="bold" if cell.best else "")
         texts.append(Text.assemble(mean, "\n", Text(interval(cell.low, cell.high), style="dim")))
     return texts
 
 
-def markdown(group: Group, grid: Grid, tables: dict[str, pd.DataFrame], figures: dict[str, str], reference: str) -> str:
-    """Table of one group as GitHub Markdown, with notes and links to its `figures`: relative paths by title.
-
-    `tables` has the rows of this group of the tables ``ranks`` and ``agreement``.
-    """
-    lines = [f"## {safe(group.dataset)} / {safe(group.model)}", "", *markdown_table(group, grid)]
-    lines += ["", "Mean and 95 % interval; ↑ higher is better, ↓ lower is better; **bold**: best of the column;"]
-    lines += ["≈: not significantly worse than the best; *italic*: controls, which a method has to beat.", ""]
-    lines += [f"- {safe(line)}" for line in notes(group, reference)]
-    lines += [f"- {safe(line)}" for line in ranking_notes(tables["ranks"], tables["agreement"])]
+def markdown(
+    group: Group,
+    grid: Grid,
+    answers: list[Answer],
+    agreement: pd.DataFrame,
+    figures: dict[str, str],
+    reference: str,
+) -> str:
+    """Answers, table, notes and links to the `figures` of one group as GitHub Markdown: relative paths by title."""
+    lines = [f"## {safe(group.dataset)} / {safe(group.model)}", ""]
+    lines += [f"> **Caution:** {safe(line)}\n" for line in banners(group)]
+    lines += [f"- **{safe(a.question)}** ({safe(a.measure)}): {safe(a.text)}" for a in answers]
+    lines += ["", *markdown_table(group, grid), ""]
+    lines += ["Mean and 95 % interval; ↑ higher is better, ↓ lower is better; **bold**: best method of the column;"]
+    lines += [f"▲ better, ▼ worse, = equal to {safe(reference)} (paired bootstrap over images, Holm-corrected);"]
+    lines += ["†: no better than a control; *italic*: controls, which a method has to beat.", ""]
+    lines += [f"- {safe(line)}" for line in [*notes(group, reference), *agreement_notes(agreement)]]
     lines += ["", *(f"![{safe(title)}]({quote(path)})" for title, path in figures.items()), ""]
     return "\n".join(lines)
 
@@ -128,25 +150,27 @@ def markdown_table(group: Group, grid: Grid) -> list[str]:
     """Lines of the main table in Markdown: methods first, controls below."""
     heads = ["method", "layer", *(column.title for column in grid.columns), "n", "degenerate"]
     lines = [row([safe(head) for head in heads]), row([":--", ":--", *["--:"] * (len(heads) - 2)])]
-    order = [(i, "") for _, methods, _ in sections(group) for i in methods]
-    order += [(i, "*") for _, _, controls in sections(group) for i in controls]
+    order = [(i, "") for _, methods, _ in sections(grid.entries) for i in methods]
+    order += [(i, "*") for _, _, controls in sections(grid.entries) for i in controls]
     for i, mark in order:
-        entry = group.entries[i]
+        entry = grid.entries[i]
         layer = "" if entry.layer == NO_LAYER else safe(entry.layer)
         degenerate = share(entry.degenerate_share) if entry.degenerate else ""
-        cells = [markdown_cell(cell) for cell in grid.cells[i]]
-        lines.append(row([f"{mark}{safe(entry.method)}{mark}", layer, *cells, str(entry.rows), degenerate]))
+        cells = [markdown_cell(cell, entry.rows) for cell in grid.cells[i]]
+        lines.append(row([f"{mark}{safe(titles(grid.sets[i]))}{mark}", layer, *cells, str(entry.rows), degenerate]))
     return lines
 
 
-def markdown_cell(cell: Cell | None) -> str:
-    """Mean, interval, and what was published."""
+def markdown_cell(cell: Cell | None, cases: int) -> str:
+    """Mean, mark, interval, number of cases where it is not the row's, and what was published."""
     if cell is None:
         return ""
-    text = number(cell.mean)
-    text = f"**{text}**" if cell.best else f"{text} ≈" if cell.tied else text
+    text = f"**{number(cell.mean)}**" if cell.best else number(cell.mean)
+    text += f" {SIGNS[cell.verdict]}" if SIGNS[cell.verdict] else ""
+    text += " †" if cell.no_better_than else ""
     span = interval(cell.low, cell.high, 3)
-    text += f" ({span})" if span else ""
+    inside = [part for part in (span, f"n {cell.n}" if cell.n != cases else "") if part]
+    text += f" ({', '.join(inside)})" if inside else ""
     return text + (f" published {number(cell.reported)}" if math.isfinite(cell.reported) else "")
 
 

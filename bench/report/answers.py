@@ -1,0 +1,102 @@
+"""The verdicts as sentences, which stand first in the terminal, in summary.md and on the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.parts import metric_of
+from bench.analysis.significance import LEAST_IMAGES
+from bench.analysis.verdicts import Verdict
+from bench.figures.style import titles
+from bench.report.grid import interval, number, signed
+
+NAMED = 3  # methods in a sentence
+HEADINGS = {
+    "one object": "One object",
+    "several objects": "Several objects, the worst-shown one",
+    "faithfulness": "Faithfulness",
+    "class sensitivity": "Does the map depend on the class and the weights?",
+}
+AGAINST = {
+    "better": "better than {}",
+    "worse": "worse than {}",
+    "equal": "equal to {} within .02",
+    "undecided": "not distinguishable from {}",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A heading, the measure, the sentence, and its tone: ``yes``, ``no`` or ``open``."""
+
+    question: str
+    measure: str
+    text: str
+    tone: str
+
+
+def answers_of(group: Group, verdicts: list[Verdict], sets: list[list[Entry]], reference: str) -> list[Answer]:
+    """One answer for each verdict, then one on maps that say nothing."""
+    named = {entry.label: titles(members) for members in sets for entry in members}
+    answers = [answer_of(group, verdict, named, reference) for verdict in verdicts]
+    unusable = [entry for entry in group.entries if not entry.ranked and entry.name != "uniform"]
+    if unusable:
+        more = f" and {len(unusable) - NAMED} more" if len(unusable) > NAMED else ""
+        names = ", ".join(f"{where(entry.title, entry.layer)}" for entry in unusable[:NAMED])
+        text = f"more than half of the maps of {names}{more} say nothing; they take no part in any verdict"
+        answers.append(Answer("Unusable", "degenerate maps", text, "no"))
+    return answers
+
+
+def answer_of(group: Group, verdict: Verdict, named: dict[str, str], reference: str) -> Answer:
+    """Sentence of one verdict."""
+    metric, output = metric_of(verdict.metric)
+    title = group.title(metric)
+    measure = title.replace("_", " ") + ("" if output in title or output == "auc" else f", {output.replace('_', ' ')}")
+    higher = "higher is better" if group.higher_is_better(verdict.metric) else "lower is better"
+    size = f"n = {verdict.n} cases on {verdict.images} images"
+    heading = HEADINGS[verdict.question]
+    if verdict.leader is None:
+        few = verdict.images < LEAST_IMAGES
+        why = f"{LEAST_IMAGES} images are needed" if few else "no method has enough maps that say something"
+        return Answer(heading, f"{measure} ({higher})", f"no verdict: {why} ({size})", "open")
+    leader = verdict.leader
+    name = where(named[label_of(leader)], leader["layer"])
+    best = f"{name} has the best mean, {value_of(leader)}"
+    if verdict.control is None:
+        text, tone = f"{best}; no control was run, so nothing says how good that is", "open"
+    elif not verdict.winners:
+        control = where(named[label_of(verdict.control)], verdict.control["layer"])
+        text, tone = f"no method is better than every control: {best}; {control} has {value_of(verdict.control)}", "no"
+    else:
+        control = where(named[label_of(verdict.control)], verdict.control["layer"])
+        count = f"{len(verdict.winners)} of {verdict.judged} methods at layers beat every control"
+        text, tone = f"{best}; {count} (the best of these: {control}, {value_of(verdict.control)})", "yes"
+    return Answer(heading, f"{measure} ({higher})", f"{text}{reference_text(verdict, reference)} ({size})", tone)
+
+
+def reference_text(verdict: Verdict, reference: str) -> str:
+    """How the leader compares with the reference; nothing where it is the reference or was not compared."""
+    row = verdict.against
+    if row is None or row["verdict"] not in AGAINST:
+        return ""
+    ends = f"{signed(row['difference_low'])} to {signed(row['difference_high'])}"
+    return f"; {AGAINST[row['verdict']].format(reference)} ({signed(row['difference'])}, {ends})"
+
+
+def label_of(row: dict[str, Any]) -> str:
+    """Label of a row's entry."""
+    return str(row["method"]) if row["layer"] == NO_LAYER else f"{row['method']}@{row['layer']}"
+
+
+def where(name: str, layer: str) -> str:
+    """Name of a map with its layer."""
+    return name if layer == NO_LAYER else f"{name} at {layer}"
+
+
+def value_of(row: dict[str, Any]) -> str:
+    """Mean with its interval: ``.541 [.48–.60]``."""
+    span = interval(row["ci_low"], row["ci_high"])
+    return number(row["mean"]).replace("0.", ".", 1) + (f" [{span}]" if span else "")
