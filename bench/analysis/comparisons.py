@@ -18,7 +18,7 @@ from bench.analysis.significance import holm, paired_p, verdict
 from bench.analysis.statistics import Array, means, percentile_interval, resampled_means
 
 ALL, ONE = "all", "one object"  # which cases a mean is over
-EQUAL_WITHIN = 1e-6  # of the larger value: methods whose values differ by less on all cases are the same
+EQUAL_WITHIN = 1e-5  # of the larger value: methods whose values differ by less on all cases are the same
 RESULT = ("mean", "ci_low", "ci_high", "n", "n_images")
 PAIR = ("against", "against_layer", "difference", "difference_low", "difference_high", "p")
 Images = NDArray[np.int64]

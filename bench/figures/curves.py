@@ -14,7 +14,7 @@ from bench.analysis.curves import each_entry, mean_curves
 from bench.analysis.groups import NO_LAYER, Curves, Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.statistics import Array, percentile_interval
-from bench.figures.style import STYLE, WIDE, at_layer, legend, style_of, titles, wrapped
+from bench.figures.style import STYLE, WIDE, at_layer, drawn, legend, style_of, titles, wrapped
 
 Band = tuple[Array, Array, Array]
 END = "_curve"
@@ -53,7 +53,7 @@ def curves_figure(
     intervals, the dashed line is random. None where no metric has curves.
     """
     names = curve_columns(group)[:2]
-    rows = [members for members in at_layer(sets, layer) if not members[0].control][:PANELS]
+    rows = drawn(at_layer(sets, layer))[:PANELS]
     if not names or not rows:
         return None
     bands = all_bands(group, names, resamples)

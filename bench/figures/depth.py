@@ -49,9 +49,10 @@ def depth_figure(
             draw_lines(ax, group, summary[summary["metric"] == column.metric], list(methods.values()), chosen)
             draw_strip(strip, group)
             ax.set_title(column.title)
+            ax.set_xlim(-0.5, len(group.layers) - 0.5)
+            strip.set_xlabel("depth of the layer")
         for ax in grid[:, -1][2 * (len(columns) // across) :] if len(columns) % across else ():
             ax.set_axis_off()
-        figure.supxlabel("depth of the layer; strip: degenerate maps", fontsize=7)
         legend(figure, chosen, 2 if width > NARROW else 1)
     return figure
 
@@ -59,10 +60,14 @@ def depth_figure(
 def draw_lines(
     ax: Axes, group: Group, rows: pd.DataFrame, methods: list[Entry], chosen: Sequence[Sequence[Entry]]
 ) -> None:
-    """One line a method: chosen ones in colour with intervals, others grey."""
+    """One line a method: chosen ones in colour with intervals, others grey; not where most maps say nothing."""
     coloured = {entry.method for members in chosen for entry in members}
     for i, entry in enumerate(sorted(methods, key=lambda e: e.method in coloured)):
-        own = rows[rows["method"] == entry.method].set_index("layer").reindex(group.layers)
+        own = (
+            rows[(rows["method"] == entry.method) & (rows["degenerate"] <= 0.5)]
+            .set_index("layer")
+            .reindex(group.layers)
+        )
         x = np.arange(len(group.layers)) + (i - (len(methods) - 1) / 2) * 0.25 / len(methods)
         if entry.method in coloured:
             style = style_of(entry)

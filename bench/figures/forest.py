@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from bench.analysis.comparisons import ALL, reference_of
 from bench.analysis.groups import Column, Entry, Group
-from bench.figures.style import NARROW, STYLE, WIDE, at_layer, titles, wrapped
+from bench.figures.style import NARROW, STYLE, WIDE, at_layer, drawn, titles, wrapped
 
 ROW, TALLEST = 0.19, 8.5  # inches: of a line, of the figure
 OPPONENTS = ("random", "reference")
@@ -37,7 +37,7 @@ def forest_figure(
 
     `sets` are equal entries together. None where no method was compared with random or the reference.
     """
-    rows = [members for members in at_layer(sets, layer) if not members[0].control]
+    rows = drawn(at_layer(sets, layer))
     table = comparisons[(comparisons["cases"] == ALL) & comparisons["metric"].isin([c.metric for c in columns])]
     opponents = {entry.label: opponents_of(group, entry, reference) for entry, *_ in rows}
     lines = {(r.metric, r.method, r.layer, r.against, r.against_layer): r for r in table.itertuples()}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench.analysis.groups import Entry, Group
-from bench.figures.style import FAINT, STYLE, WIDE, at_layer, legend, shown_lines, style_of
+from bench.figures.style import FAINT, STYLE, WIDE, at_layer, drawn, legend, shown_lines, style_of
 
 LEAST = 10  # cases in a bin that is drawn
 BINS = ("1", "2", "3-4", "5+")
@@ -58,7 +58,7 @@ def draw_bins(
 ) -> None:
     """Lines of the chosen methods in colour, of the others grey; random as a band."""
     spots = np.arange(len(bins), dtype=float)
-    for members in [m for m in sets if not m[0].control and m not in chosen]:
+    for members in [m for m in drawn(sets) if m not in chosen]:
         ax.plot(spots, means_of(rows, members[0], bins)["mean"], color=FAINT, lw=0.6, zorder=1)
     random = next((members[0] for members in sets if members[0].name == "random"), None)
     if random:

@@ -48,8 +48,11 @@ def titles(entries: Sequence[Entry], limit: int = 3) -> str:
 
 
 def shown_lines(sets: Sequence[Sequence[Entry]], reference: str) -> list[Sequence[Entry]]:
-    """Choose sets of equal methods that get a colour: the reference's, entropy methods, then the others in order."""
-    methods = [members for members in sets if not members[0].control]
+    """Choose sets of equal methods that get a colour: the reference's, entropy methods, then the others in order.
+
+    Controls get none, and neither do methods most of whose maps say nothing.
+    """
+    methods = drawn(sets)
 
     def place(members: Sequence[Entry]) -> int:
         names = {entry.name for entry in members}
@@ -63,6 +66,11 @@ def legend(figure: Figure, sets: Sequence[Sequence[Entry]], columns: int, more: 
     handles = [Line2D([], [], label=titles(members), **style_of(members[0])) for members in sets]
     if handles or more:
         figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=columns, handlelength=2.2)
+
+
+def drawn(sets: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
+    """Keep the methods: no control, and no row whose maps mostly say nothing."""
+    return [members for members in sets if not members[0].control and members[0].ranked]
 
 
 def at_layer(sets: Sequence[Sequence[Entry]], layer: str) -> list[list[Entry]]:

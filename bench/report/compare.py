@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.groups import group_folders
+from bench.analysis.groups import Group, group_folders
 from bench.analysis.loading import load_group
+from bench.analysis.parts import metric_of
 from bench.analysis.tables import summarize, to_csv
 from bench.report.grid import interval, number
 from bench.report.page import render
@@ -21,74 +22,96 @@ from bench.report.text import plain, printed_path, row, safe
 from bench.runs.store import find_folders, write_text
 from bench.types import UserError
 
-CELL = ["dataset", "model", "metric", "layer", "method"]
+CELL = ["dataset", "model", "protocol", "metric", "layer", "method", "versions"]
 ABOUT = {
-    "beyond": "changed beyond their intervals: one mean lies outside the other's 95 % interval",
+    "better": "better in B beyond their intervals: one mean lies outside the other's 95 % interval",
+    "worse": "worse in B beyond their intervals",
+    "changed": "changed beyond their intervals, without a better way",
     "within": "changed within their intervals",
     "same": "the same to a millionth",
     "only in A": "only in A",
     "only in B": "only in B",
 }
+BEYOND = ("better", "worse", "changed")
 PRINTED = 40  # changed cells in the terminal
 
 
-def compare(first: Path, second: Path) -> tuple[pd.DataFrame, str]:
-    """Join the summaries of two results folders, A and B, by data set, model, metric, layer and method.
+def compare(first: Path, second: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Join the summaries of two results folders, A and B, cell by cell.
 
-    A cell has changed if its means differ by more than a millionth of the larger. It has changed ``beyond`` its
-    interval if A's mean lies outside B's 95 % interval or B's outside A's, else ``within``. Where a folder holds one
-    cell under several protocols, that of the protocol which both folders have is taken, else the last.
+    A cell is a data set, network, protocol, metric, layer, method, and the versions of metric and method: what was
+    measured in another way is never compared. It has changed if its means differ by more than a millionth of the
+    larger, and beyond its interval if A's mean lies outside B's 95 % interval or B's outside A's.
 
     Returns
     -------
     DataFrame
-        One row a cell, changed ones first.
-    str
-        Whether both folders used the same protocols.
+        One row a cell, changed ones first; ``change`` is B minus A, ``state`` one of the keys of `ABOUT`.
+    list of str
+        What differs between the protocols and versions of A and B, so that cells stand alone.
 
     Raises
     ------
     UserError
         A folder holds no results.
     """
-    summaries = []
-    for path in (first, second):
-        folders = find_folders(path) if path.is_dir() else []
-        summary = summarize(load_group(*members) for members in group_folders(folders))
-        if summary.empty:
-            raise UserError(f"no results under {path}; --compare takes two results folders")
-        summaries.append(summary)
-    common = set(summaries[0]["protocol"]) & set(summaries[1]["protocol"])
-    a, b = (one_protocol(summary, common) for summary in summaries)
-    joined = a.merge(b, on=CELL, how="outer", suffixes=("_a", "_b"))
+    groups = [groups_below(path) for path in (first, second)]
+    a, b = (pd.concat([cells_of(group) for group in own], ignore_index=True) for own in groups)
+    joined = a.merge(b, on=[*CELL, "higher"], how="outer", suffixes=("_a", "_b"))
     joined["change"] = joined["mean_b"] - joined["mean_a"]
     joined["state"] = [state_of(cell) for cell in joined.itertuples()]
     joined["order"] = joined["state"].map({state: i for i, state in enumerate(ABOUT)})
     width = (joined["ci_high_a"] - joined["ci_low_a"]).abs() + (joined["ci_high_b"] - joined["ci_low_b"]).abs()
     joined["size"] = -(joined["change"].abs() / width.where(width > 0)).fillna(math.inf)
     cells = joined.sort_values(["order", "size", *CELL], kind="stable", ignore_index=True)
-    return cells.drop(columns=["order", "size"]), protocol_note(cells)
+    return cells.drop(columns=["order", "size", "higher"]), differences(cells, *groups)
 
 
-def protocol_note(cells: pd.DataFrame) -> str:
-    """Say whether the cells that both folders have were measured by the same protocol."""
-    both = cells.dropna(subset=["mean_a", "mean_b"])
-    same = both["protocol_a"] == both["protocol_b"]
-    if both.empty:
-        return "the folders have no cell in common"
-    if same.all():
-        return "all shared cells by the same protocol"
-    shared = ", ".join(sorted(set(both["protocol_a"][same])))
-    note = f"{(~same).sum()} of {len(both)} cells were measured by another protocol (data, weights or seed differ)"
-    return f"{note}; the others by the same: {shared}" if shared else note
+def groups_below(path: Path) -> list[Group]:
+    """Read all groups below a results folder; UserError where there is none."""
+    folders = find_folders(path) if path.is_dir() else []
+    groups = [group for members in group_folders(folders) if (group := load_group(*members))]
+    if not groups:
+        raise UserError(f"no results under {path}; --compare takes two results folders")
+    return groups
 
 
-def one_protocol(summary: pd.DataFrame, common: set[str]) -> pd.DataFrame:
-    """One row a cell: of the common protocol where there is one."""
-    order = summary["protocol"].isin(common)
-    kept = summary.assign(_common=order).sort_values(["_common", "protocol"], kind="stable")
-    kept = kept.drop_duplicates(CELL, keep="last")
-    return kept[[*CELL, "mean", "ci_low", "ci_high", "n", "protocol"]]
+def cells_of(group: Group) -> pd.DataFrame:
+    """Means of a group, with the versions of metric and method, and whether higher is better (1, 0 or -1: neither)."""
+    table = summarize([group])[[name for name in CELL if name != "versions"] + ["mean", "ci_low", "ci_high", "n"]]
+    entries = {(entry.layer, entry.method): entry.version for entry in group.entries}
+    versions = {label: node["version"] for label, node in group.metrics.items()}
+    rows = list(table.itertuples())
+    table["versions"] = [f"{versions[metric_of(r.metric)[0]]}.{entries[r.layer, r.method]}" for r in rows]
+    table["higher"] = [{True: 1, False: 0, None: -1}[group.higher_is_better(r.metric)] for r in rows]
+    return table
+
+
+def differences(cells: pd.DataFrame, first: list[Group], second: list[Group]) -> list[str]:
+    """Say what keeps cells of A and B apart: parameters of their protocols, versions of metrics and methods."""
+    lines = []
+    for a in first:
+        for b in second:
+            if (a.dataset, a.model) == (b.dataset, b.model) and a.protocol != b.protocol:
+                lines.append(f"not compared: {a.dataset}, {a.model}: {'; '.join(changed(a.parameters, b.parameters))}")
+    alone = cells[cells["state"].isin(["only in A", "only in B"])]
+    keys = [name for name in CELL if name != "versions"]
+    for key, part in alone.groupby(keys, sort=False):
+        if part["versions"].nunique() > 1:
+            place = dict(zip(keys, key, strict=True))
+            versions = " and ".join(part["versions"])
+            lines.append(
+                f"not compared: {place['metric']} of {place['method']} has versions {versions} (metric.method)"
+            )
+    return list(dict.fromkeys(lines))
+
+
+def changed(first: Any, second: Any, name: str = "") -> list[str]:
+    """Parameters that differ: ``precision: float32 in A, bfloat16 in B``."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = dict.fromkeys([*first, *second])
+        return [line for k in keys for line in changed(first.get(k), second.get(k), f"{name}.{k}".lstrip("."))]
+    return [] if first == second else [f"{name}: {first} in A, {second} in B"]
 
 
 def state_of(cell: Any) -> str:
@@ -102,19 +125,21 @@ def state_of(cell: Any) -> str:
     # Without an interval (a single image) nothing is known of the spread, so nothing is beyond it.
     a_outside = math.isfinite(cell.ci_low_b) and not cell.ci_low_b <= cell.mean_a <= cell.ci_high_b
     b_outside = math.isfinite(cell.ci_low_a) and not cell.ci_low_a <= cell.mean_b <= cell.ci_high_a
-    return "beyond" if a_outside or b_outside else "within"
+    if not (a_outside or b_outside):
+        return "within"
+    return "changed" if cell.higher < 0 else "better" if (cell.change > 0) == bool(cell.higher) else "worse"
 
 
 def report_comparison(first: Path, second: Path, folder: Path, console: Console) -> None:
     """Print what changed from A to B, and write compare.html, compare.md and compare.csv into `folder`."""
-    cells, protocols = compare(first, second)
+    cells, apart = compare(first, second)
     counts = cells["state"].value_counts()
     summary = [f"{counts[state]} {about}" for state, about in ABOUT.items() if state in counts]
-    changed = cells[cells["state"].isin(["beyond", "within"])]
-    lines = [f"A: {first}", f"B: {second}", f"{len(cells)} cells: {'; '.join(summary)}", protocols]
-    if len(changed):
-        console.print(terminal_table(changed.head(PRINTED), console))
-    more = [f"{len(changed) - PRINTED} more changed cells are in compare.csv"] if len(changed) > PRINTED else []
+    moved = cells[cells["state"].isin([*BEYOND, "within"])]
+    lines = [f"A: {first}", f"B: {second}", f"{len(cells)} cells: {'; '.join(summary)}", *apart]
+    if len(moved):
+        console.print(terminal_table(moved.head(PRINTED), console))
+    more = [f"{len(moved) - PRINTED} more changed cells are in compare.csv"] if len(moved) > PRINTED else []
     for line in [*more, *lines]:
         console.print(plain(Text(line), console), highlight=False)
     rows = [shown(cell) for cell in cells.itertuples() if cell.state != "same"]
@@ -138,16 +163,16 @@ def shown(cell: Any) -> dict[str, Any]:
     return {"texts": [*names, *ends, change, cell.state], "values": [*names, *values, cell.state], "state": cell.state}
 
 
-def terminal_table(changed: pd.DataFrame, console: Console) -> Table:
-    """Table of changed cells; those that changed beyond their interval come first, in bold."""
+def terminal_table(moved: pd.DataFrame, console: Console) -> Table:
+    """Table of changed cells; those beyond their interval come first, in bold."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("method", "layer", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("A", "B", "change", ""):
         table.add_column(name, justify="right", no_wrap=True)
-    for cell in changed.itertuples():
+    for cell in moved.itertuples():
         _, _, metric, layer, method, a, b, change, state = shown(cell)["texts"]
         texts = [method, layer, metric, a.partition(" ")[0], b.partition(" ")[0], change, state]
-        style = "bold" if state == "beyond" else "dim"
+        style = "bold" if state in BEYOND else "dim"
         table.add_row(*[plain(Text(text), console) for text in texts], style=style)
     return table

@@ -16,7 +16,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.analysis.groups import NO_LAYER, Column, Group
+from bench.analysis.groups import NO_LAYER, Group
 from bench.analysis.kept_maps import Shown
 from bench.analysis.parts import metric_of
 from bench.figures.draw import FIGURES, Chosen, caption_of, slug
@@ -79,7 +79,7 @@ def section_of(
         "sentence": run_sentence(group),
         "banners": banners(group),
         "answers": answers,
-        "columns": [column_of(group, c, s) for c, s in zip(grid.columns, short, strict=True)],
+        "columns": [column_of(group, grid, i, s) for i, s in enumerate(short)],
         "more_columns": not all(short),
         "layers": layers_of(group, grid, chosen),
         "has_reported": any(cell and math.isfinite(cell.reported) for line in grid.cells for cell in line),
@@ -107,8 +107,9 @@ def means_of(grid: Grid, chosen: Chosen) -> dict[str, dict[str, Cell]]:
     return result
 
 
-def column_of(group: Group, column: Column, short: bool) -> dict[str, Any]:
-    """Heading of a column, about its metric, and whether the table in short has it."""
+def column_of(group: Group, grid: Grid, at: int, short: bool) -> dict[str, Any]:
+    """Heading of a column, about its metric, its number of cases, and whether the table in short has it."""
+    column, numbers = grid.columns[at], {cell.n for line in grid.cells if (cell := line[at])}
     metric = metric_of(column.metric)[0]
     about, version = group.about(metric), group.metrics[metric].get("version", 0)
     direction = {True: "higher is better", False: "lower is better", None: "no direction"}[column.better]
@@ -116,6 +117,7 @@ def column_of(group: Group, column: Column, short: bool) -> dict[str, Any]:
     question = group.question(column.metric)
     return {
         "heading": " ".join(column.heading), "arrow": column.arrow, "better": column.better, "short": short,
+        "n": numbers.pop() if len(numbers) == 1 else "",
         "question": TOPICS.get(question, ""),
         "title": f"{column.metric}: {direction}{unit}, version {version}",
     }  # fmt: skip
@@ -160,7 +162,7 @@ def row_of(
         "n": entry.rows,
         "degenerate": share(entry.degenerate_share) if entry.degenerate else "",
         "reasons": ", ".join(f"{count} {reason}" for reason, count in entry.degenerate.items()),
-        "cells": [cell and shown_cell(cell, span, band, entry.rows) for cell, span, band in cells],
+        "cells": [cell and shown_cell(cell, span, band) for cell, span, band in cells],
         "is_reference": any(reference in (e.method, e.name) for e in members),
     }
 
@@ -180,7 +182,7 @@ def rank_rows(group: Group, ranks: pd.DataFrame, chosen: Chosen) -> dict[str, An
     return {"heads": ["method", *(f"rank: {c.title}" for c in heads), "ms a map"], "rows": rows[:RANK_ROWS]}
 
 
-def shown_cell(cell: Cell, span: tuple[float, float], band: Cell | None, rows: int) -> dict[str, Any]:
+def shown_cell(cell: Cell, span: tuple[float, float], band: Cell | None) -> dict[str, Any]:
     """Texts of one value, and where it, its interval and random's lie between the ends of its column, in per cent."""
     low, high = span
 
@@ -194,7 +196,7 @@ def shown_cell(cell: Cell, span: tuple[float, float], band: Cell | None, rows: i
     return {
         "value": cell.mean, "text": number(cell.mean, 2), "interval": interval(cell.low, cell.high),
         "best": cell.best, "sign": SIGNS[cell.verdict], "verdict": cell.verdict, "beaten": cell.no_better_than,
-        "n": cell.n if cell.n != rows else "",
+        "n": cell.n,
         "left": left, "width": round(place(cell.high, cell.mean) - left, 1), "dot": place(cell.mean, cell.mean),
         "band": edges[0], "band_width": round(edges[1], 1),
         "difference": signed(cell.difference, 3), "ends": ends,
