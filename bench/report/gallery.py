@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import math
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,23 @@ from bench.analysis.kept_maps import PALETTE, Shown, native_map, upsample
 from bench.figures.gallery import REASONS
 
 CASES = 60  # in one gallery, at most
+IMAGENET_OUTPUTS = 1000
 SIDE = 32  # maps are compared at this size
 
 
 def palette() -> str:
     """256 RGB colours from cold to hot, as base64: those of the figures."""
     return encoded((colormaps[PALETTE](np.arange(256))[:, :3] * 255).round())
+
+
+@lru_cache(maxsize=1)
+def class_names(group: Group) -> dict[int, str]:
+    """Names of a network's outputs: ImageNet's for a network of 1,000, else none are known."""
+    outputs = (group.folders[0].protocol.get("network") or {}).get("outputs")
+    if outputs != IMAGENET_OUTPUTS:
+        return {}
+    with (Path(__file__).parents[1] / "datasets" / "classes" / "imagenet.csv").open(encoding="utf-8") as stream:
+        return {int(row["index"]): row["name"] for row in csv.DictReader(stream)}
 
 
 def encoded(values: np.ndarray) -> str:
@@ -70,7 +84,7 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
         "class": about["class_name"],
         "instances": int(group.cases["n_instances"].iloc[at]),
         "probability": rounded(about["probability"]),
-        "predicted": f"output {about['predicted']}",
+        "predicted": class_names(group).get(about["predicted"], f"output {about['predicted']}"),
         "predicted_probability": rounded(about["predicted_probability"]),
         "width": about["width"],
         "height": about["height"],

@@ -80,13 +80,14 @@ def latex_cell(cell: Cell | None) -> str:
 def wide(grid: Grid) -> pd.DataFrame:
     """One row a method and layer, the numbers of the printed table beside each other."""
     rows = []
-    for entry, cells in zip(grid.entries, grid.cells, strict=True):
-        row: dict[str, object] = {"method": entry.method, "layer": "" if entry.layer == NO_LAYER else entry.layer}
-        row |= {"n": entry.rows, "degenerate": entry.degenerate_share}
-        for column, cell in zip(grid.columns, cells, strict=True):
-            mark = " ".join(word for word in (cell.best and "best", cell.verdict) if word) if cell else ""
-            numbers = (cell.mean, cell.low, cell.high) if cell else (math.nan, math.nan, math.nan)
-            keys = [f"{column.metric}{suffix}" for suffix in ("", " low", " high", " mark")]
-            row |= dict(zip(keys, [*numbers, mark], strict=True))
-        rows.append(row)
+    for members, cells in zip(grid.sets, grid.cells, strict=True):
+        for entry in members:
+            row: dict[str, object] = {"method": entry.method, "layer": "" if entry.layer == NO_LAYER else entry.layer}
+            row |= {"n": entry.rows, "degenerate": entry.degenerate_share}
+            for column, cell in zip(grid.columns, cells, strict=True):
+                mark = " ".join(word for word in (cell.best and "best", cell.verdict) if word) if cell else ""
+                numbers = (cell.mean, cell.low, cell.high) if cell else (math.nan, math.nan, math.nan)
+                keys = [f"{column.metric}{suffix}" for suffix in ("", " low", " high", " mark")]
+                row |= dict(zip(keys, [*numbers, mark], strict=True))
+            rows.append(row)
     return pd.DataFrame(rows)

@@ -85,7 +85,7 @@ def test_values_and_intervals_equal_loops(root, statistic):
     table = summarize(groups_of(root), resamples=400).set_index(["method", "metric"])
     found = table.loc["hirescam", statistic]
     mine, theirs = made(2), made(1)
-    assert found["n"] == CASES - 1 and np.isnan(found["p"]) and found["reference"] == "grad_cam"
+    assert found["n"] == CASES - 1 and 0 <= found["p"] <= 1 and found["reference"] == "grad_cam"
     assert found["mean"] == pytest.approx(slow(mine, statistic), rel=1e-6)
     assert found["difference"] == pytest.approx(slow(mine, statistic) - slow(theirs, statistic), rel=1e-5)
     values, gaps = [], []

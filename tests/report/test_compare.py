@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from made_results import METRICS
 
 from bench.report.__main__ import main
 from bench.report.compare import compare
@@ -30,25 +31,37 @@ def two(one_run):
 def test_states(two):
     cells = compare(*two)[0].set_index("method")
     assert cells["state"].to_dict() == {
-        "layer_cam": "beyond", "hirescam": "within", "grad_cam": "same", "only_a": "only in A", "only_b": "only in B",
+        "layer_cam": "worse", "hirescam": "within", "grad_cam": "same", "only_a": "only in A", "only_b": "only in B",
     }  # fmt: skip
     assert list(cells.index[:2]) == ["layer_cam", "hirescam"]
     assert cells["change"]["hirescam"] == pytest.approx(0.02)
     swapped = compare(*two[::-1])[0].set_index("method")
     assert swapped["change"]["layer_cam"] == pytest.approx(-0.6) and swapped["state"]["only_a"] == "only in B"
+    assert swapped["state"]["layer_cam"] == "better"  # a lower deletion curve
 
 
-def test_the_common_protocol_is_compared(two, one_run):
-    one_run("grad_cam", "bn2.act", rows([5.0] * 19), name="b", parameters={"seed": 1})
-    cells, protocols = compare(*two)
-    assert cells.set_index("method")["state"]["grad_cam"] == "same"
-    assert protocols == "all shared cells by the same protocol"
+def test_a_fall_of_what_should_rise_is_worse(one_run):
+    for name, shift in (("a", 0.6), ("b", 0.0)):
+        moved = [{"case_id": str(i), "image_id": str(i), "insertion.auc": v + shift} for i, v in enumerate(SPREAD)]
+        root = one_run("grad_cam", "bn2.act", moved, name=name)
+    assert list(compare(root.parent / "a", root)[0]["state"]) == ["worse"]
 
 
-def test_another_protocol_is_said(one_run):
-    one_run("grad_cam", "bn2.act", rows(SPREAD), name="a", parameters={"seed": 1})
-    root = one_run("grad_cam", "bn2.act", rows(SPREAD), name="b", parameters={"seed": 2})
-    assert compare(root.parent / "a", root)[1].startswith("1 of 1 cells were measured by another protocol")
+def test_other_protocols_are_never_compared_and_what_differs_is_named(two, one_run):
+    one_run("grad_cam", "bn2.act", rows([5.0] * 19), name="b", parameters={"dataset": {"name": "made"}, "seed": 1})
+    cells, apart = compare(*two)
+    assert sorted(cells.loc[cells["method"] == "grad_cam", "state"]) == ["only in B", "same"]
+    assert apart == ["not compared: data, net: seed: 0 in A, 1 in B"]
+
+
+def test_other_versions_of_a_metric_are_never_compared(one_run):
+    for name, version in (("a", 1), ("b", 2)):
+        about = METRICS["deletion"]["about"] | {"version": version}
+        metrics = {"deletion": METRICS["deletion"] | {"about": about}}
+        root = one_run("grad_cam", "bn2.act", rows(SPREAD), name=name, metrics=metrics)
+    cells, apart = compare(root.parent / "a", root)
+    assert sorted(cells["state"]) == ["only in A", "only in B"]
+    assert apart == ["not compared: deletion.auc of grad_cam has versions 1.1 and 2.1 (metric.method)"]
 
 
 def test_a_single_image_is_never_beyond(one_run):
@@ -60,7 +73,7 @@ def test_a_single_image_is_never_beyond(one_run):
 def test_command_line(two, tmp_path, capsys):
     assert main([str(tmp_path / "out"), "--compare", *map(str, two)]) == 0
     text = capsys.readouterr().out
-    assert "layer_cam" in text and "beyond" in text and "hirescam" in text
+    assert "layer_cam" in text and "worse" in text and "hirescam" in text
     assert "grad_cam" not in text.split("A: ")[0]
     assert pd.read_csv(tmp_path / "out/compare.csv").shape[0] == 5
     page = (tmp_path / "out/compare.html").read_text(encoding="utf-8")

@@ -14,10 +14,12 @@ from made_results import KEY, METRICS, entry_of, group_of, records, write_parts
 from rich.console import Console
 
 from bench.analysis.tables import summarize_group
+from bench.analysis.verdicts import equal_entries, verdicts_of
 from bench.report import COLUMNS, report
 from bench.report.__main__ import main
+from bench.report.answers import answers_of
 from bench.report.grid import interval, make_grid, number
-from bench.report.notes import notes
+from bench.report.notes import banners, notes
 from bench.report.text import print_group, safe
 from bench.runs.store import find_folders
 from bench.types import UserError
@@ -40,7 +42,9 @@ def reported(finished):
 def table_on(console, root):
     """Print the table of the only group to this console, without files and figures."""
     group = group_of(root)
-    print_group(group, make_grid(group, summarize_group(group, resamples=20)), console, "grad_cam")
+    (summary, comparisons), sets = summarize_group(group, resamples=20), equal_entries(group)
+    answers = answers_of(group, verdicts_of(group, comparisons, "grad_cam"), sets, "grad_cam")
+    print_group(group, make_grid(group, summary, sets), answers, console, "grad_cam")
 
 
 def contents(root):
@@ -53,8 +57,9 @@ def contents(root):
 def test_files_and_repetition(reported):
     root, _ = reported
     names = {path.name for path in (root / f"figures/collage-efficientnet_lite0-{KEY}").iterdir()}
-    drawn = ("means", "curves", "coverage_by_instances", "layers", "ranks", "agreement")  # no seconds, no runtime
-    expected = {f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg", "pdf")}
+    drawn = ("forest", "curves", "depth", "coverage_by_instances")
+    expected = {f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg", "pdf", "txt")}
+    expected |= {f"{name}-column.pdf" for name in drawn}
     layers = ("blocks.6.0.bn2.act", "bn2.act")
     galleries = {f"gallery-{layer}.{suffix}" for layer in layers for suffix in ("png", "pdf")}
     assert names == expected | galleries | {"_drawn"}
@@ -62,9 +67,12 @@ def test_files_and_repetition(reported):
     first = contents(root)
     header = first[Path("summary.csv")].decode().splitlines()[0]
     assert header == (
-        "dataset,model,layer,method,metric,mean,ci_low,ci_high,n,n_images,degenerate,"
-        "reference,difference,difference_low,difference_high,p,reported,reported_source,protocol"
+        "dataset,model,weights,layer,method,metric,mean,ci_low,ci_high,n,n_images,degenerate,reference,"
+        "difference,difference_low,difference_high,p,verdict,no_better_than,reported,reported_source,protocol"
     )
+    caption = (root / f"figures/collage-efficientnet_lite0-{KEY}/forest.txt").read_text()
+    for word in ("collage", "efficientnet_lite0", "24 cases on 16 images", KEY, "95 %", "deletion: 14 steps"):
+        assert word in caption
     printed(root)
     assert contents(root) == first
     assert not [path for path in root.rglob(".*")]
@@ -74,7 +82,7 @@ def test_figures_are_drawn_again_only_when_asked_or_out_of_date(finished, tmp_pa
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     printed(root)
-    figure = next(root.glob("figures/*/means.png"))
+    figure = next(root.glob("figures/*/forest.svg"))
     os.utime(figure, (1, 1))  # shows whether it is written again
     printed(root, redraw=False)
     assert figure.stat().st_mtime == 1
@@ -88,6 +96,25 @@ def test_figures_are_drawn_again_only_when_asked_or_out_of_date(finished, tmp_pa
     min(root.rglob("part-*.parquet")).unlink()
     printed(root, redraw=False)
     assert figure.stat().st_mtime > 1
+    os.utime(figure, (1, 1))
+    printed(root, redraw=False, reference="random")
+    assert figure.stat().st_mtime > 1
+
+
+def test_a_run_draws_no_figures_for_print_and_a_report_does(finished, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    shutil.rmtree(root / "figures", ignore_errors=True)
+    printed(root, redraw=False)
+    folder = next(root.glob("figures/*"))
+    assert {path.suffix for path in folder.glob("forest*")} == {".svg", ".txt"}
+    printed(root)
+    assert {path.name for path in folder.glob("forest*")} == {
+        "forest.svg", "forest.txt", "forest.pdf", "forest.png", "forest-column.pdf",
+    }  # fmt: skip
+    (folder / "means.svg").write_text("of an older version")
+    printed(root)
+    assert not (folder / "means.svg").exists()
 
 
 def test_table_is_readable_in_100_columns(reported):
@@ -108,18 +135,21 @@ def test_table_is_readable_in_100_columns(reported):
     rule = next(i for i, line in enumerate(lines) if set(line.strip()) == {"─"})
     heading = " ".join(lines[:rule])
     assert heading.count("↓") == 1 and heading.count("↑") == 5
+    assert "no verdict: 20 images are needed" in " ".join(text.split())
     assert "n 24, 100% deg." in text
 
 
-def test_means_with_intervals_below_and_best_marked(reported):
-    root, text = reported
-    summary = summarize_group(group_of(root))
-    coverage = summary[summary["metric"] == "box_coverage.coverage"]
-    best = coverage.loc[coverage.loc[coverage["degenerate"] <= 0.5, "mean"].idxmax()]
+def test_means_with_intervals_below_and_best_marked(results):
+    root = results(cases=36)
+    text, summary = printed(root, redraw=False), summarize_group(group_of(root))[0]
+    own = summary[(summary["degenerate"] <= 0.5) & ~summary["method"].isin(["activation_sum", "random", "center"])]
+    coverage = own[own["metric"] == "box_coverage.coverage"]
+    best = coverage.loc[coverage["mean"].idxmax()]
     assert f"{best['mean']:.3f}*" in text
-    deletion = summary[(summary["metric"] == "deletion.auc") & (summary["degenerate"] <= 0.5)]
+    deletion = own[own["metric"] == "deletion.auc"]
     assert f"{deletion['mean'].min():.3f}*" in text and f"{deletion['mean'].max():.3f}*" not in text
     assert f"{best['ci_low']:.2f}–{best['ci_high']:.2f}".replace("0.", ".") in text
+    assert "▲" in text and "▼" in text
 
 
 def test_narrow_console_splits_the_columns(finished):
@@ -130,9 +160,9 @@ def test_narrow_console_splits_the_columns(finished):
     assert text.count("method ") >= 2 and "purity" in text and "deletion" in text
 
 
-def test_terminal_shows_best_in_bold(finished):
+def test_terminal_shows_best_in_bold(results):
     stream = io.StringIO()
-    table_on(Console(file=stream, width=100, force_terminal=True, color_system="standard"), finished)
+    table_on(Console(file=stream, width=100, force_terminal=True, color_system="standard"), results(cases=36))
     text = stream.getvalue()
     assert "\x1b[1m" in text and "*" not in text
 
@@ -190,14 +220,32 @@ def test_markdown(reported):
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 10 and len({line.count("|") for line in table}) == 1
     assert "deletion AUC ↓" in table[0] and "min coverage ↑" in table[0]
-    assert sum("**" in line for line in table) >= 1
-    assert any(line.startswith("| *random* |") for line in table)
+    assert any(line.startswith("| *Random* |") for line in table)
+    assert any(line.startswith("| HiResCAM |") for line in table)
     for line in text.splitlines():
         if line.startswith("!["):
             assert (root / line.partition("](")[2].rstrip(")")).is_file()
-    assert text.count("![") == 8 and "14 steps (default 28)" in text
-    assert "do the methods differ at all (Friedman, on images): " in text
+    assert text.count("![") == 6 and "14 steps (default 28)" in text
     assert "do the metrics agree (Kendall's tau): most " in text
+    assert text.index("**Caution:**") < text.index("- **One object**") < text.index("| method")
+
+
+def test_reasons_to_distrust_everything_come_first(results):
+    """Random weights, a network that sees little, other steps, pictures left out, few images."""
+    lines = banners(group_of(results()))
+    assert any("weights are random" in line for line in lines)
+    assert "deletion has 14 steps instead of 28: the numbers do not compare with those of the default" in lines
+    assert "16 images are too few for a verdict; 20 are needed" in lines
+    skipped = [{"case_id": f"bad {i}", "reason": "no picture"} for i in range(3)]
+    more = banners(group_of(results("skipped", note={"skipped": skipped}, cases=36)))
+    assert any(line.startswith("3 pictures or records were left out, 8 %") for line in more)
+    assert not any("too few" in line for line in more)
+
+
+def test_a_network_that_hardly_sees_the_class_is_named(one_run):
+    rows = [{"case_id": str(i), "image_id": str(i), "deletion.auc": 0.5, "probability": 0.1} for i in range(4)]
+    lines = banners(group_of(one_run("grad_cam", "bn2.act", rows)))
+    assert any(line.startswith("the mean target probability is 0.10") for line in lines)
 
 
 def test_only_limits_figures_but_not_the_files(results):
@@ -223,15 +271,15 @@ def test_names_from_data_have_no_effect(results):
     assert len(list((root / "figures").iterdir())) == 1
 
 
-def test_best_follows_the_direction_and_ties_share_it(one_run):
+def test_best_follows_the_direction_and_equal_digits_share_it(one_run):
     def rows(value):
-        return [{"case_id": str(i), "image_id": str(i), "deletion.auc": value} for i in range(4)]
+        return [{"case_id": str(i), "image_id": str(i), "deletion.auc": value + 1e-4 * i} for i in range(24)]
 
     one_run("grad_cam", "bn2.act", rows(0.30001))
-    one_run("hirescam", "bn2.act", rows(0.30002))
-    root = one_run("edges", "-", rows(0.5))
+    one_run("hirescam", "bn2.act", rows(0.30009))
+    root = one_run("layer_cam", "bn2.act", rows(0.5))
     group = group_of(root)
-    grid = make_grid(group, summarize_group(group, resamples=20))
+    grid = make_grid(group, summarize_group(group, resamples=20)[0], equal_entries(group))
     assert [line[0].best for line in grid.cells] == [True, True, False]
 
 
