@@ -47,8 +47,8 @@
   const coverage = (heat, info) => {
     const inside = info.boxes.map(([x0, y0, x1, y1]) => {
       const list = [];
-      for (let y = Math.max(0, Math.round(y0)); y < Math.min(info.height, Math.round(y1)); y++) {
-        for (let x = Math.max(0, Math.round(x0)); x < Math.min(info.width, Math.round(x1)); x++) list.push(y * info.width + x);
+      for (let y = Math.max(0, Math.ceil(y0 - .5)); y < Math.min(info.height, Math.ceil(y1 - .5)); y++) {
+        for (let x = Math.max(0, Math.ceil(x0 - .5)); x < Math.min(info.width, Math.ceil(x1 - .5)); x++) list.push(y * info.width + x);
       }
       return list;
     });
