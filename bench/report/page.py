@@ -9,6 +9,7 @@ import re
 import shlex
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -169,17 +170,32 @@ def row_of(
 
 def rank_rows(group: Group, ranks: pd.DataFrame, chosen: Chosen) -> dict[str, Any]:
     """Average ranks by the questions' columns and milliseconds a map, for the appendix."""
+    times = milliseconds(group)
     heads = [column for column in chosen.columns if (ranks["metric"] == column.metric).any()]
     cells = {(r.method, r.layer, r.metric): r.average_rank for r in ranks.itertuples()}
     rows = []
     for entry in group.entries:
         own = [cells.get((entry.method, entry.layer, column.metric)) for column in heads]
-        seconds = entry.seconds.get("method")
-        time = f"{1000 * seconds / entry.rows:.2g}" if seconds else ""
+        time = f"{times[entry.label]:.2g}" if entry.label in times else ""
         if time or any(value is not None for value in own):
             texts = ["" if value is None else f"{value:.1f}" for value in own]
             rows.append([where(entry.title, entry.layer), *texts, time])
     return {"heads": ["method", *(f"rank: {c.title}" for c in heads), "ms a map"], "rows": rows[:RANK_ROWS]}
+
+
+def milliseconds(group: Group) -> dict[str, float]:
+    """Milliseconds that a method takes for a map beside the shared pass: the median over parts, so warm ones count.
+
+    By the entry's label, without entries whose maps were read rather than made.
+    """
+    labels = {(e.key, e.layer): e.label for e in group.entries}
+    times: dict[str, list[float]] = {}
+    for part in group.parts:
+        for about, seconds in zip(part.entries, part.seconds, strict=True):
+            label = labels.get((about["key"], about["layer"]))
+            if label and seconds.get("method"):
+                times.setdefault(label, []).append(1000 * seconds["method"] / len(part.cases))
+    return {label: float(median(values)) for label, values in times.items()}
 
 
 def shown_cell(cell: Cell, span: tuple[float, float], band: Cell | None) -> dict[str, Any]:
