@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from bench.datasets.class_map import read_class_map
-from bench.datasets.coco import coco, decode
+from bench.datasets.coco import coco
+from bench.datasets.images import decode_masks
 from bench.types import UserError
 
 CATEGORIES = [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}, {"id": 13, "name": "stop sign"}]
@@ -84,11 +85,11 @@ def test_every_kind_of_segmentation() -> None:
     plain = {"size": [30, 40], "counts": [0, 60, 1140]}
     compressed = mask_utils.frPyObjects(plain, 30, 40)
     two = [[0, 0, 1, 0, 1, 30, 0, 30], [1, 0, 2, 0, 2, 30, 1, 30]]
-    masks = decode([plain, compressed, [[0, 0, 2, 0, 2, 30, 0, 30]], two, [[1, 1, 2, 2]]], 30, 40)
+    masks = decode_masks([plain, compressed, [[0, 0, 2, 0, 2, 30, 0, 30]], two, [[1, 1, 2, 2]]], 30, 40)
     assert masks.shape == (5, 30, 40) and masks.dtype == torch.bool
     assert all(np.array_equal(mask, expected) for mask in masks[:4]) and not masks[4].any()
     with pytest.raises(ValueError, match="40 x 30 pixels"):
-        decode([plain], 31, 40)
+        decode_masks([plain], 31, 40)
 
 
 def test_selections(toy: Path, tmp_path: Path) -> None:
