@@ -53,14 +53,9 @@ def asked_about(case: Case, target: tuple[int, ...]) -> Case:
     """
     if target and set(target) <= set(case.target):
         return replace(case, target=target)
-    return replace(
-        case,
-        target=target,
-        load=partial(_without_masks, case.load),
-        **{
-            name: getattr(case, name)[:0] for name in ("boxes", "other_boxes", "ignore", "difficult", "other_difficult")
-        },
-    )
+    about_objects = ("boxes", "other_boxes", "ignore", "difficult", "other_difficult")
+    none: dict[str, Any] = {name: getattr(case, name)[:0] for name in about_objects}
+    return replace(case, target=target, load=partial(_without_masks, case.load), **none)
 
 
 def _without_masks(load: Callable[[], tuple[Tensor, Tensor | None]]) -> tuple[Tensor, None]:
