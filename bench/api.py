@@ -28,7 +28,8 @@ from bench.config import (
     plain,
 )
 from bench.datasets.class_map import class_name
-from bench.datasets.images import Picture, read_boxes, read_pixels
+from bench.datasets.images import Picture, read_pixels
+from bench.datasets.records import read_boxes
 from bench.datasets.transforms import collate, prepare
 from bench.maps.capture import capture
 from bench.maps.explain import job_map
@@ -251,8 +252,8 @@ def one_case(
     image: Picture, network: Network, target: int | Sequence[int] | None, boxes: Sequence[Sequence[float]] = ()
 ) -> tuple[Batch, Tensor]:
     """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
-    group, outlines = read_target(target), read_boxes(boxes)
-    pixels = read_pixels(image)
+    group, pixels = read_target(target), read_pixels(image)
+    outlines = read_boxes(boxes, *pixels.shape[1:])
     difficult = torch.zeros(len(outlines), dtype=torch.bool)
     case = Case("picture", "picture", "", group, lambda: (pixels, None), outlines, outlines[:0], difficult)
     batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))

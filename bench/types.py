@@ -14,6 +14,14 @@ NO_LAYER = "-"  # the layer of methods that look at none
 FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over several layers
 
 
+def printable(text: object) -> str:
+    """Text on one line, safe for a terminal: control characters and the like become escapes as in Python's ``repr``.
+
+    Names come from data: a file's may break the line and go on with ``error:``, or hold an escape sequence.
+    """
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
+
+
 def _no_boxes() -> Tensor:
     import torch
 
@@ -54,6 +62,10 @@ class Case:
         Regions where the class may or may not be (COCO's crowds), same coordinates.
     other_difficult : Tensor, shape (L,), bool
         VOC's flag per box of `other_boxes`; empty where the data set has none.
+    files : tuple of str
+        Files that `load` reads: others of the same name make other results.
+    outlines : str
+        Hash of what the masks are drawn from, where that is no file.
     """
 
     id: str
@@ -66,6 +78,8 @@ class Case:
     difficult: Tensor = field(default_factory=_no_flags)
     ignore: Tensor = field(default_factory=_no_boxes)
     other_difficult: Tensor = field(default_factory=_no_flags)
+    files: tuple[str, ...] = ()
+    outlines: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +125,7 @@ class Batch:
     original_boxes, original_masks : list
         The same in ORIGINAL pixels.
     difficult : list of Tensor, shape (M,)
-        VOC's flag per box.
+        VOC's flag per box of `original_boxes`, also of those that the input cuts away.
     sizes : list of (int, int)
         Original (height, width).
     black : Tensor, shape (C,)

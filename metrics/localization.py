@@ -76,12 +76,13 @@ def pxap(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
     heatmaps : Tensor, shape (N, H, W)
         Each is scaled to minimum 0 and maximum 1; a constant one becomes 0.
     batch : Batch
-        Its ``masks`` are used, and its ``ignore`` regions: their pixels that are in no instance count neither way.
+        Its ``original_masks`` are used, brought to the map's size as wsolevaluation does it (`corner_mask`), and its
+        ``ignore`` regions: their pixels that are in no instance count neither way.
 
     Returns
     -------
     dict
-        All NaN for a case without masks:
+        All NaN for a case without masks, or none of them in the image:
 
         - ``positives``, ``negatives`` (N, 1001): pixels on and off the masks with a value in ``[0, .001)`` ...
           ``[.999, 1)``, ``[1, 2)``. PxAP is `pixel_average_precision` of their means over cases;
@@ -94,10 +95,12 @@ def pxap(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
     ignored = batch.ignore or [torch.zeros(0, 4)] * len(heatmaps)
     histograms = np.full((2, len(heatmaps), len(EDGES) - 1), np.nan)
     for i, heatmap in enumerate(heatmaps):
-        masks = batch.masks[i]
-        if masks is None or not bool(masks.any()):
+        masks = batch.original_masks[i]
+        if masks is None:
             continue
-        truth = masks.any(0).cpu().numpy()
+        truth = corner_mask(masks.any(0).cpu().numpy(), batch.to_input[i], heatmap.shape)
+        if not truth.any():
+            continue
         counted = ~instance_masks(ignored[i], heatmap).any(0).cpu().numpy()
         bins = np.searchsorted(EDGES, score_map(heatmap), side="right") - 1
         for histogram, where in zip(histograms, (truth, ~truth & counted), strict=True):
@@ -141,6 +144,36 @@ def pixel_average_precision(histograms: Sequence[NDArray[Any]]) -> NDArray[Any]:
         gained = np.diff(hit, axis=-1, prepend=0) / hit[..., -1:]
     # Above the highest value there is neither precision nor recall.
     return np.where(gained == 0, 0, precision * gained).sum(-1)
+
+
+def corner_mask(
+    mask: NDArray[np.bool_], to_input: tuple[float, float, float, float], size: Sequence[int]
+) -> NDArray[np.bool_]:
+    """Bring an original mask to the input as cv2.resize with INTER_NEAREST does, which PxAP's code uses.
+
+    A pixel takes the original one that its upper left CORNER lies in, which shifts the mask by up to half a pixel of
+    the input; everything else in this program goes by centres.
+
+    Parameters
+    ----------
+    mask : array, shape (h, w)
+    to_input : (sx, sy, tx, ty)
+        As in `Batch`, with whole tx and ty.
+    size : (H, W)
+
+    Returns
+    -------
+    array, shape (H, W), bool
+        False where the input shows nothing of the original.
+    """
+    scale_x, scale_y, shift_x, shift_y = to_input
+    taken, inside = [], []
+    for old, new, scale, shift in zip(mask.shape, size, (scale_y, scale_x), (shift_y, shift_x), strict=True):
+        resized = round(old * scale)
+        places = np.arange(new) - round(shift)
+        taken.append(np.floor(places * (1 / (resized / old))).astype(int).clip(0, old - 1))
+        inside.append((places >= 0) & (places < resized))
+    return mask[np.ix_(*taken)] & inside[0][:, None] & inside[1]
 
 
 def score_map(heatmap: Tensor) -> NDArray[np.float64]:

@@ -61,7 +61,8 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
     """Whether the map's maximum hits an instance of the class, in original pixels (TorchRay's protocol).
 
     All instances count, ``difficult`` ones included; masks where the data set has them, else boxes. Where several
-    positions share the maximum, each of them points with the same probability; a constant map points anywhere.
+    positions share the maximum, each of them points with the same probability; a constant map points anywhere. A COCO
+    crowd is no instance here; TorchRay counts it as one, which ``dataset.crowds=class`` does.
 
     Parameters
     ----------
@@ -74,7 +75,8 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
     -------
     dict
         - ``hit`` (N,): 1 or 0, between them the share of the tied maxima that hit; NaN (left out) without ground
-          truth and where all instances are ``difficult``;
+          truth and where all instances are ``difficult``. Instances that the input cuts away count as any other:
+          a map that cannot see the object misses it;
         - ``hit_difficult`` (N,): the same, NaN outside the difficult subset of Zhang et al.: boxes that together fill
           less than a quarter of the image, beside an object of another class. On VOC2007 test objects of other
           classes that are ``difficult`` do not count for that: this gives exactly the published 2,230 pairs.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.datasets.records import check_names, need_file, need_number
-from bench.types import UserError
+from bench.datasets.files import check_names, need_file, need_number, need_text
+from bench.types import UserError, printable
 
 FOLDER = Path(__file__).parent / "classes"
 IMAGENET_OUTPUTS = 1000
@@ -49,11 +50,18 @@ def select(
 ) -> Selection:
     """Check the parameters that data sets of many categories share; see `bench.datasets.coco.coco`.
 
+    A class map of the user's own may name further categories than `known`, which are the data set's.
     UserError for an unknown category, one that no output of the network means, a number out of range, a bad class map.
     """
     need_number("min_instances", min_instances, 1)
     need_number("max_instances", min_instances if max_instances is None else max_instances, min_instances)
     groups, outputs = read_class_map(table, class_map, match)
+    if not any(one in groups for one in known):
+        some = printable(", ".join([*known[:3], "…"] if len(known) > 3 else known))
+        raise UserError(
+            f"dataset={table}: no class of {class_map or 'ImageNet'} means any of its {len(known)} categories "
+            f"({some}); say which outputs of the network mean them with dataset.class_map=FILE (index,category)"
+        )
     wanted, unwanted = names_list("categories", categories), names_list("exclude", exclude) or []
     check_names("categories", wanted or [], known)
     check_names("exclude", unwanted, known)
@@ -106,10 +114,10 @@ def read_class_map(name: str, own: str | None, match: str = "strict") -> tuple[d
         except (TypeError, ValueError):
             index = -1
         if index < 0:
-            raise UserError(f"{path}: index {row['index']!r} is no output index; use whole numbers from 0")
+            raise UserError(f"{printable(path)}: index {row['index']!r} is no output index; use whole numbers from 0")
         groups.setdefault(row["category"] or "", []).append(index)
     if not groups:
-        raise UserError(f"{path} holds no rows; it takes one row per output: index,category")
+        raise UserError(f"{printable(path)} holds no rows; it takes one row per output: index,category")
     return {key: tuple(sorted(set(value))) for key, value in groups.items()}, None if own else IMAGENET_OUTPUTS
 
 
@@ -121,15 +129,15 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     UserError
         It cannot be read as text or lacks a column.
     """
+    reader = csv.DictReader(io.StringIO(need_text(path), newline=""), skipinitialspace=True)
+    where = printable(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            missing = [column for column in columns if column not in (reader.fieldnames or [])]
-            if missing:
-                raise UserError(f"{path} has no column {missing[0]!r}; its first line must name {','.join(columns)}")
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as csv ({error})") from error
+        missing = [column for column in columns if column not in (reader.fieldnames or [])]
+        if missing:
+            raise UserError(f"{where} has no column {missing[0]!r}; its first line must name {','.join(columns)}")
+        return list(reader)
+    except csv.Error as error:
+        raise UserError(f"{where} cannot be read as csv ({error})") from error
 
 
 def class_name(group: tuple[int, ...], outputs: int) -> str:

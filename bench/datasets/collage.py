@@ -16,7 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from bench.datasets.cutouts import BACKGROUNDS, background, cutout
-from bench.datasets.records import box_tensor, need_number
+from bench.datasets.files import need_number
+from bench.datasets.records import box_tensor
 from bench.types import Case
 
 SIZE = 224

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
+from bench.datasets.files import files_in, need_folder, need_text, refused
 from bench.datasets.images import picture_extensions
-from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, need_folder, sound_box
+from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, sound_box
 from bench.datasets.voc import read_xml
-from bench.types import Case, Dataset, UserError
+from bench.types import Case, Dataset, UserError, printable
 
 
 class _Picture(NamedTuple):
@@ -67,15 +69,16 @@ def imagenet(
     top = need_folder(root, "dataset.root")
     folder = next((f for f in (top / split, *_places(top, "Data", split)) if f.is_dir()), None)
     if folder is None:
-        raise UserError(f"{top} has no folder {split}/ nor Data/CLS-LOC/{split}/; check dataset.root and dataset.split")
+        where = printable(f"{top} has no folder {split}/ nor Data/CLS-LOC/{split}/")
+        raise UserError(f"{where}; check dataset.root and dataset.split")
     source = _annotation_source(top, split, annotations)
-    known = read_csv(source) if source.is_file() else {path.stem: path for path in source.rglob("*.xml")}
-    pictures = _pictures(folder)
+    known = read_csv(source) if source.is_file() else _xml_files(source)
+    pictures, wrong = _pictures(folder)
     if not pictures:
-        raise UserError(f"no picture in {folder} or below; check dataset.root and dataset.split")
+        raise UserError(f"no picture in {printable(folder)} or below; check dataset.root and dataset.split")
 
     classes = imagenet_classes()
-    cases, wrong = [], []
+    cases = []
     unboxed = 0
     for name, picture in pictures.items():
         entry = known.get(name)
@@ -102,48 +105,61 @@ def _annotation_source(top: Path, split: str, own: str | None) -> Path:
     """Find the csv file or the folder of XML files."""
     if own:
         path = Path(own).expanduser().absolute()
-        if not path.exists():
-            raise UserError(f"{path} does not exist; dataset.annotations takes a csv file or a folder of XML files")
+        if not path.is_file() and not path.is_dir():
+            what = "does not exist" if not path.exists() else "is a pipe or device"
+            raise UserError(f"{printable(path)} {what}; dataset.annotations takes a csv file or a folder of XML files")
         return path
     places = [top / f"LOC_{split}_solution.csv", *_places(top, "Annotations", split), top / "bbox" / split]
     for place in places:
-        if place.exists():
+        if place.is_file() or place.is_dir():
             return place
     raise UserError(
-        f"{top} has no LOC_{split}_solution.csv and no Annotations/CLS-LOC/{split}/; name the boxes with "
-        "dataset.annotations=PATH, or use dataset=imagefolder, which needs none"
+        printable(f"{top} has no LOC_{split}_solution.csv and no Annotations/CLS-LOC/{split}/")
+        + "; name the boxes with dataset.annotations=PATH, or use dataset=imagefolder, which needs none"
     )
 
 
-def _pictures(folder: Path) -> dict[str, _Picture]:
-    """Pictures in a folder and its direct subfolders, by name without extension, in their order."""
+def _xml_files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.rglob("*.xml")) if not path.name.startswith(".")}
+
+
+def _pictures(folder: Path) -> tuple[dict[str, _Picture], list[dict[str, str]]]:
+    """Pictures in a folder and its direct subfolders, by name without extension, in their order, and bad ones."""
     readable, classes = picture_extensions(), imagenet_classes()
-    pictures = {}
-    with os.scandir(folder) as entries:
-        below = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    for place in (str(folder), *below):
-        synset = Path(place).name if Path(place).name in classes else None
-        with os.scandir(place) as entries:
-            for entry in entries:
-                stem, extension = os.path.splitext(entry.name)
-                if extension.lower() in readable and entry.is_file() and not stem.startswith("."):
-                    pictures[stem] = _Picture(Path(entry.path), entry.stat().st_size == 0, synset)
-    return dict(sorted(pictures.items()))
+    pictures: dict[str, _Picture] = {}
+    wrong = []
+    try:
+        below = [str(folder / name) for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+        for place in (str(folder), *filter(os.path.isdir, below)):
+            synset = Path(place).name if Path(place).name in classes else None
+            for name, size in sorted(files_in(Path(place)).items()):
+                stem, extension = os.path.splitext(name)
+                if extension.lower() not in readable or name.startswith("."):
+                    continue
+                if stem in pictures:
+                    wrong.append(bad(os.path.relpath(os.path.join(place, name), folder), "two pictures have this name"))
+                    continue
+                pictures[stem] = _Picture(Path(place, name), size == 0, synset)
+    except OSError as error:
+        raise refused(error) from error
+    return dict(sorted(pictures.items())), wrong
 
 
 def read_csv(path: Path) -> dict[str, _Annotation | None]:
     """Boxes by image from Kaggle's csv: ``ImageId,PredictionString``, the latter ``wnid x0 y0 x1 y1`` repeated.
 
-    None where a line is not in this format; UserError if the file is not such a csv.
+    None where two lines are about an image or a line is not in this format; UserError if the file is not such a csv.
     """
+    reader = csv.DictReader(io.StringIO(need_text(path), newline=""))
+    lines: dict[str, list[str]] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not {"ImageId", "PredictionString"} <= set(reader.fieldnames or ()):
-                raise UserError(f"{path} is not Kaggle's csv; its first line must be ImageId,PredictionString")
-            lines = {row["ImageId"]: (row["PredictionString"] or "").split() for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as csv ({error})") from error
+        if not {"ImageId", "PredictionString"} <= set(reader.fieldnames or ()):
+            raise UserError(f"{printable(path)} is not Kaggle's csv; its first line must be ImageId,PredictionString")
+        for row in reader:
+            # Two lines of one image contradict each other: neither is taken.
+            lines[row["ImageId"]] = [] if row["ImageId"] in lines else (row["PredictionString"] or "").split()
+    except csv.Error as error:
+        raise UserError(f"{printable(path)} cannot be read as csv ({error})") from error
     # Whole numbers are pixels, the last of which belongs to the box; fractions are edges, of resized pictures.
     last = 0 if any("." in word for words in lines.values() for word in words) else 1
     annotations: dict[str, _Annotation | None] = {}

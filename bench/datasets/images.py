@@ -1,44 +1,54 @@
-"""Decode picture files, for all data sets."""
+"""Decode picture files and masks, for all data sets."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from os import PathLike, fspath, stat
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from PIL import ExifTags, Image, ImageOps
+from pycocotools import mask as mask_utils
 from torch import Tensor
-from torchvision.io import decode_jpeg, read_file
+from torchvision.io import decode_jpeg
 
-from bench.types import UserError
+from bench.types import UserError, printable
 
-Picture = str | PathLike[str] | ArrayLike
+Picture = str | PathLike[str] | Image.Image | ArrayLike
 
-# Pillow also opens films and documents, which are no pictures here (and need Ghostscript or ffmpeg).
-_NO_PICTURES = {".eps", ".ps", ".pdf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr", ".wmf", ".emf"}
+# Pillow goes by the content, whatever a file is called, and opens documents and films too: EPS starts Ghostscript.
+# Those it knows without loading all its plug-ins come first.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
+# Where Pillow suspects a decompression bomb. A picture takes 3 bytes a pixel, and while it is turned, laid over white
+# or brought from 16 bits to 8 up to 20: 1.8 GB, in each process.
+MOST_PIXELS = 89_478_485
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such a picture is refused below
+MOST_MASKS = 2**31  # bytes of a case's masks, one a pixel; an annotation file of a megabyte can ask for any number
 # Pillow keeps 16-bit grey in its own modes, and "I" (32-bit) for 16-bit PNGs in older releases.
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 def picture_extensions() -> frozenset[str]:
-    """Extensions, in lower case with the dot, of the picture formats this Pillow can decode."""
-    names = Image.registered_extensions().items()
-    return frozenset(extension for extension, name in names if name in Image.OPEN) - _NO_PICTURES
+    """Extensions, in lower case with the dot, of the picture formats that are read."""
+    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in FORMATS)
 
 
-def read_image(path: str | PathLike[str]) -> Tensor:
+def read_image(path: str | PathLike[str], *, upright: bool = True) -> Tensor:
     """Decode a picture to RGB as a viewer shows it.
 
-    The EXIF orientation is applied; grey, palette, CMYK and other modes become RGB; 16-bit grey is
-    scaled by 1 / 257, so that 65535 becomes 255; transparency is laid over white.
+    Grey, palette, CMYK and other modes become RGB; 16-bit grey is scaled by 1 / 257, so that 65535 becomes 255;
+    transparency is laid over white.
 
     Parameters
     ----------
     path : path
-        Any file that Pillow reads; of an animation the first frame.
+        A file of one of `FORMATS`, whatever its name; of an animation the first frame.
+    upright : bool
+        Whether the EXIF orientation is applied; otherwise pixels stay as they are stored. (A TIFF is always upright.)
 
     Returns
     -------
@@ -49,17 +59,28 @@ def read_image(path: str | PathLike[str]) -> Tensor:
     OSError
         The file is missing, truncated or no picture. The message names it.
     ValueError
-        The picture decodes but has values that have no 8-bit meaning (float, or integers beyond 16 bits).
+        The picture has over `MOST_PIXELS` pixels, or values that have no 8-bit meaning (float, or integers beyond 16
+        bits).
     """
-    return _decode(fspath(path), stat(path).st_mtime_ns).clone()
+    return _decode(fspath(path), stat(path).st_mtime_ns, upright).clone()
+
+
+def read_file(path: str) -> Tensor:
+    """Bytes of a file, uint8 (length,); torchvision's own reader refuses names that are not UTF-8."""
+    return torch.from_numpy(np.fromfile(path, np.uint8))
 
 
 @lru_cache(maxsize=2)
-def _decode(path: str, _changed: int) -> Tensor:
+def _decode(path: str, _changed: int, upright: bool) -> Tensor:
     """Decode a file once for all cases of it, which follow one another."""
     try:
-        with Image.open(path) as file:
-            if _is_plain_jpeg(file):
+        with Image.open(path, formats=FORMATS) as file:
+            if file.width * file.height > MOST_PIXELS:
+                raise _Unusable(
+                    f"the picture has {file.width} x {file.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million; "
+                    "save it smaller"
+                )
+            if _is_plain_jpeg(file, upright):
                 try:
                     # The same pixels from the same library, in little more than half the time.
                     pixels = decode_jpeg(read_file(path))
@@ -67,38 +88,39 @@ def _decode(path: str, _changed: int) -> Tensor:
                 except RuntimeError:  # Pillow says better what is wrong with the file
                     pass
             # Orientation first: converting may drop the EXIF block. Both calls load the pixels.
-            image = _to_rgb(ImageOps.exif_transpose(file))
+            image = to_rgb(ImageOps.exif_transpose(file) if upright else file)
     except FileNotFoundError:
         raise
-    except _BadValues as error:
-        raise ValueError(f"{path}: {error}") from error
+    except _Unusable as error:
+        raise ValueError(f"{printable(path)}: {error}") from error
     except Exception as error:  # OSError mostly, but broken metadata can make Pillow's plug-ins fail in any way
-        raise OSError(f"{path}: cannot be decoded as a picture ({error})") from error
+        raise OSError(f"{printable(path)}: cannot be decoded as a picture ({error})") from error
     # Channels stay last in memory, as decoders write and torchvision's 8-bit resize reads them.
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _is_plain_jpeg(file: Image.Image) -> bool:
-    """Whether a JPEG is grey or RGB and upright, so that its stored pixels are the picture."""
+def _is_plain_jpeg(file: Image.Image, upright: bool) -> bool:
+    """Whether a JPEG is grey or RGB, and upright where it has to be, so that its stored pixels are the picture."""
     if file.format != "JPEG" or file.mode not in ("L", "RGB"):
         return False
-    return file.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return not upright or file.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
-class _BadValues(ValueError):
-    """Pixel values that cannot be mapped to 8 bits."""
+class _Unusable(ValueError):
+    """A sound picture of too many pixels, or with values that cannot be mapped to 8 bits."""
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring a picture of any mode to RGB, see `read_image`."""
     if image.mode in _DEEP_GREY:
-        grey = np.asarray(image).astype(np.int64)
+        grey = np.asarray(image).astype(np.int32)
         if grey.min() < 0 or grey.max() > 65535:
-            raise _BadValues("integer pixels outside 0..65535, save it with 8 or 16 bits")
+            raise _Unusable("integer pixels outside 0..65535, save it with 8 or 16 bits")
         # Pillow's own conversion clips at 255 and would show white.
         eight = ((grey + 128) // 257).astype(np.uint8)
         return Image.fromarray(eight).convert("RGB")
     if image.mode == "F":
-        raise _BadValues("floating point pixels, save it with 8 or 16 bits")
+        raise _Unusable("floating point pixels, save it with 8 or 16 bits")
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         # Through RGBA, which also resolves a palette's or a PNG's transparent colour.
         layer = image.convert("RGBA")
@@ -106,29 +128,99 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_boxes(boxes: Sequence[Sequence[float]]) -> Tensor:
-    """Boxes as float32 (M, 4)."""
-    try:
-        outlines = np.asarray(boxes, dtype=np.float32)
-    except (TypeError, ValueError):  # rows of different lengths, or no numbers
-        outlines = np.zeros(1, np.float32)
-    if outlines.size and (outlines.ndim != 2 or outlines.shape[1] != 4):
-        raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {boxes}")
-    return torch.from_numpy(outlines.reshape(-1, 4).copy())
-
-
 def read_pixels(image: Picture) -> Tensor:
-    """Pixels of a file or an array as uint8 (3, H, W)."""
-    if isinstance(image, str | PathLike):
-        try:
+    """Pixels of a file, an array or a picture that Pillow has opened, as uint8 (3, H, W)."""
+    try:
+        if isinstance(image, str | PathLike):
             return read_image(image)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{image} cannot be read as a picture: {error}") from error
+        if isinstance(image, Image.Image):  # as an array, one with a palette would be the numbers of its colours
+            image = np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{printable(image)} cannot be read as a picture: {error}") from error
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise UserError(
             f"a picture is a uint8 array (height, width[, 3]), this one {pixels.dtype} {pixels.shape}; "
             "skimage.util.img_as_ubyte makes one of floats from 0 to 1"
         )
+    if not pixels.size:
+        raise UserError(f"the picture has no pixels: {pixels.shape}")
     colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(colours.transpose(2, 0, 1)))
+
+
+def decode_masks(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
+    """Masks (M, height, width), bool, of COCO's segmentations: polygons, or run-length codes of either kind.
+
+    ValueError for anything else: pycocotools is C code that trusts its input.
+    """
+    if len(segmentations) * height * width > MOST_MASKS:
+        raise ValueError(f"{len(segmentations)} masks of {width} x {height} pixels take over 2 GiB")
+    codes = [_run_lengths(one, height, width) for one in segmentations]
+    try:
+        masks = mask_utils.decode(codes)
+    except Exception as error:  # the class that pycocotools raises
+        raise ValueError(str(error)) from error
+    # pycocotools gives (height, width, M), column by column; a copy in another order would cost as much again.
+    return torch.from_numpy(masks).permute(2, 0, 1).view(torch.bool)
+
+
+def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    if isinstance(segmentation, list):
+        return _outline(segmentation, height, width)
+    if not isinstance(segmentation, dict):
+        raise ValueError("it is neither a list of polygons nor a run-length code")
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        sides = " x ".join(map(shorten, size[::-1])) if isinstance(size, list) else shorten(size)
+        raise ValueError(f"it is made for {shorten(sides)} pixels")
+    if isinstance(counts, str | bytes):
+        counts = _runs(counts.encode(errors="replace") if isinstance(counts, str) else counts)
+    if not isinstance(counts, list) or not all(isinstance(one, int) and one >= 0 for one in counts):
+        raise ValueError("its run lengths are no numbers of pixels")
+    if sum(counts) != height * width:  # pycocotools would leave what is missing as it finds the memory
+        raise ValueError(f"its run lengths add up to {sum(counts)} and not to {height * width}")
+    return mask_utils.frPyObjects({"size": size, "counts": counts}, height, width)
+
+
+def _runs(letters: bytes) -> list[int]:
+    """Run lengths of COCO's code: six bits a letter, of which the highest says that the number goes on."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in letters:
+        bits = letter - 48
+        value, shift = value | (bits & 31) << shift, shift + 5
+        if not 0 <= bits < 64 or shift > 35:
+            raise ValueError("its run lengths are not in COCO's code")
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)  # the sign
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
+
+
+def _outline(polygons: list[Any], height: int, width: int) -> dict[str, Any]:
+    """Run-length code of the union of polygons; nothing where none has three corners."""
+    for polygon in polygons:
+        if not isinstance(polygon, list) or not all(map(is_number, polygon)) or len(polygon) % 2:
+            raise ValueError("a polygon is no list of x and y")
+        # Far outside, pycocotools would walk along each edge pixel by pixel and take memory for each.
+        if any(
+            not -side <= value <= 2 * side for side, axis in ((width, 0), (height, 1)) for value in polygon[axis::2]
+        ):
+            raise ValueError("a polygon lies far outside the picture")
+    corners = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not corners:
+        return mask_utils.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width)
+    return mask_utils.merge(mask_utils.frPyObjects(corners, height, width))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a json file is a number that Python can compute with; true and "2" are none."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+
+
+def shorten(value: Any) -> str:
+    """Begin to show a value that may be of any kind and length."""
+    text = printable(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bench.datasets.transforms import Sample, prepare
-from bench.types import Case, InputSpec, UserError
+from bench.types import Case, InputSpec, UserError, printable
 
 log = logging.getLogger(__name__)
 AHEAD = 32  # pictures that the thread has ready: two batches of data sets with one case a picture
@@ -50,7 +50,7 @@ class _Prepared(Dataset):
             try:
                 sample = prepare(case, self.spec, self.geometry, pixels)
             except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-                found.append(Bad(case.id, case.image_id, " ".join(str(error).split())[:200]))
+                found.append(Bad(case.id, case.image_id, printable(error)[:200]))
                 continue
             pixels = sample.image
             found.append(sample)
@@ -80,7 +80,7 @@ def samples(
     for picture in loaded:
         for sample in picture:
             if isinstance(sample, Bad):
-                log.warning("%s is left out: %s", sample.case_id, sample.reason)
+                log.warning("%s is left out: %s", printable(sample.case_id), sample.reason)
             yield sample
 
 
@@ -115,7 +115,7 @@ def refuse_many_bad(
             bad.add(sample.image_id)
             if len(bad) > most * pictures:
                 raise UserError(
-                    f"dataset={name}: {len(bad)} of {pictures} pictures are bad, last {sample.case_id}: "
+                    f"dataset={name}: {len(bad)} of {pictures} pictures are bad, last {printable(sample.case_id)}: "
                     f"{sample.reason}; finished chunks are kept: mend the pictures and take another out=DIR, or go on "
                     "without them with dataset.allow_bad_records=true"
                 )

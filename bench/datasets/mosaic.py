@@ -21,12 +21,13 @@ from torchvision.transforms.v2 import functional as F
 from bench.datasets.class_map import IMAGENET_OUTPUTS
 from bench.datasets.coco import coco
 from bench.datasets.collage import collage
+from bench.datasets.files import check_names, need_number
 from bench.datasets.folder import imagefolder
 from bench.datasets.imagenet import imagenet
-from bench.datasets.records import bad, bad_note, box_tensor, check_bad, check_names, need_number
+from bench.datasets.records import bad, bad_note, box_tensor, check_bad
 from bench.datasets.transforms import prepare
 from bench.datasets.voc import voc
-from bench.types import Case, Dataset, Network, UserError
+from bench.types import Case, Dataset, Network, UserError, printable
 
 SOURCES: dict[str, Callable[..., Any]] = {one.__name__: one for one in (collage, imagefolder, imagenet, coco, voc)}
 
@@ -164,7 +165,7 @@ class _Judge:
             square = Case(case.id, case.image_id, "", case.target, partial(_square, case))
             image = prepare(square, network.spec, "stretch").image[None]
         except (OSError, ValueError) as error:
-            self.broken.append(bad(case.id, " ".join(str(error).split())[:200]))
+            self.broken.append(bad(case.id, printable(error)[:200]))
             return False
         device = next(iter(network.module.state_dict().values())).device
         with torch.inference_mode():
@@ -229,6 +230,7 @@ def _case(
         boxes=box_tensor(boxes[: len(chosen)]),
         other_boxes=box_tensor(boxes[len(chosen) :]),
         difficult=torch.zeros(len(chosen), dtype=torch.bool),
+        files=tuple(file for _, case in placed for file in case.files),
     )
 
 

@@ -1,20 +1,18 @@
-"""What data sets with annotation files share: checks of settings, files and boxes, and a case of sound objects."""
+"""What data sets with annotation files share: bad records, checks of boxes, and a case of sound objects."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bench.datasets.images import read_image
-from bench.types import Case, Dataset, UserError
+from bench.datasets.images import is_number, read_image, shorten
+from bench.types import Case, Dataset, UserError, printable
 
 MOST_BAD = 0.05
 # Annotators' boxes stick out by the width of a rounding; more means that box and picture do not belong together.
@@ -24,7 +22,7 @@ TOLERANCE = 1.0
 class Object(NamedTuple):
     """One sound annotation: an object of a category with its box (xyxy, exclusive, pixels of the picture).
 
-    ``difficult`` is VOC's flag; ``crowd``, ``area`` (pixels) and ``segmentation`` are COCO's.
+    ``difficult`` is VOC's flag; ``crowd``, ``area`` (pixels) and ``segmentation`` are COCO's, ``outline`` is its hash.
     """
 
     category: str
@@ -33,53 +31,12 @@ class Object(NamedTuple):
     crowd: bool = False
     area: float = 0.0
     segmentation: Any = None
-
-
-def need_folder(path: str | os.PathLike[str] | None, setting: str) -> Path:
-    """Return the folder a setting names, or raise UserError."""
-    return _need(path, setting, Path.is_dir, "folder")
-
-
-def need_file(path: str | os.PathLike[str] | None, setting: str) -> Path:
-    """Return the file a setting names, or raise UserError."""
-    return _need(path, setting, Path.is_file, "file")
-
-
-def _need(path: str | os.PathLike[str] | None, setting: str, is_kind: Callable[[Path], bool], kind: str) -> Path:
-    if path is None or not os.fspath(path):
-        raise UserError(f"a {kind} is missing: add {setting}={'DIR' if kind == 'folder' else 'FILE'}")
-    full = Path(path).expanduser().absolute()
-    if not full.exists():
-        raise UserError(f"{full} does not exist; check {setting}")
-    if not is_kind(full):
-        raise UserError(f"{full} is a {'file' if kind == 'folder' else 'folder'}; {setting} must name a {kind}")
-    return full
-
-
-def need_number(setting: str, value: Any, low: float, high: float = math.inf, *, whole: bool = True) -> None:
-    """Raise UserError unless a parameter is a number of the range."""
-    kind = int if whole else (int, float)
-    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-        span = f"from {low}" + (f" to {high}" if high < math.inf else "")
-        raise UserError(f"dataset.{setting}={value} must be a {'whole ' if whole else ''}number {span}")
-
-
-def files_in(folder: Path) -> dict[str, int]:
-    """Names and sizes in bytes of a folder's files: one pass instead of one question per picture."""
-    with os.scandir(folder) as entries:
-        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-
-
-def picture_fault(name: str, files: Mapping[str, int]) -> str | None:
-    """Say what is wrong with a picture's file without decoding it; None where it exists and is not empty."""
-    if name not in files:
-        return "the picture is not there"
-    return None if files[name] else "the picture is an empty file"
+    outline: str = ""
 
 
 def bad(record: str, reason: str) -> dict[str, str]:
-    """Describe one record that is left out."""
-    return {"record": record, "reason": reason}
+    """Describe one record that is left out; names in both texts come from the data."""
+    return {"record": printable(record), "reason": printable(reason)}
 
 
 def check_bad(setting: str, what: str, wrong: Sequence[dict[str, str]], total: int, allow: bool) -> None:
@@ -101,10 +58,9 @@ def bad_note(wrong: Sequence[dict[str, str]]) -> list[str]:
 
 def sound_box(box: Sequence[float], width: float, height: float) -> tuple[float, float, float, float] | str:
     """Clip a box (xyxy, exclusive) to its picture, infinite where not known; a str says what is wrong with it."""
-    try:
-        x0, y0, x1, y1 = (float(value) for value in box)
-    except (TypeError, ValueError):
-        return f"the box {box} is not four numbers"
+    if len(box) != 4 or not all(is_number(value) for value in box):
+        return f"the box {shorten(box)} is not four numbers"
+    x0, y0, x1, y1 = (float(value) for value in box)
     shown = " ".join(f"{value:g}" for value in (x0, y0, x1, y1))
     if not all(map(math.isfinite, (x0, y0, x1, y1))):
         return f"the box {shown} is not finite"
@@ -116,24 +72,47 @@ def sound_box(box: Sequence[float], width: float, height: float) -> tuple[float,
     return clipped if clipped[2] > clipped[0] and clipped[3] > clipped[1] else f"the box {shown} lies on the border"
 
 
+def read_boxes(boxes: Any, height: int, width: int) -> Tensor:
+    """Boxes of the user's own as float32 (M, 4); UserError where one is none in a picture of this size."""
+    try:
+        rows = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError):  # rows of different lengths, or no numbers
+        rows = np.zeros(1)
+    if rows.size and (rows.ndim != 2 or rows.shape[1] != 4):
+        raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {shorten(boxes)}")
+    sound = [sound_box(row, width, height) for row in rows.reshape(-1, 4).tolist()]
+    for box in sound:
+        if isinstance(box, str):
+            raise UserError(f"{box}; boxes are (x0, y0, x1, y1) in pixels of the picture, x1 and y1 exclusive")
+    return box_tensor(box for box in sound if not isinstance(box, str))
+
+
 def box_tensor(boxes: Iterable[Sequence[float]]) -> Tensor:
     """Boxes as float32 (M, 4), also for none."""
     return torch.tensor(list(boxes), dtype=torch.float32).reshape(-1, 4)
 
 
-def load_checked(path: str, size: tuple[int, int] | None, boxes: Tensor | None = None) -> Tensor:
+def load_checked(path: str, size: tuple[int, int] | None, boxes: Tensor) -> Tensor:
     """Decode a picture and make sure that its annotation is about these pixels.
+
+    A picture may say, in its EXIF data, that viewers turn or mirror it. Its boxes are taken to be about the pixels as
+    they are stored: so the tools of COCO (pycocotools, skimage) and VOC (MATLAB) and the loaders of torchvision read
+    it. Where only the turned picture has the annotated size, it is turned.
 
     Raises OSError if it cannot be decoded, ValueError for another (height, width) than annotated or a box outside.
     """
-    image = read_image(path)
+    image = read_image(path, upright=False)
+    if size is not None and tuple(image.shape[1:]) != size:
+        image = read_image(path)
     height, width = image.shape[1:]
     if size is not None and (height, width) != size:
-        raise ValueError(f"{path}: the picture is {width} x {height}, its annotation says {size[1]} x {size[0]}")
-    for box in boxes.tolist() if boxes is not None else []:
+        raise ValueError(
+            f"{printable(path)}: the picture is {width} x {height}, its annotation says {size[1]} x {size[0]}"
+        )
+    for box in boxes.tolist():
         checked = sound_box(box, width, height)
         if isinstance(checked, str):
-            raise ValueError(f"{path}: {checked}")
+            raise ValueError(f"{printable(path)}: {checked}")
     return image
 
 
@@ -157,11 +136,12 @@ def boxed_case(
     others = [one for one in objects if one.category != category and not one.crowd]
     boxes = box_tensor(one.box for one in instances)
     return Case(
-        id=case_id,
-        image_id=image_id,
-        class_name=class_name,
+        id=printable(case_id),
+        image_id=printable(image_id),
+        class_name=printable(class_name),
         target=target,
         load=partial(load_boxed, path, size, boxes),
+        files=(path,),
         boxes=boxes,
         other_boxes=box_tensor(one.box for one in others),
         difficult=torch.tensor([one.difficult for one in instances], dtype=torch.bool),
@@ -170,18 +150,9 @@ def boxed_case(
     )
 
 
-def load_boxed(path: str, size: tuple[int, int] | None = None, boxes: Tensor | None = None) -> tuple[Tensor, None]:
+def load_boxed(path: str, size: tuple[int, int] | None, boxes: Tensor) -> tuple[Tensor, None]:
     """Load a picture without masks; arguments and errors as in `load_checked`."""
     return load_checked(path, size, boxes), None
-
-
-def check_names(setting: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raise UserError, with the nearest names, for a name that is not known."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            near = get_close_matches(str(name), known, 3, 0.5) or sorted(known)
-            raise UserError(f"dataset.{setting}: there is no {name!r}; there are {', '.join(near)}")
 
 
 def finish(
@@ -200,7 +171,7 @@ def finish(
     return Dataset(
         cases=cases,
         bad_records=wrong,
-        notes=notes + bad_note(wrong),
+        notes=[printable(note) for note in notes + bad_note(wrong)],
         outputs=outputs,
         most_bad=1.0 if allow else MOST_BAD,
     )

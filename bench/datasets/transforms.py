@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
@@ -15,6 +17,7 @@ from bench.types import Batch, Case, InputSpec
 
 GEOMETRIES = ("stretch", "center_crop", "pad")
 MIN_VISIBLE = 0.2
+STRIP = 64  # times the input's pixels: pictures that would be resized to more are cut first
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,6 @@ class Sample:
     other_boxes: Tensor
     masks: Tensor | None
     original_masks: Tensor | None
-    difficult: Tensor
     size: tuple[int, int]
     to_input: tuple[float, float, float, float]
     ignore: Tensor
@@ -35,13 +37,17 @@ class Sample:
 
 
 def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Size to resize to, and the (top, left) of the input window in it (negative where it is padded)."""
+    """Size to resize to, and the (top, left) of the input window in it (negative where `pad` adds a border).
+
+    center_crop cuts and never pads: a picture becomes at least as large as the input, also where the network's size
+    was raised above its ``resize``.
+    """
     size = spec.size
     if geometry == "stretch":
         return (size, size), (0, 0)
     # Rounded as torchvision's Resize and CenterCrop do, so that center_crop equals the weights' own transform.
     shortest, longest = min(height, width), max(height, width)
-    wanted, known = (spec.resize, shortest) if geometry == "center_crop" else (size, longest)
+    wanted, known = (max(spec.resize, size), shortest) if geometry == "center_crop" else (size, longest)
     resized = (max(1, int(wanted * height / known)), max(1, int(wanted * width / known)))
     return resized, (round((resized[0] - size) / 2), round((resized[1] - size) / 2))
 
@@ -62,7 +68,8 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     Returns
     -------
     Sample
-        Boxes are clipped to the input; one of which under 20 % is left is dropped.
+        Boxes are clipped to the input; one of which under 20 % is left is dropped. Masks are resized to the nearest
+        pixel, centre to centre, as everything else is.
 
     Raises
     ------
@@ -73,11 +80,9 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     height, width = image.shape[-2:]
     (new_height, new_width), (top, left) = placement(height, width, spec, geometry)
     scale_x, scale_y = new_width / width, new_height / height
-    new_size, window = [new_height, new_width], (top, left, spec.size, spec.size)
+    new_size, window = (new_height, new_width), (top, left, spec.size, spec.size)
     if pixels is None:
-        small = F.resize(image, new_size, InterpolationMode(spec.interpolation), antialias=True)
-        mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
-        pixels = F.crop((F.to_dtype(small, torch.float32, scale=True) - mean) / std, *window)
+        pixels = input_pixels(image, new_size, window, spec)
 
     # All at once: what a call of torchvision's costs does not depend on how many boxes there are.
     together = [case.boxes, case.other_boxes, case.ignore]
@@ -87,17 +92,59 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     kept = seen >= MIN_VISIBLE
     moved_masks = None
     if masks is not None:
-        # As bytes: torchvision resizes bool through float32.
-        chosen = tv_tensors.Mask((masks if kept.all() else masks[kept]).view(torch.uint8))
-        moved_masks = F.crop(F.resize(chosen, new_size), *window).as_subclass(Tensor).view(torch.bool)
+        moved_masks = move_masks(masks if kept.all() else masks[kept], new_size, window)
     return Sample(
-        case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks, case.difficult[kept],
+        case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks,
         (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0], int((~kept).sum()),
     )  # fmt: skip
 
 
+def input_pixels(
+    image: Tensor, new_size: tuple[int, int], window: tuple[int, int, int, int], spec: InputSpec
+) -> Tensor:
+    """Resize a picture (3, H, W), uint8, cut the window out, and normalize it; what lies outside is 0, the mean."""
+    (height, width), (top, left, size, _) = new_size, window
+    y0, x0, rows, columns = max(top, 0), max(left, 0), min(size, height), min(size, width)
+    if height * width <= STRIP * size**2:
+        resized = F.resize(image, list(new_size), InterpolationMode(spec.interpolation), antialias=True)
+        small = F.crop(resized, y0, x0, rows, columns)
+    else:
+        # A long strip would grow to gigabytes; Pillow computes the window alone, and differs by one level in 255.
+        down, across = image.shape[1] / height, image.shape[2] / width
+        ends = min((x0 + columns) * across, image.shape[2]), min((y0 + rows) * down, image.shape[1])
+        whole = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        kind = Image.Resampling[spec.interpolation.upper()]
+        small = torch.from_numpy(np.array(whole.resize((columns, rows), kind, (x0 * across, y0 * down, *ends))))
+        small = small.permute(2, 0, 1)
+    mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
+    # Cut before the pixels become float32, of four times the size.
+    return F.crop((F.to_dtype(small, torch.float32, scale=True) - mean) / std, min(top, 0), min(left, 0), size, size)
+
+
+def move_masks(masks: Tensor, new_size: tuple[int, int], window: tuple[int, int, int, int]) -> Tensor:
+    """Masks (M, H, W), bool, in input pixels: each takes the original pixel that its centre lies in (NEAREST_EXACT).
+
+    Torch's plain "nearest" takes the pixel of its corner, which shifts masks by up to half a pixel.
+    """
+    top, left, height, width = window
+    rows, inside_rows = nearest(masks.shape[1], new_size[0], top, height)
+    columns, inside_columns = nearest(masks.shape[2], new_size[1], left, width)
+    # Masks lie side by side in memory, pixel by pixel, as pycocotools decodes them.
+    taken = masks.permute(1, 2, 0).index_select(0, rows).index_select(1, columns).permute(2, 0, 1)
+    return taken & inside_rows[:, None] & inside_columns
+
+
+def nearest(old: int, new: int, first: int, number: int) -> tuple[Tensor, Tensor]:
+    """Which of `old` pixels the centres of `number` out of `new` pixels lie in, and whether they lie in the picture.
+
+    In whole numbers, since a centre may fall on the border of two pixels.
+    """
+    places = torch.arange(first, first + number)
+    return ((2 * places + 1) * old // (2 * new)).clamp(0, old - 1), (places >= 0) & (places < new)
+
+
 def move_boxes(
-    boxes: Tensor, size: tuple[int, int], new_size: Sequence[int], window: Sequence[int]
+    boxes: Tensor, size: tuple[int, int], new_size: tuple[int, int], window: tuple[int, int, int, int]
 ) -> tuple[Tensor, Tensor]:
     """Boxes in input pixels, clipped, and the share of each that is inside (0 to 1)."""
     if not len(boxes):
@@ -125,7 +172,7 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
         masks=[None if sample.masks is None else sample.masks.to(device) for sample in samples],
         original_boxes=[case.boxes.to(device) for case in cases],
         original_masks=[None if s.original_masks is None else s.original_masks.to(device) for s in samples],
-        difficult=[sample.difficult.to(device) for sample in samples],
+        difficult=[case.difficult.to(device) for case in cases],
         sizes=[sample.size for sample in samples],
         to_input=[sample.to_input for sample in samples],
         black=(-mean / std).to(device),

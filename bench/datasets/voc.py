@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.datasets.class_map import select
-from bench.datasets.records import (
-    Object,
-    bad,
-    boxed_case,
-    check_bad,
+from bench.datasets.class_map import read_class_map, select
+from bench.datasets.files import (
     check_names,
     files_in,
-    finish,
     need_file,
     need_folder,
+    need_text,
     picture_fault,
-    sound_box,
+    read_text,
 )
+from bench.datasets.images import picture_extensions
+from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, sound_box
 from bench.types import Dataset, UserError
 
 CLASSES = (
@@ -55,6 +55,8 @@ def voc(
 ) -> Dataset:
     """List the cases of VOCdevkit: ``VOC<year>/{JPEGImages,Annotations,ImageSets/Main}``.
 
+    Pictures may have any extension of `bench.datasets.images.FORMATS`; where two have one name, ``.jpg`` is taken.
+
     Parameters
     ----------
     root : path
@@ -68,7 +70,7 @@ def voc(
     min_instances, max_instances : int
         Cases with so many instances, difficult ones included.
     class_map : str, optional
-        csv (index,category) for networks with other classes than ImageNet's.
+        csv (index,category) for networks with other classes than ImageNet's; it may name classes that VOC has not.
     match : {"strict", "loose"}
         See `bench.datasets.class_map.read_class_map`.
     allow_bad_records : bool
@@ -86,7 +88,9 @@ def voc(
         A missing folder or image set, a selection that makes no sense, too many bad records.
     """
     top = need_folder(root, "dataset.root")
-    selection = select("voc", CLASSES, categories, exclude, min_instances, max_instances, class_map, match)
+    own = read_class_map("voc", class_map, match)[0] if class_map else {}
+    classes = list(dict.fromkeys((*CLASSES, *own)))
+    selection = select("voc", classes, categories, exclude, min_instances, max_instances, class_map, match)
     listed = [years] if isinstance(years, int | str) else list(years)
     if not listed:
         raise UserError("dataset.years is empty; name one or several, e.g. 'dataset.years=[2007,2012]'")
@@ -99,17 +103,19 @@ def voc(
     for year in listed:
         folder = need_folder(top / f"VOC{year}", "dataset.root and dataset.years")
         files = files_in(need_folder(folder / "JPEGImages", "dataset.root"))
-        for name in _image_set(folder, split):
+        pictures = _pictures(files)
+        for name in _image_set(folder, split, pictures):
             if name in seen:
                 repeated += 1
                 continue
             seen.add(name)
             label = f"VOC{year}/{name}"
-            annotation = picture_fault(f"{name}.jpg", files) or read_xml(folder / "Annotations" / f"{name}.xml")
+            picture = pictures.get(name, "")
+            annotation = picture_fault(picture, files) or read_xml(folder / "Annotations" / f"{name}.xml")
             if isinstance(annotation, str):
                 bad_images.append(bad(label, annotation))
                 continue
-            objects, reasons = _sound(annotation)
+            objects, reasons = _sound(annotation, classes)
             total_objects += len(annotation.objects)
             bad_objects += [bad(label, reason) for reason in reasons]
             unmapped += len({one.category for one in objects if one.category in selection.without})
@@ -122,7 +128,7 @@ def voc(
                         category=category,
                         target=selection.groups[category],
                         objects=objects,
-                        path=str(folder / "JPEGImages" / f"{name}.jpg"),
+                        path=str(folder / "JPEGImages" / picture),
                         size=annotation.size,
                     )
                     cases.append(case)
@@ -135,47 +141,69 @@ def voc(
     return finish("voc", cases, bad_images + bad_objects, notes, selection.outputs, allow_bad_records)
 
 
-def _image_set(folder: Path, split: str) -> list[str]:
+def _pictures(files: Iterable[str]) -> dict[str, str]:
+    """Names of picture files by their stem; ``.jpg`` goes before others of the same stem."""
+    readable = picture_extensions()
+    split = sorted((os.path.splitext(name) for name in files), key=lambda parts: (parts[1].lower() == ".jpg", parts))
+    return {stem: stem + extension for stem, extension in split if extension.lower() in readable}
+
+
+def _image_set(folder: Path, split: str, pictures: Mapping[str, str]) -> list[str]:
     """Names in an image set; of a class's own set (``cat_test``: name and 1, 0 or -1) those with the class."""
     sets = need_folder(folder / "ImageSets" / "Main", "dataset.root")
     path = sets / f"{split}.txt"
     if not path.is_file():
         check_names("split", [split], [one.stem for one in sets.glob("*.txt")])
-    rows = [line.split() for line in need_file(path, "dataset.split").read_text(encoding="utf-8").splitlines()]
-    return [row[0] for row in rows if row and row[1:] != ["-1"]]
+    names = []
+    for line in need_text(need_file(path, "dataset.split")).split("\n"):
+        name, flag = line.strip(), ""
+        if name not in pictures and (parts := name.rsplit(maxsplit=1))[1:] and parts[1] in ("1", "0", "-1"):
+            name, flag = parts
+        if name and flag != "-1":
+            names.append(name)
+    return names
 
 
 def read_xml(path: Path) -> Annotation | str:
     """Read an annotation in VOC's XML format, which ImageNet has too; a str says why it cannot be read."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return "its annotation is not there"
     try:
-        tree = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
+        with path.open("rb") as file:
+            declared = re.match(rb"[^<]{0,9}<\?xml[^>]*encoding=[\"']([\w.-]+)", file.read(200))
+        # As text, since expat knows five encodings only.
+        tree = ElementTree.fromstring(read_text(path, declared[1].decode() if declared else None))
+    except (ElementTree.ParseError, OSError, ValueError) as error:
         return f"its annotation cannot be read ({error})"
-    try:
-        height, width = (int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
-    except ValueError:
-        height = width = 0
+    sides = [(tree.findtext(f"size/{side}") or "0").strip() for side in ("height", "width")]
+    height, width = map(_to_number, sides)
+    # Zeros are what some tools write for a size that they do not know.
+    if not all(0 <= side < math.inf and side == side // 1 for side in (height, width)):
+        return f"the size in its annotation, {sides[1]} x {sides[0]}, is none"
     objects: list[tuple[str, tuple[float, float, float, float] | None, bool]] = []
     for node in tree.findall("object"):
-        try:
-            x0, y0, x1, y1 = (float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-            box = (x0, y0, x1, y1)
-        except ValueError:
-            box = None
+        x0, y0, x1, y1 = (_to_number(node.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+        box = None if any(map(math.isnan, (x0, y0, x1, y1))) else (x0, y0, x1, y1)
         difficult = (node.findtext("difficult") or "0").strip() == "1"
         objects.append(((node.findtext("name") or "").strip(), box, difficult))
-    return Annotation((height, width) if height > 0 and width > 0 else None, objects)
+    return Annotation((int(height), int(width)) if height and width else None, objects)
 
 
-def _sound(annotation: Annotation) -> tuple[list[Object], list[str]]:
+def _to_number(text: str | None) -> float:
+    """Read a number, NaN where a text is none; Python's own form 1_000 is none."""
+    try:
+        return float((text or "").replace("_", "x"))
+    except ValueError:
+        return math.nan
+
+
+def _sound(annotation: Annotation, classes: Sequence[str]) -> tuple[list[Object], list[str]]:
     """Sound objects of an annotation, and what is wrong with each of the others."""
-    height, width = annotation.size or (float("inf"), float("inf"))
+    height, width = annotation.size or (math.inf, math.inf)
     objects, reasons = [], []
     for category, edges, difficult in annotation.objects:
-        if category not in CLASSES:
-            reasons.append(f"there is no class {category!r}")
+        if category not in classes:
+            reasons.append(f"there is no class {category!r}; dataset.class_map=FILE names classes of your own")
             continue
         if edges is None:
             reasons.append(f"a {category} has no box of four numbers")

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bench.options import named_function
 from bench.runs.store import hash_key
@@ -38,10 +39,27 @@ def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: st
     if target == "label":
         return ordered
     if target == "predicted":
-        return [replace(case, target=()) for case in ordered]
+        return [asked_about(case, ()) for case in ordered]
     if type(target) is int and target >= 0:
-        return [replace(case, target=(target,)) for case in ordered]
+        return [asked_about(case, (target,)) for case in ordered]
     raise UserError(f"target={target} is unknown; it takes label, predicted or an output index")
+
+
+def asked_about(case: Case, target: tuple[int, ...]) -> Case:
+    """Ask a case about another class than its own, ``()`` for the predicted one.
+
+    Boxes, masks and flags are of the case's own class. Where that does not hold the output asked for, nothing is known
+    of where the objects are, and the case has none.
+    """
+    if target and set(target) <= set(case.target):
+        return replace(case, target=target)
+    about_objects = ("boxes", "other_boxes", "ignore", "difficult", "other_difficult")
+    none: dict[str, Any] = {name: getattr(case, name)[:0] for name in about_objects}
+    return replace(case, target=target, load=partial(_without_masks, case.load), **none)
+
+
+def _without_masks(load: Callable[[], tuple[Tensor, Tensor | None]]) -> tuple[Tensor, None]:
+    return load()[0], None
 
 
 def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None) -> None:

@@ -120,6 +120,31 @@ def test_boxes_cut_away_are_counted_and_listed(tmp_path: Path) -> None:
     assert not [note for note in whole.notes if "20 %" in note] and facts(whole)["dropped_boxes"] == []
 
 
+@pytest.mark.parametrize("target", ["predicted", "1"])
+def test_metrics_of_boxes_are_left_out_where_another_class_is_explained(tmp_path: Path, target: str) -> None:
+    write(tmp_path / "coco", 2)
+    outcome = go(tmp_path / "out", *toy_coco(tmp_path / "coco", f"target={target}"))
+    assert outcome.complete and outcome.computed == 2
+    assert any("left out, because" in note and "no boxes: box_coverage" in note for note in outcome.notes)
+    labelled = go(tmp_path / "out", *toy_coco(tmp_path / "coco", "target=281"))  # a tabby is a cat
+    assert not any("no boxes" in note for note in labelled.notes)
+
+
+def test_a_name_of_two_lines_stays_on_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file called so is taken for no message of a worker's."""
+    (tmp_path / "pictures").mkdir()
+    for name in ("x\nerror: y.png", "\x1b[2Jz.png"):
+        Image.new("RGB", (40, 40)).save(tmp_path / "pictures" / "a.png")
+        tear((tmp_path / "pictures" / "a.png").rename(tmp_path / "pictures" / name))
+    Image.new("RGB", (40, 40)).save(tmp_path / "pictures" / "a.png")
+    outcome = go(tmp_path / "out", "dataset=folder", f"dataset.root={tmp_path / 'pictures'}", "metric=[complexity]")
+    messages = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
+    assert len(messages) == 2 and all(message.isprintable() for message in messages)
+    assert any(message.startswith(r"x\nerror: y.png is left out") for message in messages)
+    assert all(name.isprintable() for name in outcome.cases)
+    assert all(text.isprintable() for row in facts(outcome)["skipped"] for text in row.values())
+
+
 def test_a_mosaic_of_half_pictures_stops(tmp_path: Path) -> None:
     for name in ("ant", "bee", "cow", "dog"):
         for i in range(2):

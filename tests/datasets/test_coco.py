@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from bench.datasets.class_map import read_class_map
-from bench.datasets.coco import coco, decode
+from bench.datasets.coco import coco
+from bench.datasets.images import decode_masks
 from bench.types import UserError
 
 CATEGORIES = [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}, {"id": 13, "name": "stop sign"}]
@@ -76,6 +77,43 @@ def test_cases_boxes_masks_and_crowds(toy: Path) -> None:
     assert "no class means them: 1 (1 image-category pairs)" in data.notes[0] and not data.bad_records
 
 
+def test_crowds_count_as_the_class_where_asked_for(toy: Path) -> None:
+    """As in TorchRay, whose masks of a class hold all its annotations."""
+    data = coco(root=toy, split="toy", crowds="class")
+    assert [case.id for case in data.cases] == [*ids(toy)[:2], "000000000002/cat", "000000000002/dog"]
+    cat, crowd = data.cases[0], data.cases[2]
+    assert cat.boxes.tolist() == [[4, 5, 14, 25], [20, 5, 30, 15], [0, 0, 2, 30]] and len(cat.ignore) == 0
+    masks = cat.load()[1]
+    assert masks is not None and masks[2, :, :2].all() and masks[2].sum() == 60
+    assert crowd.boxes.tolist() == [[5, 5, 14, 14]] and crowd.load()[1].sum() == 60
+    assert data.cases[3].other_boxes.tolist() == crowd.boxes.tolist()
+    assert len(coco(root=toy, split="toy").cases[2].other_boxes) == 0
+    assert ids(toy, crowds="class", min_instances=3) == ["000000000001/cat"]
+
+
+@pytest.mark.parametrize(("flag", "ignored"), [("0", 0), ("1", 1), (0, 0), (1, 1), (True, 1), (False, 0), (None, 0)])
+def test_iscrowd_in_every_writing(tmp_path: Path, flag: Any, ignored: int) -> None:
+    root = write(tmp_path, [thing(1, 1, 17, [4, 5, 10, 20]), thing(2, 1, 17, [20, 5, 10, 10], iscrowd=flag)])
+    case = coco(root=root, split="toy").cases[0]
+    assert (len(case.boxes), len(case.ignore)) == (2 - ignored, ignored)
+
+
+def test_categories_of_one_name_are_one(tmp_path: Path) -> None:
+    """Roboflow's exports begin with a category that is called as the project."""
+    twice = [{"id": 0, "name": "cat"}, {"id": 17, "name": "cat"}]
+    root = write(tmp_path, [thing(1, 1, 17, [4, 5, 10, 20]), thing(2, 1, 0, [20, 5, 10, 10])], categories=twice)
+    data = coco(root=root, split="toy")
+    assert [case.id for case in data.cases] == ["000000000001/cat"] and len(data.cases[0].boxes) == 2
+
+
+def test_own_categories_need_a_class_map(tmp_path: Path) -> None:
+    root = write(tmp_path, [thing(1, 1, 1, [4, 5, 10, 20])], categories=[{"id": 1, "name": "helmet"}])
+    with pytest.raises(UserError, match=r"means any of its 1 categories \(helmet\).*dataset.class_map=FILE"):
+        coco(root=root, split="toy")
+    (tmp_path / "map.csv").write_text("index,category\n3,helmet\n")
+    assert coco(root=root, split="toy", class_map=str(tmp_path / "map.csv")).cases[0].target == (3,)
+
+
 def test_every_kind_of_segmentation() -> None:
     from pycocotools import mask as mask_utils
 
@@ -84,11 +122,11 @@ def test_every_kind_of_segmentation() -> None:
     plain = {"size": [30, 40], "counts": [0, 60, 1140]}
     compressed = mask_utils.frPyObjects(plain, 30, 40)
     two = [[0, 0, 1, 0, 1, 30, 0, 30], [1, 0, 2, 0, 2, 30, 1, 30]]
-    masks = decode([plain, compressed, [[0, 0, 2, 0, 2, 30, 0, 30]], two, [[1, 1, 2, 2]]], 30, 40)
+    masks = decode_masks([plain, compressed, [[0, 0, 2, 0, 2, 30, 0, 30]], two, [[1, 1, 2, 2]]], 30, 40)
     assert masks.shape == (5, 30, 40) and masks.dtype == torch.bool
     assert all(np.array_equal(mask, expected) for mask in masks[:4]) and not masks[4].any()
     with pytest.raises(ValueError, match="40 x 30 pixels"):
-        decode([plain], 31, 40)
+        decode_masks([plain], 31, 40)
 
 
 def test_selections(toy: Path, tmp_path: Path) -> None:
@@ -130,6 +168,7 @@ def test_order_of_the_file_changes_nothing(toy: Path) -> None:
         ({"subset": "nowhere.txt"}, "nowhere.txt does not exist"),
         ({"class_map": "nowhere.csv"}, "nowhere.csv does not exist"),
         ({"match": "some"}, "takes strict or loose"),
+        ({"crowds": "count"}, "dataset.crowds=count is unknown; it takes ignore or class"),
     ],
 )
 def test_user_errors(toy: Path, more: dict[str, Any], message: str) -> None:

@@ -61,7 +61,7 @@ def test_cases_of_a_picture_share_its_pixels_and_nothing_else(tmp_path: Path, wo
     for case, sample in zip(cases[:3] + cases[4:], found, strict=True):
         alone = prepare(case, SPEC, "center_crop")
         assert sample.case.id == case.id
-        for name in ("image", "boxes", "difficult"):
+        for name in ("image", "boxes"):
             assert torch.equal(getattr(sample, name), getattr(alone, name))
         assert sample.to_input == alone.to_input
 

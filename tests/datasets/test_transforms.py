@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.datasets.transforms import GEOMETRIES, collate, prepare
+from bench.datasets import transforms
+from bench.datasets.transforms import GEOMETRIES, collate, move_masks, placement, prepare
 from bench.types import Case, InputSpec
 
 SPEC = InputSpec(224, 256, (0.0,) * 3, (1.0,) * 3)
@@ -59,7 +61,6 @@ def test_a_box_cropped_to_under_a_fifth_is_dropped() -> None:
     sample = prepare(case, SPEC, "center_crop")  # the window is x 144 to 368
     assert len(sample.boxes) == 2
     assert sample.boxes[0].tolist() == [0, 0, 46, 224]
-    assert sample.difficult.shape == (2,)
     assert sample.masks is not None and len(sample.masks) == 2
     assert sample.dropped == 1 and prepare(case, SPEC, "stretch").dropped == 0
 
@@ -110,3 +111,95 @@ def test_normalization_and_black() -> None:
     torch.testing.assert_close(sample.image[:, 0, 0], torch.tensor([1.0, 1.5, 4.5]))
     batch = collate([sample], spec, torch.device("cpu"))
     torch.testing.assert_close(batch.black, sample.image[:, 0, 7])
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("size", [(30, 50), (41, 37), (9, 64), (300, 451)])
+def test_masks_take_the_pixel_that_their_centre_lies_in(geometry: str, size: tuple[int, int]) -> None:
+    """Against a loop over pixels, in exact fractions; nothing lies outside the picture."""
+    from fractions import Fraction
+
+    height, width = size
+    masks = torch.rand(2, height, width, generator=torch.Generator().manual_seed(0)) < 0.4
+    spec = replace(SPEC, size=24, resize=28)
+    resized, (top, left) = placement(height, width, spec, geometry)
+    moved = move_masks(masks, resized, (top, left, 24, 24))
+    for row in range(24):
+        for column in range(24):
+            y = Fraction(2 * (row + top) + 1, 2) * height / resized[0]
+            x = Fraction(2 * (column + left) + 1, 2) * width / resized[1]
+            inside = 0 <= y < height and 0 <= x < width
+            expected = masks[:, int(y), int(x)] if inside else torch.zeros(2, dtype=torch.bool)
+            assert torch.equal(moved[:, row, column], expected), (row, column)
+
+
+def test_masks_are_torchs_nearest_exact_and_not_its_nearest() -> None:
+    masks = torch.rand(3, 300, 451, generator=torch.Generator().manual_seed(0)) < 0.4
+    moved = move_masks(masks, (224, 224), (0, 0, 224, 224))
+    by_torch = {
+        mode: torch.nn.functional.interpolate(masks[None].float(), (224, 224), mode=mode)[0] > 0.5
+        for mode in ("nearest-exact", "nearest")
+    }
+    assert torch.equal(moved, by_torch["nearest-exact"]) and not torch.equal(moved, by_torch["nearest"])
+
+
+def test_a_mask_keeps_its_centre() -> None:
+    """Of a square with soft edges nothing moves: torch's nearest moves it half a pixel to the lower right."""
+    case = scene(100, 100, [[20, 20, 80, 80]])
+    sample = prepare(case, replace(SPEC, size=32, resize=32), "stretch")
+    assert sample.masks is not None
+    rows, columns = sample.masks[0].nonzero().double().add(0.5).mean(0).tolist()
+    assert rows == pytest.approx(16) and columns == pytest.approx(16)
+
+
+@pytest.mark.parametrize("resize", [16, 32, 48])
+def test_center_crop_never_pads(resize: int) -> None:
+    """Also where ``model.size`` is above ``resize``."""
+    spec = replace(SPEC, size=32, resize=resize)
+    for height, width in ((20, 30), (33, 31), (32, 32), (100, 40)):
+        pixels = torch.full((3, height, width), 200, dtype=torch.uint8)
+        case = Case("a", "a", "", (), lambda pixels=pixels: (pixels, None))
+        assert (prepare(case, spec, "center_crop").image > 0.5).all()
+    assert placement(60, 80, replace(SPEC, size=224, resize=256), "center_crop")[0] == (256, 341)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("size", [(3, 400), (500, 7), (4, 4)])
+def test_a_strip_is_cut_before_it_grows(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], interpolation: str
+) -> None:
+    """Pillow's window of the resized picture is torchvision's, up to one level of 255."""
+    pixels = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    case = Case("a", "a", "", (), lambda: (pixels, None))
+    spec = InputSpec(24, 32, (0.5,) * 3, (0.25,) * 3, interpolation)
+    whole = prepare(case, spec, "center_crop").image
+    monkeypatch.setattr(transforms, "STRIP", 0)
+    monkeypatch.setattr(transforms.F, "resize", None)  # must not be called
+    cut = transforms.input_pixels(pixels, *window_of(size, spec), spec)
+    assert (whole - cut).abs().max() <= 1.01 / 255 / 0.25
+
+
+def window_of(size: tuple[int, int], spec: InputSpec) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    resized, (top, left) = placement(*size, spec, "center_crop")
+    return resized, (top, left, spec.size, spec.size)
+
+
+@pytest.mark.parametrize("size", [(2, 10_000), (10_000, 2), (1, 60_000)])
+def test_a_strip_takes_little_memory(size: tuple[int, int]) -> None:
+    """It would be resized to 256 x 1,280,000 pixels: 8 GB in float32."""
+    pixels = torch.zeros(3, *size, dtype=torch.uint8)
+    masks = torch.ones(2, *size, dtype=torch.bool)
+    box = torch.tensor([[0.0, 0, size[1], size[0]]] * 2)
+    case = Case("a", "a", "", (), lambda: (pixels, masks), box, difficult=torch.zeros(2, dtype=torch.bool))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sample = prepare(case, SPEC, "center_crop")
+    assert sample.image.shape == (3, 224, 224)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_what_lies_outside_a_padded_picture_is_the_mean_colour() -> None:
+    pixels = torch.full((3, 10, 40), 255, dtype=torch.uint8)
+    image = prepare(
+        Case("a", "a", "", (), lambda: (pixels, None)), InputSpec(8, 8, (0.5,) * 3, (0.5,) * 3), "pad"
+    ).image
+    assert image[0, :, 4].tolist() == [0, 0, 0, 1, 1, 0, 0, 0]

@@ -68,6 +68,22 @@ def test_image_set_of_a_class(tmp_path: Path) -> None:
     assert [case.image_id for case in voc(root=tmp_path, split="dog_test").cases] == ["000001", "000003"]
 
 
+def test_classes_of_ones_own_take_a_class_map(tmp_path: Path) -> None:
+    write(tmp_path, 2007, "000001", thing("helmet", (1, 1, 5, 5)), thing("dog", (6, 6, 9, 9)))
+    with pytest.raises(UserError, match="there is no class 'helmet'; dataset.class_map=FILE names classes of your own"):
+        voc(root=tmp_path)
+    (tmp_path / "map.csv").write_text("index,category\n3,helmet\n")
+    data = voc(root=tmp_path, class_map=str(tmp_path / "map.csv"))
+    assert [(case.id, case.target) for case in data.cases] == [("000001/helmet", (3,))]
+    assert data.cases[0].other_boxes.tolist() == [[5, 5, 9, 9]] and data.outputs is None
+
+
+def test_a_jpg_goes_before_other_pictures_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path, 2007, "000001", thing("dog", (1, 1, 5, 5)))
+    Image.new("RGB", (9, 9)).save(tmp_path / "VOC2007" / "JPEGImages" / "000001.png")
+    assert voc(root=tmp_path).cases[0].load()[0].shape == (3, 40, 50)
+
+
 def test_a_class_without_outputs_is_counted(tmp_path: Path) -> None:
     write(tmp_path, 2007, "000001", thing("pottedplant", (1, 1, 5, 5)), thing("dog", (1, 1, 5, 5)))
     data = voc(root=tmp_path)

@@ -125,6 +125,33 @@ def test_transposed_map_misses(make_batch):
     assert hit["best_iou"] == 1 and miss["best_iou"] < 0.3
 
 
+@pytest.mark.parametrize("size", [(30, 50), (300, 451), (37, 41), (224, 224), (7, 500), (1, 1)])
+def test_masks_of_pxap_are_those_of_cv2(size):
+    """As wsolevaluation's ``cv2.resize(mask, (224, 224), interpolation=cv2.INTER_NEAREST)``, also in a window of it."""
+    import cv2
+
+    height, width = size
+    mask = np.random.default_rng(0).random(size) < 0.4
+    for new in ((224, 224), (224, 300), (13, 224)):
+        expected = cv2.resize(mask.astype(np.float32), new[::-1], interpolation=cv2.INTER_NEAREST) > 0.5
+        scale = (new[1] / width, new[0] / height)
+        assert np.array_equal(localization.corner_mask(mask, (*scale, 0.0, 0.0), new), expected)
+        top, left = new[0] // 5, -4  # cut above, padded on the left
+        window = localization.corner_mask(mask, (*scale, -float(left), -float(top)), (new[0] - top + 3, new[1] + 4))
+        assert np.array_equal(window[:-3, 4:], expected[top:])
+        assert not window[:, :4].any() and not window[-3:].any()
+
+
+def test_pxap_looks_at_original_masks(make_batch):
+    """Of a mask of twice the size, cv2 takes the even pixels."""
+    mask = torch.rand(1, 48, 60, generator=torch.Generator().manual_seed(0)) < 0.4
+    batch = make_batch((24, 30), [[[0, 0, 1, 1]]], to_input=(0.5, 0.5, 0.0, 0.0), masks=[mask])
+    batch.masks = [torch.zeros(1, 24, 30, dtype=torch.bool)]
+    heatmap = mask[0, ::2, ::2].float()
+    assert localization.pxap(heatmap[None], batch)["ap"].item() == 1
+    assert localization.pxap(mask[0, 1::2, 1::2].float()[None], batch)["ap"].item() < 0.8
+
+
 def slow_pxap(score_maps, truths, ignored):
     """All pixels of all images through wsolevaluation's histograms and sum."""
     edges = np.append(list(THRESHOLDS), [1.0, 2.0, 3.0])

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.datasets.transforms import collate, prepare
+from bench.types import Case, InputSpec
 from metrics import pointing
 
 
@@ -100,6 +102,51 @@ def test_all_instances_count_also_difficult_ones(make_batch):
     batch = make_batch((60, 100), [boxes] * 4, difficult=difficult)
     hits = pointing.pointing_game(one_pixel((60, 100), *places), batch)["hit"].tolist()
     assert hits[:3] == [1, 1, 0] and math.isnan(hits[3])
+
+
+def test_an_object_that_the_input_cuts_away_is_a_miss(make_batch):
+    """TorchRay judges all instances, in original pixels, whatever the network was shown of them."""
+    boxes = [[[0, 0, 5, 5]], [[0, 0, 5, 5], [80, 40, 90, 50]], [[0, 0, 5, 5]], [[0, 0, 5, 5], [80, 40, 90, 50]]]
+    difficult = [torch.tensor(flags) for flags in ([False], [False, True], [True], [True, True])]
+    # The input shows the original from x = 30, y = 10: of the boxes that of (80, 40) alone.
+    batch = make_batch((50, 70), boxes, to_input=(1.0, 1.0, 0.0, 0.0), difficult=difficult)
+    batch.to_input = [(1.0, 1.0, -30.0, -10.0)] * 4
+    batch.boxes = [torch.zeros(0, 4), torch.tensor([[50.0, 30, 60, 40]])] * 2
+    batch.sizes = [(60, 100)] * 4
+    heatmaps = one_pixel((50, 70), *[(35, 55)] * 4)  # on the difficult object that is left, where it is there
+    for masks in (None, "of the boxes"):
+        if masks:
+            batch.original_masks = [torch.zeros(len(one), 60, 100, dtype=torch.bool) for one in boxes]
+            for drawn, outlines in zip(batch.original_masks, boxes, strict=True):
+                for mask, (x0, y0, x1, y1) in zip(drawn, outlines, strict=True):
+                    mask[y0:y1, x0:x1] = True
+        hits = pointing.pointing_game(heatmaps, batch)["hit"].tolist()
+        # Cut away; one of two, hit though all that is left is difficult; nothing but difficult ones.
+        assert hits[:2] == [0, 1] and all(map(math.isnan, hits[2:]))
+        several = pointing.top_k_pointing(heatmaps, batch, tolerance=3)
+        assert several["hit"][:2].tolist() == [0, 1] and several["recall"][:2].tolist() == [0, 0.5]
+        assert several["hit"][2:].isnan().all()
+
+
+def test_a_case_under_center_crop_is_judged_on_all_its_boxes():
+    """From the case to the hit: the flags belong to all instances, also to those that the window leaves out."""
+    spec = InputSpec(40, 40, (0.0,) * 3, (1.0,) * 3)
+    away, left = [0.0, 0.0, 5.0, 5.0], [50.0, 10.0, 60.0, 20.0]  # of a picture of 100 x 40 the window is x 30 to 70
+    hits = {}
+    for name, boxes, flags in (
+        ("away", [away], [False]), ("left is difficult", [away, left], [False, True]),
+        ("all difficult", [away, left], [True, True]), ("away is difficult", [away], [True]),
+    ):  # fmt: skip
+        pixels = torch.zeros(3, 40, 100, dtype=torch.uint8)
+        case = Case("a", "a", "", (0,), lambda pixels=pixels: (pixels, None), torch.tensor(boxes),
+                    difficult=torch.tensor(flags))  # fmt: skip
+        batch = collate([prepare(case, spec, "center_crop")], spec, torch.device("cpu"))
+        heatmap = one_pixel((40, 40), (15, 25))  # the middle of the box that is left
+        hits[name] = pointing.pointing_game(heatmap, batch)["hit"].item()
+        several = pointing.top_k_pointing(heatmap, batch, k=1)["hit"].item()
+        assert several == hits[name] or math.isnan(several) and math.isnan(hits[name])
+    assert hits["away"] == 0 and hits["left is difficult"] == 1
+    assert math.isnan(hits["all difficult"]) and math.isnan(hits["away is difficult"])
 
 
 def test_no_ground_truth_and_empty_maps(make_batch):
