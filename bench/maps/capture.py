@@ -133,8 +133,8 @@ def _gradients(
 
 def _cut_off(name: str) -> UserError:
     return UserError(
-        f"no gradient reaches layer {name!r}: the network computes it, or what follows, under torch.no_grad() or behind "
-        "detach(); choose another layer=, or methods that need no gradient"
+        f"no gradient reaches layer {name!r}: the network computes it, or what follows, under torch.no_grad() or "
+        "behind detach(); choose another layer=, or methods that need no gradient"
     )
 
 
@@ -144,8 +144,8 @@ def _keep(kept: dict[str, Tensor], gradients: bool, number: int, name: str, outp
         raise UserError(f"layer {name!r} gives {shape}, not a feature map (N, K, height, width); choose another layer=")
     if len(output) != number:
         raise UserError(
-            f"layer {name!r} gives {tuple(output.shape)} for {number} pictures, so it is not a feature map of each, but "
-            "of windows or heads; choose another layer="
+            f"layer {name!r} gives {tuple(output.shape)} for {number} pictures, so it is not a feature map of each "
+            "but of windows or heads; choose another layer="
         )
     if gradients and not torch.is_grad_enabled():
         raise _cut_off(name)

@@ -24,6 +24,7 @@ def offered(
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head`` and ``once`` (see `Layer`). `name` is that
     of the layer in `module`, ``-`` without one; `logits` (N, C) are of the batch's images.
     """
+    index = None if layer is None else layer.index
     return {
         "acts": lambda: layer and layer.acts,
         "grads": lambda: layer and layer.grads,
@@ -31,8 +32,8 @@ def offered(
         "ids": lambda: batch.ids,
         "targets": lambda: batch.targets,
         "score": lambda: score,
-        "forward_from": lambda: partial(forward_from, module, name, layer and layer.index, batch, score.batch_size),
-        "gradient": lambda: partial(gradient, module, name, layer and layer.index, batch, score.batch_size),
+        "forward_from": lambda: partial(forward_from, module, name, index, batch, score.batch_size),
+        "gradient": lambda: partial(gradient, module, name, index, batch, score.batch_size),
         "logits": lambda: partial(differentiable_logits, module),
         "module": lambda: module,
         "head": lambda: head(module, layer, logits),

@@ -29,7 +29,7 @@ def finish(
     reshape: str = "auto",
     code: str = "",
 ) -> Network:
-    """Load weights into a newly built module and describe it: in evaluation mode, float32, parameters without gradients.
+    """Load weights into a new module and describe it: in evaluation mode, float32, parameters without gradients.
 
     `layers` None takes the last map through which everything passes. `weights` is ``random`` (the module's own), a name
     in `sources`, which give state dicts, or a .pth or .safetensors file. `output`, `probability`, `reshape` as the

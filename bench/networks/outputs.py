@@ -52,12 +52,12 @@ def _part(name: str, output: str | int, returned: Any) -> Any:
     key: Any = output
     if isinstance(returned, list | tuple) and str(output).lstrip("-").isdigit():
         key = int(output)
-    try:
-        return returned[key]
-    except (KeyError, IndexError, TypeError, ValueError):
-        pass
-    if isinstance(output, str) and not isinstance(returned, Tensor) and hasattr(returned, output):
-        return getattr(returned, output)
+    if not isinstance(returned, Tensor):  # whose index is a picture
+        try:
+            return returned[key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            if isinstance(output, str) and hasattr(returned, output):
+                return getattr(returned, output)
     raise UserError(f"{name} has no output {output!r}: it returns {_kind(returned)}, {_choices(returned)}")
 
 

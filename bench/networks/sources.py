@@ -13,7 +13,7 @@ seed : int
 num_classes : int or None
     Number of outputs, for weights of a user's; None keeps the architecture's own.
 output : int, str or None
-    Which part of what the module returns the logits are: an index, a key or an attribute; None: it returns nothing else.
+    Where the logits are in what the module returns: an index, a key or an attribute; None: it returns nothing else.
 probability : {"auto", "softmax", "sigmoid", "none"}
     How a probability follows from the logits; ``auto`` is sigmoid for one output, else softmax, and ``none`` lets
     perturbation metrics follow the explained score itself.
@@ -221,10 +221,10 @@ def custom_model(
     return finish(name, module, spec, layers, weights, {"default": module.state_dict}, code=code, **read)
 
 
-def classes(number: int | None, weights: str, ready: Sequence[str]) -> dict[str, int]:
-    """Number of outputs as an option of a factory; UserError where the `ready` weights are asked for, which have theirs.
+def classes(number: int | None, weights: str, ready: Sequence[str]) -> dict[str, Any]:
+    """Make the number of outputs an option of a factory; None leaves it out.
 
-    None leaves the option out.
+    UserError where weights are asked for that are `ready` and have their own number.
     """
     if number is None:
         return {}

@@ -57,9 +57,10 @@ def choose_speed(
 ) -> Speed:
     """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
 
-    Where both sizes are given nothing is measured: channels_last where the network takes it, and compiled only if asked for. On a CPU a batch is
-    one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that was not. `scored` is the
-    number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling works.
+    Where both sizes are given nothing is measured: channels_last where the network takes it, and compiled only if asked
+    for. On a CPU a batch is one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that
+    was not. `scored` is the number of perturbed images of this run; `forward`, from `forwards`, is asked whether
+    compiling works.
     """
     untimed = {"batch": config["score_batch"], "channels_last": network.channels_last, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])

@@ -134,7 +134,7 @@ def setting_of(
     return Setting(
         plan=plan,
         module=module,
-        reshape=opened and opened.reshape,
+        reshape=opened.reshape if opened else None,
         forward=forwards(module, size, plan.device, precision),
         precision=precision,
         keeps=keeps,
