@@ -6,6 +6,7 @@ import argparse
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,22 @@ HARMLESS: list[Any] = [
     argparse.Namespace, np.dtype, _number, (_number, "numpy.core.multiarray.scalar"),
     *(type(np.dtype(kind)) for kind in "? i1 u1 i2 i4 i8 f2 f4 f8".split()),
 ]  # fmt: skip
+ALLOWS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)  # pairs like that of numpy's older name
 EXPANDS, SLACK = 3, 2**22  # a file may hold tied weights twice; torch.save does not compress
 
 
-def load_weights(name: str, module: nn.Module, weights: str, state: Mapping[str, Tensor], more: str) -> None:
-    """Load a state dict whose names may have a wrapper's prefixes.
-
-    Raises
-    ------
-    UserError
-        It does not fit; `more` says what to do where another number of classes is the reason.
-    """
+def load_weights(name: str, module: nn.Module, weights: str, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict whose names may have prefixes of a wrapper; UserError, with what to do, if it does not fit."""
     state, own = without_prefixes(state, set(module.state_dict())), module.state_dict()
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         other = [key for key in own if key in state and own[key].shape != state[key].shape]
         classes = other and len(other) <= 4 and set(own) == set(state)
-        advice = f"it has {len(state[other[-1]])} classes: {more}" if classes else "a network of your own: model=custom"
+        advice = "a network of your own: model=custom"
+        if classes:
+            number = len(state[other[-1]])
+            advice = f"it has {number} classes: set model.num_classes={number}"
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"the weights {weights} do not fit {name} ({advice}): {detail}") from error
 
@@ -84,12 +83,12 @@ def read_weights(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             check_archive(path, size)
-            with torch.serialization.safe_globals(HARMLESS):
+            with torch.serialization.safe_globals(HARMLESS) if ALLOWS else nullcontext():
                 state = torch.load(path, weights_only=True, map_location="cpu")
     except UserError:
         raise
     except Exception as error:  # a file of another kind can make the unpickler fail in any way
-        foreign = re.search(r"(?:GLOBAL|Unsupported class|Unsupported global:?) (\S+)", str(error))
+        foreign = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
         if foreign:
             raise UserError(
                 f"{path} is not a weights file alone: it also holds {foreign[1]}, which could run code; save it again "

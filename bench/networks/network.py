@@ -43,7 +43,7 @@ def finish(
     module.eval().float()
     if weights != "random":
         state = sources[weights]() if weights in sources else read_weights(Path(str(weights)), sorted(sources))
-        load_weights(name, module, weights, state, "let the factory build as many" if code else "set model.num_classes")
+        load_weights(name, module, weights, state)
     fix_ends(name, module, output)
     channels_last, logits = try_out(name, module, spec.size)
     settings = {"code": code, "output": "" if output is None else str(output)}
