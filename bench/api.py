@@ -37,6 +37,7 @@ from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
 from bench.networks.layers import resolve_layers
+from bench.runs.execution import memory_format
 from bench.runs.plan import check_targets, looks_at_layer, plan_jobs
 from bench.runs.rows import metric_columns
 from bench.runs.setup import usable
@@ -100,7 +101,7 @@ class Explanation:
     name : str
         ImageNet's name of the class; empty for a group and for networks with other classes.
     probability : float
-        Of the class, softmax.
+        Of the class: softmax, or as the network's ``probability`` says.
     layer : str
         Where the method looked, ``-`` for one that looks at no layer.
     degenerate : str
@@ -152,15 +153,18 @@ def explain_image(
     batch, logits = one_case(image, network, target)
     layers = one_layer(network, layer) if looks_at_layer(part) else []
     job = plan_jobs([part], layers, {}, None, lambda bound: {})[0]
-    captured = capture(network.module, batch.images, batch.targets, layers, gradients="grads" in part.wants)
-    score = Scorer(network.module, batch.targets, SCORE_BATCH)
+    gradients = "grads" in part.wants
+    captured = capture(
+        network.module, batch.images, batch.targets, layers, gradients=gradients, reshape=network.reshape
+    )
+    score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
     native = job_map(network.module, batch, captured, score, job, {})
     size, group = batch.images.shape[2:], batch.targets[0]
     return Explanation(
         heatmap=upsample(upsample(native, size), batch.sizes[0])[0].numpy(),
         target=group,
         name=class_name(group, logits.shape[1]),
-        probability=float(group_probability(logits, batch.targets)[0]),
+        probability=float(group_probability(logits, batch.targets, network.probability)[0]),
         layer=job.layer,
         degenerate=degenerate(native)[0],
     )
@@ -212,7 +216,7 @@ def score_map(
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
-    score = Scorer(network.module, batch.targets, SCORE_BATCH)
+    score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
     heatmaps = upsample(native[None], batch.images.shape[2:])
     values = [metric_columns(part, part.name, heatmaps, batch, score)[0] for part in parts]
     return {name: value for row in values for name, value in row.items()}
@@ -224,7 +228,7 @@ def named_network(name: str) -> Network:
     check_name("model", name)
     node = compose_config([f"model={name}"])
     network = build("model", node.model, seed=node.seed)
-    return replace(network, module=network.module.to(memory_format=torch.channels_last))
+    return replace(network, module=network.module.to(memory_format=memory_format(network.channels_last)))
 
 
 def find_network(model: str | Network) -> Network:
@@ -257,7 +261,7 @@ def one_case(
     difficult = torch.zeros(len(outlines), dtype=torch.bool)
     case = Case("picture", "picture", "", group, lambda: (pixels, None), outlines, outlines[:0], difficult)
     batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
-    images = batch.images.contiguous(memory_format=torch.channels_last)
+    images = batch.images.contiguous(memory_format=memory_format(network.channels_last))
     captured = capture(network.module, images, None, [], gradients=False)
     check_targets([case], captured.logits.shape[1])
     return replace(batch, images=images, targets=[group or captured.targets[0]]), captured.logits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a mistyped name or --hel
 
 NO_LAYER = "-"  # the layer of methods that look at none
 FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over several layers
+# (layer's name, shape of its output without N, the input's spatial size) -> index (K, *spatial) into the flattened
+# output, or None where that is (K, *spatial) already. UserError where it cannot be read.
+Reshape = Callable[[str, Sequence[int], Sequence[int]], Any]
 
 
 def printable(text: object) -> str:
@@ -159,10 +162,14 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer's activations and d score / d activations, each (N, K, *spatial)."""
+    """One layer's activations and d score / d activations, each (N, K, *spatial).
+
+    `index` (K, *spatial) says where in the module's flattened output they are; None where they are that output.
+    """
 
     acts: Tensor
     grads: Tensor
+    index: Tensor | None = None
     _known: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
@@ -207,6 +214,7 @@ class Network:
     ----------
     name : str
     module : nn.Module
+        Gives the logits (n, C) and leaves its input as it is.
     spec : InputSpec
     layers : list of str
         Default layers, in the order of the forward pass.
@@ -214,6 +222,14 @@ class Network:
         What was loaded: ``default``, a file name or ``random``.
     weights_hash : str
         Hash of all parameters and buffers.
+    probability : {"softmax", "sigmoid", "none"}
+        How a probability follows from the logits; ``none`` takes the explained score itself.
+    reshape : callable, optional
+        Which entries of a layer's output are channels and positions; None takes every output as (N, K, *spatial).
+    channels_last : bool
+        Whether it also runs in the channels-last memory format.
+    settings : dict
+        What else makes this network's numbers: its code, how its output and its layers are read, where not as usual.
     """
 
     name: str
@@ -222,6 +238,10 @@ class Network:
     layers: list[str]
     weights: str
     weights_hash: str
+    probability: str = "softmax"
+    reshape: Reshape | None = None
+    channels_last: bool = True
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

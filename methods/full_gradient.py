@@ -43,6 +43,11 @@ def full_grad(
     -------
     Tensor, shape (N, *size)
         At least 0.
+
+    Raises
+    ------
+    ValueError
+        A linear layer works on every position, as in transformers and ConvNeXt.
     """
     terms = full_gradients(images, targets, module)
     spatial = [widen(term).abs() for term in terms if term.ndim == images.ndim]
@@ -88,6 +93,8 @@ class _BiasTape(TorchFunctionMode):
         bias = _bias(func, args, kwargs or {})
         if bias is None:
             return output
+        if func is functional.linear and output.ndim > 2:
+            raise ValueError("a linear layer works on every position, so the network is no CNN, and its biases no maps")
         self.used.append(
             (output, bias.detach().view(-1, *[1] * (output.ndim - 2)) if output.ndim > 2 else bias.detach())
         )

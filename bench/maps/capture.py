@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.maps.target_scores import group_logit
-from bench.types import Layer, UserError
+from bench.types import Layer, Reshape, UserError
 
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """Logits (N, C), detached, the explained targets, and one `Layer` per name (with empty grads if not asked for)."""
+    """Logits (N, C), detached, the explained targets, and one `Layer` per name (with empty grads if not asked for).
+
+    `reshape` is how the layers' outputs were read.
+    """
 
     logits: Tensor
     targets: list[tuple[int, ...]]
     layers: dict[str, Layer]
+    reshape: Reshape | None = None
 
 
 def capture(
@@ -32,6 +35,7 @@ def capture(
     *,
     gradients: bool = True,
     image_of: Sequence[int] | None = None,
+    reshape: Reshape | None = None,
 ) -> Captured:
     """Activations and gradients of all layers in one forward and one backward pass.
 
@@ -54,14 +58,24 @@ def capture(
     image_of : sequence of int, optional
         Index into `images` for each target; the results then have one entry per target. Targets of one image share
         its forward pass and cost one backward pass each.
+    reshape : callable, optional
+        How a layer's output is read, see `bench.types.Network`; None takes it as (N, K, *spatial).
 
     Raises
     ------
     UserError
-        This input does not run a layer, or the layer's output is not a feature map (N, K, *spatial).
+        This input does not run a layer, the layer's output is not a feature map (N, K, *spatial), or no gradient
+        reaches it.
     """
     kept: dict[str, Tensor] = {}
-    with hooked(model, layers, partial(_keep, kept, gradients)), torch.set_grad_enabled(gradients):
+    read: dict[str, Tensor | None] = {}
+
+    def keep(name: str, output: object) -> Tensor:
+        copy = _keep(kept, gradients, len(images), name, output)
+        read[name] = reshape(name, kept[name].shape[1:], images.shape[2:]) if reshape else None
+        return copy
+
+    with hooked(model, layers, keep), torch.set_grad_enabled(gradients):
         logits = model(images)
         missing = [name for name in layers if name not in kept]
         if missing:
@@ -76,9 +90,18 @@ def capture(
         grads = _gradients(logits, groups, sources, activations) if gradients and layers else {}
     captured = {}
     for name, acts in activations.items():
-        grad = grads.get(name, torch.empty(0))
-        captured[name] = Layer(acts.detach() if whole else acts.detach()[index], grad)
-    return Captured(per_target.detach(), groups, captured)
+        acts, grad = acts.detach() if whole else acts.detach()[index], grads.get(name, torch.empty(0))
+        where = read[name]
+        if where is None:
+            captured[name] = Layer(acts, grad)
+        else:
+            captured[name] = Layer(_gathered(acts, where), _gathered(grad, where), where)
+    return Captured(per_target.detach(), groups, captured, reshape)
+
+
+def _gathered(values: Tensor, index: Tensor) -> Tensor:
+    """Read outputs (N, ...) of a layer as (N, K, *spatial); empty ones stay empty."""
+    return values.flatten(1)[:, index.to(values.device)] if len(values) else values
 
 
 def _gradients(
@@ -94,6 +117,8 @@ def _gradients(
     for number, turn in enumerate(turns):
         at = torch.tensor([sources[i] for i in turn], device=logits.device)
         score = group_logit(logits[at], [groups[i] for i in turn]).sum()
+        if not score.requires_grad:
+            raise _cut_off(list(activations)[-1])
         last = number == len(turns) - 1
         parts = torch.autograd.grad(score, list(activations.values()), retain_graph=not last, allow_unused=True)
         for (name, acts), grad in zip(activations.items(), parts, strict=True):
@@ -106,10 +131,24 @@ def _gradients(
     return gathered
 
 
-def _keep(kept: dict[str, Tensor], gradients: bool, name: str, output: object) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim < 3:
+def _cut_off(name: str) -> UserError:
+    return UserError(
+        f"no gradient reaches layer {name!r}: the network computes it, or what follows, under torch.no_grad() or "
+        "behind detach(); choose another layer=, or methods that need no gradient"
+    )
+
+
+def _keep(kept: dict[str, Tensor], gradients: bool, number: int, name: str, output: object) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim < 3 or not output.is_floating_point():
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(f"layer {name!r} gives {shape}, not a feature map (N, K, height, width); choose another layer=")
+    if len(output) != number:
+        raise UserError(
+            f"layer {name!r} gives {tuple(output.shape)} for {number} pictures, so it is not a feature map of each "
+            "but of windows or heads; choose another layer="
+        )
+    if gradients and not torch.is_grad_enabled():
+        raise _cut_off(name)
     if gradients and not output.requires_grad:
         output = output.detach().requires_grad_()
     kept[name] = output

@@ -24,6 +24,7 @@ def offered(
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head`` and ``once`` (see `Layer`). `name` is that
     of the layer in `module`, ``-`` without one; `logits` (N, C) are of the batch's images.
     """
+    index = None if layer is None else layer.index
     return {
         "acts": lambda: layer and layer.acts,
         "grads": lambda: layer and layer.grads,
@@ -31,8 +32,8 @@ def offered(
         "ids": lambda: batch.ids,
         "targets": lambda: batch.targets,
         "score": lambda: score,
-        "forward_from": lambda: partial(forward_from, module, name, batch, score.batch_size),
-        "gradient": lambda: partial(gradient, module, name, batch, score.batch_size),
+        "forward_from": lambda: partial(forward_from, module, name, index, batch, score.batch_size),
+        "gradient": lambda: partial(gradient, module, name, index, batch, score.batch_size),
         "logits": lambda: partial(differentiable_logits, module),
         "module": lambda: module,
         "head": lambda: head(module, layer, logits),
@@ -40,29 +41,36 @@ def offered(
     }
 
 
-def forward_from(module: nn.Module, name: str, batch: Batch, size: int, acts: Tensor, cases: Tensor) -> Tensor:
+def forward_from(
+    module: nn.Module, name: str, index: Tensor | None, batch: Batch, size: int, acts: Tensor, cases: Tensor
+) -> Tensor:
     """Logits (n, C) of ``images[cases]`` with the layer's output replaced by `acts` (n, K, *spatial).
 
-    There is a graph back to `acts` if they require a gradient.
+    There is a graph back to `acts` if they require a gradient. What of the output is no position (`index` as in
+    `Layer`), as a class token, stays.
     """
     logits = []
-    for part, index in zip(acts.split(size), cases.split(size), strict=True):
-        with hooked(module, [name], partial(_replace, part)), torch.set_grad_enabled(acts.requires_grad):
-            logits.append(module(batch.images[index]))
+    for part, chosen in zip(acts.split(size), cases.split(size), strict=True):
+        with hooked(module, [name], partial(_replace, part, index)), torch.set_grad_enabled(acts.requires_grad):
+            logits.append(module(batch.images[chosen]))
     return torch.cat(logits)
 
 
-def _replace(acts: Tensor, _name: str, _output: object) -> Tensor:
-    return acts.clone()  # the next layer may write into its input
+def _replace(acts: Tensor, index: Tensor | None, _name: str, output: Tensor) -> Tensor:
+    if index is None:
+        return acts.clone()  # the next layer may write into its input
+    flat = output.flatten(1).to(acts.dtype)
+    return flat.index_copy(1, index.flatten().to(acts.device), acts.flatten(1)).view(output.shape)
 
 
 def gradient(
-    module: nn.Module, name: str, batch: Batch, size: int, images: Tensor, cases: Tensor
+    module: nn.Module, name: str, index: Tensor | None, batch: Batch, size: int, images: Tensor, cases: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Activations, gradients (n, K, *spatial) and logits (n, C) at the layer for images (n, ...) of these cases."""
     acts, grads, logits = [], [], []
-    for part, index in zip(images.split(size), cases.split(size), strict=True):
-        captured = capture(module, part, [batch.targets[i] for i in index.tolist()], [name])
+    for part, chosen in zip(images.split(size), cases.split(size), strict=True):
+        groups = [batch.targets[i] for i in chosen.tolist()]
+        captured = capture(module, part, groups, [name], reshape=lambda *_: index)
         acts.append(captured.layers[name].acts)
         grads.append(captured.layers[name].grads)
         logits.append(captured.logits)

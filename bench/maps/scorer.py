@@ -35,6 +35,8 @@ class Scorer:
         Fill up every batch and use one memory format, because a compiled network would compile anew for another.
     bfloat16 : bool
         Run the network's matrix products and convolutions in bfloat16.
+    probability : {"softmax", "sigmoid", "none"}
+        How a call's value follows from the logits; ``none`` gives the explained score.
 
     Attributes
     ----------
@@ -54,9 +56,10 @@ class Scorer:
         *,
         pad: bool = False,
         bfloat16: bool = False,
+        probability: str = "softmax",
     ) -> None:
         self.model, self.targets, self.batch_size = model, targets, batch_size
-        self.pad, self.bfloat16 = pad, bfloat16
+        self.pad, self.bfloat16, self.probability = pad, bfloat16, probability
         self.maps: Sequence[Hashable] | None = None
         self.passes = self.saved = 0
         self._shared: dict[Hashable, Any] = {}
@@ -66,7 +69,7 @@ class Scorer:
 
     def __call__(self, images: Tensor, cases: Tensor) -> Tensor:
         """Probability (n,) of case ``cases[i]``'s class on ``images[i]``; images (n, C, H, W), cases (n,) long."""
-        return self._score(member_probability, images, cases)
+        return self._score(partial(member_probability, kind=self.probability), images, cases)
 
     def logit(self, images: Tensor, cases: Tensor) -> Tensor:
         """Explained score (n,), a logit or a group's logsumexp; arguments as in a call."""

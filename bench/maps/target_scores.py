@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -22,9 +23,23 @@ def member_logit(logits: Tensor, members: Tensor) -> Tensor:
     return logits.masked_fill(~members, -math.inf).logsumexp(1)
 
 
-def member_probability(logits: Tensor, members: Tensor) -> Tensor:
-    """Sum of the softmax over the outputs that `members`, bool (N, C), names in each row; shape (N,), 0 to 1."""
+def member_probability(logits: Tensor, members: Tensor, kind: str = "softmax") -> Tensor:
+    """Probability (N,) of the outputs that `members`, bool (N, C), names in each row of the logits (N, C).
+
+    `kind` is ``softmax`` (their sum), ``sigmoid`` (that of any of them, 1 - prod(1 - p)), both 0 to 1, or ``none``: the
+    explained score itself, see `member_logit`.
+    """
+    if kind == "none":
+        return member_logit(logits, members).float()
+    if kind == "sigmoid":  # 1 - sigmoid(x) = sigmoid(-x), also where that is tiny; a single output stays exact
+        none_of = ((-logits.float()).sigmoid() + ~members).clamp(max=1).prod(1)
+        return torch.where(members.sum(1) == 1, (logits.float().sigmoid() * members).sum(1), 1 - none_of)
     return (logits.float().softmax(1) * members).sum(1)
+
+
+def output_values(logits: Tensor, kind: str = "softmax") -> Tensor:
+    """Probability of every output alone, (N, C) like the logits; `kind` as in `member_probability`."""
+    return {"none": logits.float(), "sigmoid": logits.float().sigmoid(), "softmax": logits.float().softmax(1)}[kind]
 
 
 def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
@@ -32,6 +47,6 @@ def group_logit(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
     return member_logit(logits, membership(targets, logits))
 
 
-def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:
-    """Softmax probability of each row's target, summed over its group; shape (N,), range 0 to 1."""
-    return member_probability(logits, membership(targets, logits))
+def group_probability(logits: Tensor, targets: Sequence[tuple[int, ...]], kind: str = "softmax") -> Tensor:
+    """Probability (N,) of each row's target, one output or a group; `kind` as in `member_probability`."""
+    return member_probability(logits, membership(targets, logits), kind)

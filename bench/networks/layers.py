@@ -1,8 +1,9 @@
-"""Layers to look at: by name or glob, the last feature map before pooling, or all behind an activation."""
+"""Layers to look at: by name or glob, the last map through which everything passes, or all behind an activation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -10,25 +11,30 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.types import Network, UserError
+from bench.networks.code import place_of
+from bench.types import Network, Reshape, UserError
 
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
 )  # fmt: skip
 # timm defines classes of its own for the same functions.
 ACTIVATION_NAMES = {"Swish", "SiLU", "HardSwish", "HardSwishMe", "SwishMe", "MishJit", "GELUTanh", "QuickGELU", "GELU"}
+# The first norm of a block of timm's and of torchvision's vision transformers.
+FIRST_NORMS = ("norm1", "ln_1")
+LEFT = 1e-3  # share of the logits' difference that rounding may leave when a layer is set to zero
 
 
 def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list[str]:
     """Names of the chosen layers in the order of ``named_modules()``.
 
-    `wanted` None takes the network's default layers, ``auto`` the last feature map before pooling, ``all`` every
-    feature map behind an activation; else names or globs (``features.*``). UserError, with the nearest names, where
-    nothing matches.
+    `wanted` None takes the network's default layers, ``auto`` the last map through which everything passes, ``all``
+    every feature map behind an activation; else names or globs (``features.*``). UserError, with the nearest names,
+    where nothing matches.
     """
     if wanted in ("auto", "all"):
-        active = activation_layers(network)
-        return active if wanted == "all" else default_layers(network.name, network.module, network.spec.size)
+        if wanted == "all":
+            return activation_layers(network)
+        return default_layers(network.name, network.module, network.spec.size, network.reshape)
     patterns = network.layers if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
     names = [name for name, _ in network.module.named_modules() if name]
     chosen: set[str] = set()
@@ -49,59 +55,162 @@ def activation_layers(network: Network) -> list[str]:
     UserError
         The network has none: its activations are functions, not modules.
     """
-    maps = feature_maps(network.name, network.module, network.spec.size)
+    maps = feature_maps(network.name, network.module, network.spec.size, network.reshape)
     active = [name for name in maps if is_activation(network.module.get_submodule(name))]
     if not active:
         raise UserError(f"{network.name} has no activation modules; name layers with layer=")
     return active
 
 
-def default_layers(name: str, module: nn.Module, size: int) -> list[str]:
-    """Find the last feature map behind an activation before pooling (one name), else the last feature map.
+def default_layers(name: str, module: nn.Module, size: int, reshape: Reshape | None = None) -> list[str]:
+    """Find the last feature map before pooling through which everything passes (one name).
 
-    Arguments and errors as in `feature_maps`.
+    With it set to zero, nothing of the logits' difference between two pictures is left: a branch of an Inception block,
+    a residual block's inside or an attention matrix leave something. Of modules that hand on one tensor, an activation
+    gives the name. In a vision transformer whose prefix tokens go past the other tokens, the first norm of the last
+    block is taken: behind it the classifier sees nothing of them.
+
+    Arguments and errors as in `feature_maps`; UserError also where only tokens that cannot be read follow.
     """
-    sides = feature_maps(name, module, size)
-    last = [layer for layer in sides if sides[layer] == list(sides.values())[-1]]
-    active = [layer for layer in last if is_activation(module.get_submodule(layer))]
-    return [(active or last)[-1]]
+    maps = feature_maps(name, module, size, reshape)
+    norms = [layer for layer, one in maps.items() if one.prefixed and layer.rpartition(".")[2] in FIRST_NORMS]
+    if norms:
+        return [norms[-1]]
+    with torch.no_grad():
+        logits = logits_of(name, module, pictures(module, size))
+    for layer in reversed(maps):
+        if everything_passes(name, module, layer, maps[layer], size, logits):
+            break
+    else:
+        raise UserError(f"{name} has no layer through which everything passes; name one with layer=")
+    unread = maps[layer].unread
+    if unread > list(maps).index(layer) + 1:
+        raise UserError(
+            f"{name} goes on for {unread} layers behind {layer!r}, the last that model.reshape=auto can read; "
+            "set model.reshape=tokens, channels_last or package.module:function, or name a layer with layer="
+        )
+    same = [other for other in maps if maps[other].place == maps[layer].place]
+    active = [other for other in same if is_activation(module.get_submodule(other))]
+    plain = [other for other in same if not isinstance(module.get_submodule(other), nn.Identity)]
+    return [(active or plain or same)[-1]]
 
 
-def feature_maps(name: str, module: nn.Module, size: int) -> dict[str, int]:
-    """Find every module that gives a feature map: its name and the map's side, in the order of their (last) runs.
+@dataclass
+class FeatureMap:
+    """How a module's last run gave a feature map.
 
-    A feature map is (1, K, h, w) with h = w > 1 for one empty picture of `size` x `size`, which also rules out
-    channels-last maps and pooled features. A pool, and what hands a pool's output on (a container, dropout), is left
-    out. UserError if the network has no feature map or cannot be run on such an input; `name` is for this message.
+    `run` counts its runs from 1, `place` numbers the tensors, which a container shares with its last module. `index`
+    (K, h, w) is where the map lies in the flattened output (None: it is that output), `prefixed` whether it leaves some
+    of it out, `unread` the number of later outputs of the same batch that cannot be read.
     """
-    sides: dict[str, int] = {}
+
+    run: int
+    place: int
+    index: Tensor | None
+    prefixed: bool
+    unread: int = 0
+
+
+def feature_maps(name: str, module: nn.Module, size: int, reshape: Reshape | None = None) -> dict[str, FeatureMap]:
+    """Find every module that gives a feature map, in the order of their (last) runs.
+
+    A feature map is (N, K, h, w) with more than one position, as `reshape` reads it, for N pictures of noise of `size`
+    x `size`; pooled features, and windows of them, are none. A pool, and what hands a pool's output on (a container,
+    dropout), is left out. UserError if the network has no feature map or cannot be run on such an input; `name` is for
+    this message.
+    """
+    maps: dict[str, FeatureMap] = {}
+    runs: dict[str, int] = {}
     pooled: list[object] = []
+    tensors: list[Tensor] = []  # kept, so that no later tensor is taken for an earlier one
 
     def record(layer: str, one: nn.Module, _inputs: object, output: object) -> None:
-        sides.pop(layer, None)
+        maps.pop(layer, None)
+        runs[layer] = runs.get(layer, 0) + 1
         if "Pool" in type(one).__name__:
             pooled.append(output)
-        if any(output is before for before in pooled):
+        if any(output is before for before in pooled) or not isinstance(output, Tensor):
             return
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
-            sides[layer] = output.shape[2]
+        if output.ndim not in (3, 4) or len(output) != len(images):
+            return
+        try:
+            index = reshape(layer, output.shape[1:], images.shape[2:]) if reshape else None
+        except UserError:
+            for earlier in maps.values():
+                earlier.unread += output.ndim == 3
+            return
+        shape = output.shape[1:] if index is None else index.shape
+        if len(shape) == 3 and shape[1] * shape[2] > 1:
+            places = [place for place, before in enumerate(tensors) if before is output]
+            tensors.extend([] if places else [output])
+            prefixed = index is not None and index.numel() < output[0].numel()
+            place = places[0] if places else len(tensors) - 1
+            maps[layer] = FeatureMap(run=runs[layer], place=place, index=index, prefixed=prefixed)
 
+    images = pictures(module, size)
     handles = [one.register_forward_hook(partial(record, layer)) for layer, one in module.named_modules() if layer]
     try:
-        device = next(iter(module.state_dict().values())).device
-        with torch.inference_mode():
-            module(torch.zeros(1, 3, size, size, device=device))
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        detail = " ".join(str(error).split())[:150]
-        raise UserError(
-            f"{name} cannot be run on a picture of {size} x {size} ({detail}); set the model's size"
-        ) from error
+        with torch.no_grad():
+            logits_of(name, module, images)
     finally:
         for handle in handles:
             handle.remove()
-    if not sides:
+    if not maps:
         raise UserError(f"{name} has no feature map (N, K, h, w), so it is no CNN; name a layer with layer=")
-    return sides
+    return maps
+
+
+def everything_passes(name: str, module: nn.Module, layer: str, one: FeatureMap, size: int, logits: Tensor) -> bool:
+    """Whether nothing of the logits' difference between two pictures is left with a layer's map set to zero."""
+    runs = 0
+
+    def zero(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        if runs != one.run:
+            return output
+        if one.index is None:
+            return torch.zeros_like(output)
+        positions = one.index.flatten().to(output.device)
+        return output.flatten(1).index_fill(1, positions, 0).view(output.shape)
+
+    handle = module.get_submodule(layer).register_forward_hook(zero)
+    try:
+        with torch.no_grad():
+            without = logits_of(name, module, pictures(module, size))
+    finally:
+        handle.remove()
+    left, whole = ((pair[0] - pair[1]).abs().max() for pair in (without, logits))
+    return bool(left <= LEFT * whole)
+
+
+def pictures(module: nn.Module, size: int) -> Tensor:
+    """Two pictures of noise (2, 3, size, size), always the same ones, where the network is."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, size, size, generator=generator).to(device_of(module))
+
+
+def logits_of(name: str, module: nn.Module, images: Tensor) -> Tensor:
+    """Give the network's output; UserError, with the place in its code, where it cannot be run on these pictures."""
+    try:
+        return module(images.clone())  # the network may write into its input
+    except UserError:
+        raise
+    except Exception as error:  # of the network's code: a user's, timm's or torchvision's
+        size = " x ".join(map(str, images.shape[2:]))
+        first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+        advice = "if it is made for another size, set model.size="
+        if first is not None and first.in_channels != images.shape[1]:
+            advice = (
+                f"its first convolution takes {first.in_channels} channels, and the pictures have {images.shape[1]}"
+            )
+        raise UserError(f"{name} cannot be run on pictures of {size}: {advice} ({place_of(error)})") from error
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Device of a module's parameters and buffers; the CPU where it has none."""
+    first = next(iter(module.state_dict().values()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def is_activation(module: nn.Module) -> bool:

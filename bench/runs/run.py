@@ -128,11 +128,13 @@ def setting_of(
 ) -> Setting:
     """Collect what all batches have in common; the network is loaded where a piece needs it."""
     needed = any(needs_network(needs, plan.jobs, plan.metrics) for needs in {piece.needs for piece in pieces})
-    module: Any = on_device(network, plan.device).module if needed else None
+    opened = on_device(network, plan.device) if needed else None
+    module: Any = opened and opened.module
     size, precision = plan.facts.spec.size, config["precision"]
     return Setting(
         plan=plan,
         module=module,
+        reshape=opened.reshape if opened else None,
         forward=forwards(module, size, plan.device, precision),
         precision=precision,
         keeps=keeps,

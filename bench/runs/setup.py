@@ -106,9 +106,11 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         "input": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(facts.spec).items()},
         "model": facts.name,
         "weights": facts.weights_hash,
-        "probability": "softmax",
+        "probability": facts.probability,
         "precision": config["precision"],
     }
+    if facts.settings:  # a user's code, how outputs and layers are read: most networks have none of it
+        parameters["network"] = facts.settings
     key, dataset = hash_key(parameters), str(config["dataset"]["name"])
     protocol = {
         "format": FORMAT,

@@ -42,10 +42,11 @@ def test_unknown_layer_names_the_nearest(lite0: Network) -> None:
 )
 def test_auto_and_all(name: str, layer: str, number: int) -> None:
     network = torchvision_model(name=name, weights="random", layers=[])
+    hooks = [list(module._forward_hooks) for module in network.module.modules()]
     assert resolve_layers(network, "auto") == [layer]
     found = resolve_layers(network, "all")
     assert len(found) == len(set(found)) == number
-    assert not any(module._forward_hooks for module in network.module.modules())
+    assert [list(module._forward_hooks) for module in network.module.modules()] == hooks
 
 
 def test_auto_on_the_default_network(lite0: Network) -> None:

@@ -137,7 +137,7 @@ def test_custom_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         != network.weights_hash
     )
     for target, message in (
-        ("zoo_of_a_user", "must be package.module:factory"),
+        ("zoo_of_a_user", "must be package.module:function"),
         ("zoo_of_a_user:nothing", "cannot be imported"),
         ("not_there:make", "cannot be imported"),
         ("zoo_of_a_user:wrong", "returned int"),

@@ -1,0 +1,248 @@
+"""Factories of networks as users write them, each of them odd in one way; most hold the same small body."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+Pair = namedtuple("Pair", ["logits", "features"])
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    loss: None = None
+
+
+class Net(nn.Module):
+    """Two convolutions, mean, linear; `head` makes of the logits what the module returns."""
+
+    def __init__(self, head: Callable[[Tensor], Any] = lambda y: y, outputs: int = 5, channels: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(channels, 8, 5, 2), nn.ReLU(), nn.Conv2d(8, 6, 3, 2), nn.ReLU())
+        self.fc, self.head = nn.Linear(6, outputs), head
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.fc(self.features(x).mean((2, 3))))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def plain() -> nn.Module:
+    return Net()
+
+
+def as_dict() -> nn.Module:
+    return Net(lambda y: {"logits": y, "loss": None})
+
+
+def as_tuple() -> nn.Module:
+    return Net(lambda y: (y * 2, y))
+
+
+def as_dataclass() -> nn.Module:
+    return Net(lambda y: Output(y))
+
+
+def as_namedtuple() -> nn.Module:
+    return Net(lambda y: Pair(y, y))
+
+
+def as_none() -> nn.Module:
+    return Net(lambda y: None)
+
+
+def as_map() -> nn.Module:
+    return Net(lambda y: y[:, :, None, None])
+
+
+def as_row() -> nn.Module:
+    return Net(lambda y: y[:, 0])
+
+
+def as_segmentation() -> nn.Module:
+    return Net(lambda y: y[:, :, None, None].expand(-1, -1, 7, 7))
+
+
+def as_labels() -> nn.Module:
+    return Net(lambda y: y.argmax(1, keepdim=True))
+
+
+def ends_in_softmax() -> nn.Module:
+    return Net(lambda y: y.softmax(1))
+
+
+def ends_in_own_softmax() -> nn.Module:
+    return Net(lambda y: y.exp() / y.exp().sum(1, keepdim=True))
+
+
+def ends_in_sigmoid() -> nn.Module:
+    return Net(lambda y: y.sigmoid()[:, 0], outputs=1)
+
+
+class Frozen(Net):
+    def features(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.body(x)
+
+
+def backbone_without_gradients() -> nn.Module:
+    return Frozen()
+
+
+class Detached(Net):
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x).detach()
+
+
+def detached_backbone() -> nn.Module:
+    return Detached()
+
+
+class View(Net):
+    def forward(self, x: Tensor) -> Any:
+        x = self.body(x)
+        return self.fc(x.view(x.size(0), -1).view(x.size(0), 6, -1).mean(2))
+
+
+def view() -> nn.Module:
+    return View()
+
+
+class FiveAxes(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Parameter(torch.eye(3).view(1, 3, 3, 1, 1).repeat(2, 1, 1, 1, 1))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(nn.functional.conv2d(x, self.kernels.mean(0)))
+
+
+def five_axes() -> nn.Module:
+    return FiveAxes()
+
+
+class InPlace(Net):
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x.sub_(0.5).add_(0.5))
+
+
+def writes_into_its_input() -> nn.Module:
+    return InPlace()
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+
+
+def traced() -> nn.Module:
+    return torch.jit.trace(Net(), torch.zeros(1, 3, 32, 32))
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5))
+
+
+class Colours(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(x).mean((2, 3))
+
+
+def without_parameters() -> nn.Module:
+    return Colours()
+
+
+def half() -> nn.Module:
+    return Net().half()
+
+
+def bfloat16() -> nn.Module:
+    return Net().bfloat16()
+
+
+def double() -> nn.Module:
+    return Net().double()
+
+
+def one_channel() -> nn.Module:
+    return Net(channels=1)
+
+
+def raises() -> nn.Module:
+    raise FileNotFoundError("no settings.json")
+
+
+def no_module() -> Any:
+    return {"model": Net()}
+
+
+class Fails(Net):
+    def forward(self, x: Tensor) -> Any:
+        return {}["missing"]
+
+
+def forward_raises() -> nn.Module:
+    return Fails()
+
+
+class Fixed(Net):
+    def forward(self, x: Tensor) -> Any:
+        assert x.shape[2] == 300, "needs 300 x 300"
+        return super().forward(x)
+
+
+def fixed_size() -> nn.Module:
+    return Fixed()
+
+
+class Dropped(Net):
+    def features(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.body(x), 0.9, self.training)
+
+
+def in_training() -> nn.Module:
+    return Dropped().train()
+
+
+def frozen() -> nn.Module:
+    return Net().requires_grad_(False)
+
+
+def data_parallel() -> nn.Module:
+    return nn.DataParallel(Net())
+
+
+def compiled() -> nn.Module:
+    module: Any = torch.compile(Net())
+    return module
+
+
+def parametrized() -> nn.Module:
+    net = Net()
+    weight_norm(net.body[0])
+    return net
+
+
+def flat() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+
+
+class Recursive(Net):
+    def forward(self, x: Tensor) -> Any:
+        return self.forward(x)
+
+
+def never_ends() -> nn.Module:
+    return Recursive()
