@@ -33,6 +33,7 @@ from bench.datasets.transforms import collate, prepare
 from bench.maps.capture import capture
 from bench.maps.explain import job_map
 from bench.maps.heatmaps import degenerate, upsample
+from bench.maps.precise import capture_float64, needs_float64
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
 from bench.networks.layers import resolve_layers
@@ -151,7 +152,8 @@ def explain_image(
     batch, logits = one_case(image, network, target)
     layers = one_layer(network, layer) if looks_at_layer(part) else []
     job = plan_jobs([part], layers, {}, None, lambda bound: {})[0]
-    captured = capture(network.module, batch.images, batch.targets, layers, gradients="grads" in part.wants)
+    run_pass = capture_float64 if needs_float64([job]) else capture
+    captured = run_pass(network.module, batch.images, batch.targets, layers, gradients="grads" in part.wants)
     score = Scorer(network.module, batch.targets, SCORE_BATCH)
     native = job_map(network.module, batch, captured, score, job, {})
     size, group = batch.images.shape[2:], batch.targets[0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.maps.capture import Captured, capture
 from bench.maps.heatmaps import fuse, native_map, upsample
 from bench.maps.method_inputs import offered
+from bench.maps.precise import capture_float64, needs_float64
 from bench.maps.scorer import Scorer
 from bench.types import FUSED, NO_LAYER, Batch, Job
 
@@ -21,14 +22,21 @@ Natives = dict[tuple[str, str], Tensor]
 
 
 def shared_pass(
-    module: nn.Module, batch: Batch, layers: Sequence[str], gradients: bool, memory_format: torch.memory_format
+    module: nn.Module,
+    batch: Batch,
+    layers: Sequence[str],
+    gradients: bool,
+    memory_format: torch.memory_format,
+    *,
+    float64: bool = False,
 ) -> Captured:
     """One pass over a batch for all methods and layers; cases of one image share its forward pass."""
     first = {name: i for i, name in reversed(list(enumerate(batch.image_ids)))}
     different = sorted(first.values())
     images = batch.images[different].contiguous(memory_format=memory_format)
     image_of = [different.index(first[name]) for name in batch.image_ids]
-    return capture(module, images, batch.targets, layers, gradients=gradients, image_of=image_of)
+    run = capture_float64 if float64 else capture
+    return run(module, images, batch.targets, layers, gradients=gradients, image_of=image_of)
 
 
 def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
@@ -125,12 +133,13 @@ class Explain:
             targets=self.batch.targets if targets is None else list(targets),
         )
         module = self.module if change is None else change(self.module)
-        gradients = any("grads" in job.method.wants for job in jobs)
+        gradients, float64 = any("grads" in job.method.wants for job in jobs), needs_float64(jobs)
         if images is None:
-            captured = shared_pass(module, batch, layers, gradients, self.memory_format)
+            captured = shared_pass(module, batch, layers, gradients, self.memory_format, float64=float64)
         else:  # cases of one image have different images here
             inputs = images.contiguous(memory_format=self.memory_format)
-            captured = capture(module, inputs, batch.targets, layers, gradients=gradients)
+            run = capture_float64 if float64 else capture
+            captured = run(module, inputs, batch.targets, layers, gradients=gradients)
         score = Scorer(module, batch.targets, self.score.batch_size)
         natives: Natives = {}
         maps = {job.key: job_map(module, batch, captured, score, job, natives) for job in jobs}

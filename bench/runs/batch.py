@@ -16,6 +16,7 @@ from bench.datasets.transforms import Sample, collate
 from bench.maps.capture import Captured
 from bench.maps.explain import Explain, job_map, shared_pass
 from bench.maps.heatmaps import degenerate, map_ids, upsample
+from bench.maps.precise import needs_float64
 from bench.maps.scorer import Scorer, clock
 from bench.runs.execution import Forward, Speed, memory_format
 from bench.runs.missing import Needs, Piece, asks_again, needs_pass
@@ -143,7 +144,8 @@ def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job
     layers = [name for name in plan.facts.layers if name in wanted]
     gradients = any("grads" in job.method.wants for job in fresh)
     assert setting.module is not None
-    return shared_pass(setting.module, batch, layers, gradients, memory_format(speed.channels_last))
+    form = memory_format(speed.channels_last)
+    return shared_pass(setting.module, batch, layers, gradients, form, float64=needs_float64(fresh))
 
 
 def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:
