@@ -124,7 +124,8 @@ def draw_entries(ax: Axes, group: Group, layer: str, curves: dict[str, Any]) -> 
 def note_equal(ax: Axes, curves: dict[str, Any]) -> None:
     """Name methods whose curves coincide: a reader sees only one of them."""
     lines = []
-    left = [name for name, curve in curves.items() if curve is not None]
+    # An opened curve is NaN where no case can be opened: nothing of it is drawn, and NaN equals nothing, not itself.
+    left = [name for name, curve in curves.items() if curve is not None and np.isfinite(curve[0]).all()]
     while left:
         same = [name for name in left if np.allclose(curves[name][0], curves[left[0]][0], atol=2e-4)]
         left = [name for name in left if name not in same]
