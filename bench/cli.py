@@ -57,7 +57,7 @@ settings (for all, with their defaults: python -m bench --cfg job):
   gallery.cases=N save_maps=all                keep pictures and maps of N cases to look at; keep every map
   device=auto|cpu|cuda batch=auto|N compile=auto|true|false     speed; numbers do not depend on these
   workers=N                                     share the work between N processes on this machine
-  precision=float32|tf32|bfloat16               of forward passes; numbers depend on it
+  precision=float32|float64|tf32|bfloat16       of forward passes; numbers depend on it
   shards=N shard=I                              share the work with other machines
   estimate=true                                 only estimate what the run would cost on this machine
   reference=METHOD                              compare the others with this method

@@ -26,7 +26,8 @@ def rise(
 
     map = sum_i f(X M_i) M_i / (masks keep), f the softmax probability; M_i is a grid of `cells` per axis, each 1 with
     probability `keep`, upsampled linearly to one cell more than the input and cropped at a random place (Petsiuk
-    et al., BMVC 2018, arXiv:1806.07421, equation 6). Passes per image: `masks` forward. Looks at no layer.
+    et al., BMVC 2018, arXiv:1806.07421, equation 6). Beyond its outermost centres the grid is mirrored, as in the
+    authors' code. Passes per image: `masks` forward. Looks at no layer.
 
     Parameters
     ----------
@@ -76,7 +77,8 @@ def random_masks(count: int, cells: int, keep: float, size: Sequence[int], gener
         cell = -(-length // cells)  # rounded up as in the authors' code, or the crop could be too small
         shift = torch.randint(cell, (count, 1), generator=generator)
         place = (torch.arange(length) + shift + 0.5).double() * cells / ((cells + 1) * cell) - 0.5
-        place = place.clamp(0, cells - 1)
+        last = cells - 1
+        place = (last - (last - place.abs()).abs()).clamp(min=0)  # mirrored at the first and the last centre
         weights.append((1 - (place[..., None] - torch.arange(cells)).abs()).clamp(min=0))
     return [grids, *weights]
 

@@ -187,11 +187,15 @@ def eight_bit(heatmap: Tensor) -> NDArray[np.uint8]:
 
 
 def whole_boxes(boxes: Tensor, heatmap: Tensor) -> NDArray[np.float64]:
-    """Boxes (M, 4) that have a pixel in the image, cut to it and rounded down."""
+    """Boxes (M, 4) that have a pixel in the image, cut to it and rounded down.
+
+    A whole number stays one where float32 has made less of it: 375 * (224 / 375) is 223.99998.
+    """
     height, width = heatmap.shape
+    rounding = 4 * np.finfo(np.float32).eps * max(height, width)
     inside = [len(instance_masks(box[None], heatmap)) > 0 for box in boxes]
     kept = boxes.cpu().double().numpy()[np.array(inside, dtype=bool)]
-    return np.floor(kept.clip(0, [width, height, width, height]))
+    return np.floor(kept.clip(0, [width, height, width, height]) + rounding)
 
 
 def overlap(boxes: NDArray[Any], truth: NDArray[Any], extra: float = 0) -> NDArray[np.float64]:

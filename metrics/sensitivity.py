@@ -78,9 +78,10 @@ def sensitivity_n(
     flat = heatmaps.flatten(1).float()
     constant = flat.amax(1) == flat.amin(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
-    # One matrix product instead of a scatter, whose order of additions varies on a GPU.
-    membership = torch.nn.functional.one_hot(numbers.flatten(), down * across).to(flat)
-    sums = torch.einsum("nsc,nc->ns", drawn.to(flat), flat @ membership)
+    # Not by a scatter, whose order of additions varies on a GPU.
+    whole = torch.nn.functional.pad(flat.view_as(heatmaps), (0, across * cell - width, 0, down * cell - height))
+    cells = whole.view(-1, down, cell, across, cell).sum((2, 4)).flatten(1)
+    sums = torch.stack([sets.to(flat) @ values for sets, values in zip(drawn, cells, strict=True)])
     return {"correlation": correlate(sums.to(drops), drops).masked_fill(constant, 0)}
 
 

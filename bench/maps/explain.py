@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.maps.capture import Captured, capture
 from bench.maps.heatmaps import fuse, native_map, upsample
 from bench.maps.method_inputs import offered
+from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
 from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape
 
@@ -27,13 +28,16 @@ def shared_pass(
     gradients: bool,
     memory_format: torch.memory_format,
     reshape: Reshape | None = None,
+    *,
+    float64: bool = False,
 ) -> Captured:
     """One pass over a batch for all methods and layers; cases of one image share its forward pass."""
     first = {name: i for i, name in reversed(list(enumerate(batch.image_ids)))}
     different = sorted(first.values())
     images = batch.images[different].contiguous(memory_format=memory_format)
     image_of = [different.index(first[name]) for name in batch.image_ids]
-    return capture(module, images, batch.targets, layers, gradients=gradients, image_of=image_of, reshape=reshape)
+    run = capture_float64 if float64 else capture
+    return run(module, images, batch.targets, layers, gradients=gradients, image_of=image_of, reshape=reshape)
 
 
 def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
@@ -61,7 +65,8 @@ class Explain:
 
     `module` is to be looked at, never to be changed; `captured` and `score` are of it on `batch`; `natives` as in
     `job_map`. What does not depend on the job's own map is made for all `jobs` from one pass;
-    ``dataclasses.replace(explain, job=other)`` gives the next one. `memory_format` is the network's fastest.
+    ``dataclasses.replace(explain, job=other)`` gives the next one. `memory_format` is the network's fastest;
+    `float64` as in `shared_pass`.
     """
 
     module: nn.Module
@@ -72,6 +77,7 @@ class Explain:
     jobs: Sequence[Job]
     job: Job
     memory_format: torch.memory_format = torch.channels_last
+    float64: bool = False
     _kept: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
@@ -132,10 +138,11 @@ class Explain:
         module = self.module if change is None else change(self.module)
         gradients, reshape = any("grads" in job.method.wants for job in jobs), self.captured.reshape
         if images is None:
-            captured = shared_pass(module, batch, layers, gradients, self.memory_format, reshape)
+            captured = shared_pass(module, batch, layers, gradients, self.memory_format, reshape, float64=self.float64)
         else:  # cases of one image have different images here
             inputs = images.contiguous(memory_format=self.memory_format)
-            captured = capture(module, inputs, batch.targets, layers, gradients=gradients, reshape=reshape)
+            run = capture_float64 if self.float64 else capture
+            captured = run(module, inputs, batch.targets, layers, gradients=gradients, reshape=reshape)
         score = Scorer(module, batch.targets, self.score.batch_size, probability=self.score.probability)
         natives: Natives = {}
         maps = {job.key: job_map(module, batch, captured, score, job, natives) for job in jobs}

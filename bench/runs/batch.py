@@ -96,6 +96,7 @@ def compute_batch(
     explain: Any = jobs and Explain(
         module=module, batch=batch, captured=captured, score=score, natives=natives,
         jobs=jobs, job=jobs[0], memory_format=memory_format(speed.channels_last),
+        float64=setting.precision == "float64",
     )  # fmt: skip
     abouts = known or case_rows(batch, captured.logits, plan.facts.probability) if needs.jobs else []
     result, seen = Computed(), dict[Any, Any]()
@@ -145,7 +146,8 @@ def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job
     layers = [name for name in plan.facts.layers if name in wanted]
     gradients = any("grads" in job.method.wants for job in fresh)
     assert setting.module is not None
-    return shared_pass(setting.module, batch, layers, gradients, memory_format(speed.channels_last), setting.reshape)
+    form, float64 = memory_format(speed.channels_last), setting.precision == "float64"
+    return shared_pass(setting.module, batch, layers, gradients, form, setting.reshape, float64=float64)
 
 
 def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:

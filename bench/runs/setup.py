@@ -177,7 +177,7 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
         "fuse": (None, *FUSIONS),
         "transform": (None, *GEOMETRIES),
         "compile": ("auto", True, False),
-        "precision": ("float32", "tf32", "bfloat16"),
+        "precision": ("float32", "float64", "tf32", "bfloat16"),
         "save_maps": ("auto", "all", "none", True, False),
         "estimate": (True, False),
     }

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import multipass as helpers
 import numpy as np
 import pytest
+import skimage.transform
 import torch
 
 from methods import full_gradient, multipass_gradient, perturbation
@@ -158,7 +159,8 @@ def test_rise(run) -> None:
         shifts = [torch.randint(step, (count, 1), generator=generator)[:, 0].tolist() for step in edge]
         total = np.zeros(size)
         for i, grid in enumerate(grids):
-            large = helpers.upsampled(grid, tuple((cells + 1) * step for step in edge), align_corners=False)
+            upsized = tuple((cells + 1) * step for step in edge)  # as in the authors' generate_masks
+            large = skimage.transform.resize(grid, upsized, order=1, mode="reflect", anti_aliasing=False)
             mask = large[tuple(slice(shift[i], shift[i] + length) for shift, length in zip(shifts, size, strict=True))]
             logits = run.module(torch.as_tensor(mask * run.images[n].numpy())[None])[0]
             total += float(logits.softmax(0)[list(run.targets[n])].sum()) * mask

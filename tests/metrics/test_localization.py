@@ -1,5 +1,6 @@
 """MaxBoxAcc and PxAP against wsolevaluation's definition, threshold by threshold."""
 
+import json
 import math
 import time
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.datasets.transforms import move_boxes
 from metrics import localization
 
 THRESHOLDS = np.arange(0, 1, 0.001)
@@ -46,6 +48,37 @@ def slow_curves(heatmap, boxes):
         all_contours.append(max(iou(f, b) for f in found for b in truth))
         largest_only.append(max(iou(biggest, b) for b in truth))
     return np.array(all_contours), np.array(largest_only)
+
+
+def wsolevaluation_box(box, size):
+    """Whole pixels of a box at 224 x 224 as wsolevaluation's resize_bbox rounds them; size is (width, height)."""
+    return [int(float(c) * 224.0 / float(side)) for c, side in zip(box, size * 2, strict=True)]
+
+
+def test_curves_of_all_voc_boxes_equal_wsolevaluation(make_batch, shared_data):
+    truth = json.loads((shared_data / "voc07_test_annotations" / "instances_test2007.json").read_text())
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    rows = {((x, y, x + w, y + h), sizes[a["image_id"]]) for a in truth["annotations"] for x, y, w, h in [a["bbox"]]}
+    assert len(rows) > 4500
+    heatmap = torch.zeros(224, 224)
+    for level, (x0, y0, x1, y1) in enumerate([(3, 9, 221, 220), (20, 30, 180, 200), (60, 50, 150, 140)], start=1):
+        heatmap[y0:y1, x0:x1] = level
+    moved, whole = [], []
+    for box, (width, height) in sorted(rows):
+        moved.append(move_boxes(torch.tensor([box]), (height, width), [224, 224], (0, 0, 224, 224))[0][0])
+        whole.append(wsolevaluation_box(box, (width, height)))
+    assert np.array_equal(localization.whole_boxes(torch.stack(moved), heatmap), whole)
+    # Boxes that float32 alone would round down to another pixel decide: their curves.
+    chosen = [i for i, box in enumerate(moved) if box.floor().tolist() != whole[i]]
+    assert len(chosen) > 400
+    image = localization.eight_bit(heatmap)
+    parts = [localization.contour_boxes((image > cut).astype(np.uint8))[0][0] for cut in (0, 85, 170)]
+    expected = np.array([[iou(part, whole[i]) for part in parts] for i in chosen])
+    batch = make_batch((224, 224), [[moved[i].tolist()] for i in chosen])
+    result = localization.max_box_acc(heatmap.expand(len(chosen), 224, 224), batch)
+    for percent in (30, 50, 70):  # each mask at one of its thresholds: 0 to 84, to 169, to 254
+        assert np.array_equal(result[f"correct_{percent}"][:, [0, 100, 200]].numpy(), expected >= percent / 100)
+    np.testing.assert_allclose(result["best_iou"].numpy(), expected.max(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(20, 31), (1, 1)])

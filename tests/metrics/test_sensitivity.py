@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from metrics import sensitivity
 
@@ -88,3 +89,15 @@ def test_undefined_and_bad_parameters(make_batch, cams):
     for bad in ({"share": 1.0}, {"subsets": 2}, {"cell": 0}):
         with pytest.raises(ValueError, match="sensitivity_n"):
             sensitivity.sensitivity_n(cams(1, 8, 12), batch, score=Linear(weights), **bad)
+
+
+@pytest.mark.parametrize("cell", [1, 5])
+def test_single_pixels_of_a_whole_picture_take_little_memory(make_batch, cams, cell):
+    """A matrix of all pixels by all cells would be 20 GB."""
+    batch, heatmaps = make_batch((224, 224), n=2), cams(2, 224, 224)
+    score = Linear(torch.ones(2, 224, 224))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        result = sensitivity.sensitivity_n(heatmaps, batch, score=score, subsets=5, cell=cell)["correlation"]
+    assert result.isfinite().all()
+    largest = max(event.self_cpu_memory_usage for event in profiled.events())
+    assert 0 < largest < 100 * 2**20
