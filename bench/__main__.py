@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli import answer, be_verbose, check_launcher
+from bench.cli import answer, be_verbose, check_launcher, options_first
 from bench.config import (
     GIVEN_TO_METHOD,
     GIVEN_TO_METRIC,
@@ -27,7 +27,6 @@ from bench.config import (
     check_name,
     check_overrides,
     explain,
-    guard_hydra,
     plain,
 )
 from bench.options import CONF, conf_node
@@ -153,11 +152,9 @@ def main() -> None:
     try:
         if answer(sys.argv[1:]):
             return
-        # Hydra's parser knows -m only before the settings.
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+        sys.argv[1:] = options_first(sys.argv[1:])
         check_overrides(sys.argv[1:])
         check_launcher(sys.argv[1:])
-        guard_hydra()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except UserError as error:
         fail(str(error))

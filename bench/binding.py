@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bench.options import did_you_mean, named_function
+import yaml
+
+from bench.options import CONF, GROUPS, SEVERAL, conf_node, did_you_mean, named_function, names
 from bench.types import Bound, UserError
 
 # What the runner hands to a method or metric, by parameter name.
@@ -100,3 +102,22 @@ def written(value: Any) -> str:
     text = str(value)
     quoted = text.replace("\\'", "\\\\'").replace("'", "\\'")
     return text if re.fullmatch(r"[\w.+-]+", text) else f"'{quoted}'"
+
+
+def nearest_settings(key: str) -> str:
+    """Name the settings nearest to one that does not exist, e.g. ``method.grad_entropy.bin``."""
+    group, _, rest = key.partition(".")
+    if group not in GROUPS or not rest:
+        settings = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+        return did_you_mean(key, dict.fromkeys([*settings, *GROUPS]))
+    name, _, parameter = rest.partition(".")
+    if group not in SEVERAL:
+        return f"the settings of a {group} are in its yaml: python -m bench {group}=NAME --cfg job --package {group}"
+    if name not in names(group):
+        return did_you_mean(name, names(group))
+    node = conf_node(group, name)
+    known = [*inspect.signature(named_function(node["_target_"], name, group)).parameters, "relu"]
+    if parameter in node:
+        return f"{name} is not part of this run; add it with {group}="
+    known = [one for one in known if one not in (GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)]
+    return f"add it with +{key}=VALUE" if parameter in known else did_you_mean(parameter, known)

@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 # In a wheel conf/ lies in bench/, in a checkout beside it.
 CONF = HERE / "conf" if (HERE / "conf" / "config.yaml").is_file() else HERE.parent / "conf"
 GROUPS = ("method", "metric", "model", "dataset", "experiment")
+SEVERAL = ("method", "metric")  # groups of which a run takes several at a time
 # Package whose functions a group's config may name.
 PACKAGES = {"method": "methods", "metric": "metrics", "model": "bench.networks", "dataset": "bench.datasets"}
 
@@ -68,6 +69,9 @@ def named_function(target: Any, entry: str, group: str = "metric") -> Callable[.
     package = PACKAGES[group]
     if not isinstance(target, str) or not re.fullmatch(rf"{re.escape(package)}(\.\w+){{2,}}", target, re.ASCII):
         raise UserError(f"{entry}={target} is refused: a {group} is a function defined in {package}")
+    if group in ("model", "dataset") and target not in shipped_targets(group):
+        # Its parameters come from the config, too, and some functions of the package unpickle or import what they get.
+        raise UserError(f"{entry}={target} is refused: no {group} of conf/{group} names it")
     module, _, name = module_of(target).rpartition(".")
     try:
         function = getattr(import_module(module), name)
@@ -79,6 +83,12 @@ def named_function(target: Any, entry: str, group: str = "metric") -> Callable[.
     if not plain or function.__module__ != module or function.__qualname__ != name:
         raise UserError(f"{entry}={target} is refused: it is no function defined in that module")
     return function
+
+
+@cache
+def shipped_targets(group: str) -> set[str]:
+    """Functions that the configs of a group name."""
+    return {str(conf_node(group, name).get("_target_")) for name in names(group)}
 
 
 def module_of(target: str) -> str:
