@@ -30,7 +30,7 @@ from bench.config import (
     plain,
 )
 from bench.options import CONF, conf_node
-from bench.types import Bound, UserError, WorkerDied
+from bench.types import Bound, OneLine, UserError, WorkerDied, printable
 
 if TYPE_CHECKING:
     from bench.runs.run import Outcome
@@ -51,8 +51,7 @@ def task(node: DictConfig) -> None:
             raise
         fail(str(error))
     except WorkerDied as error:  # here, since Hydra would print the settings before it
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        fail(str(error), status=1)
 
 
 def compute(settings: dict[str, Any]) -> Outcome:
@@ -66,7 +65,8 @@ def compute(settings: dict[str, Any]) -> Outcome:
     keep_freed_memory()
     settings = {"worker": "", **settings}
     if settings["worker"]:
-        logging.basicConfig(format=f"{settings['worker']}%(message)s", level=logging.WARNING)
+        logging.basicConfig(level=logging.WARNING)
+        logging.getLogger().handlers[0].setFormatter(OneLine(f"{settings['worker']}%(message)s"))
     methods = bind_all(settings["method"], GIVEN_TO_METHOD)
     check(settings, methods)
     check_name("method", settings["reference"])
@@ -127,7 +127,7 @@ def show(settings: dict[str, Any], outcome: Outcome) -> None:
     if not outcome.computed and settings["workers"] == 1:
         lines.append("everything asked for is on disk already; nothing was computed")
     for line in lines if not quiet else []:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     if outcome.complete:
         console = default_console()
         console.quiet = quiet
@@ -172,10 +172,10 @@ def main() -> None:
         raise
 
 
-def fail(message: str) -> None:
-    """Print one line and exit with status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def fail(message: str, status: int = 2) -> None:
+    """Print one line and exit."""
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.options import entries
-from bench.types import NO_LAYER, UserError
+from bench.types import NO_LAYER, OneLine, UserError, printable
 
 if TYPE_CHECKING:
     from bench.runs.store import Folder
@@ -156,7 +156,7 @@ def print_results(roots: Sequence[str], console: Console) -> None:
         for kind, parts in held.items():
             width = max(map(len, parts), default=0)
             lines += [f"  {kind:<8}{name:<{width}}  {len(ids)} cases" for name, ids in sorted(parts.items())]
-        console.file.write("\n".join(lines) + "\n")
+        console.file.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def held_results(folder: Folder) -> dict[str, dict[str, set[str]]]:
@@ -227,5 +227,6 @@ def be_verbose() -> None:
     log.setLevel(logging.DEBUG)
     if not log.handlers:
         handler = logging.StreamHandler()
+        handler.setFormatter(OneLine())
         handler.addFilter(lambda record: record.levelno < logging.WARNING)
         log.addHandler(handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -265,6 +266,23 @@ class Metric:
     bound: Bound
     label: str
     key: str
+
+
+def printable(text: str) -> str:
+    """Text with each character that cannot be printed replaced by its backslash escape.
+
+    Names come from other people's files; a terminal would obey the control characters in them.
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+class OneLine(logging.Formatter):
+    """Log messages with `printable`, so that a name in one cannot look like a second message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Format a record without its traceback."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 class UserError(Exception):

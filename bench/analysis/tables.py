@@ -16,6 +16,7 @@ from bench.analysis.parts import metric_of
 from bench.analysis.published import reported, split_of
 from bench.analysis.significance import holm, wilcoxon
 from bench.analysis.statistics import Array, cluster_means, means, percentile_interval, resampled_means
+from bench.types import printable
 
 SUMMARY_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
@@ -235,5 +236,6 @@ def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Table as CSV text, six significant digits, the same bytes for the same numbers."""
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    """Table as CSV text, six significant digits, the same bytes for the same numbers; no control characters."""
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return "\n".join(map(printable, text.split("\n")))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.report import default_console, report
 from bench.report.compare import report_comparison
-from bench.types import UserError
+from bench.types import OneLine, UserError, printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.folders and options.compare is None:
         parser.error("name a results folder, or two with --compare A B")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    logging.getLogger().handlers[0].setFormatter(OneLine("%(message)s"))
     try:
         if options.compare:
             first, second = options.compare
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             report(options.folders, reference=options.reference, images=options.images)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
