@@ -26,6 +26,7 @@ from bench.config import (
     build,
     check_name,
     check_overrides,
+    check_settings,
     explain,
     plain,
 )
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
 
 def task(node: DictConfig) -> None:
     """Run one composed config: the job that Hydra and its launchers call."""
-    settings = {**plain(node), "command": sys.argv}
-    if settings["verbose"]:
-        be_verbose()
     try:
-        if type(settings["workers"]) is int and settings["workers"] > 1 and not settings["estimate"]:
+        settings = {**plain(node), "command": sys.argv}
+        check_settings(settings)
+        if settings["verbose"]:
+            be_verbose()
+        if settings["workers"] > 1 and not settings["estimate"]:
             share_work(settings)
         show(settings, compute(settings))
     except UserError as error:
@@ -67,6 +69,7 @@ def compute(settings: dict[str, Any]) -> Outcome:
     if settings["worker"]:
         logging.basicConfig(level=logging.WARNING)
         logging.getLogger().handlers[0].setFormatter(OneLine(f"{settings['worker']}%(message)s"))
+    check_settings(settings)
     methods = bind_all(settings["method"], GIVEN_TO_METHOD)
     check(settings, methods)
     check_name("method", settings["reference"])
@@ -153,7 +156,7 @@ def main() -> None:
         if answer(sys.argv[1:]):
             return
         sys.argv[1:] = options_first(sys.argv[1:])
-        check_overrides(sys.argv[1:])
+        sys.argv[1:] = check_overrides(sys.argv[1:])
         check_launcher(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except UserError as error:

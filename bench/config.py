@@ -20,14 +20,23 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, bind_function, nearest_settings, written
+from bench.binding import (
+    GIVEN_TO_METHOD,
+    GIVEN_TO_METRIC,
+    bind,
+    bind_function,
+    check_settings,
+    keep_names,
+    nearest_settings,
+    written,
+)
 from bench.cli import LAUNCHERS
-from bench.options import CONF, GROUPS, SEVERAL, check_name, did_you_mean, named_function
+from bench.options import CONF, GROUPS, SEVERAL, check_name, did_you_mean, named_function, names
 from bench.types import Bound, UserError
 
 __all__ = [
     "CONF", "GIVEN_TO_METHOD", "GIVEN_TO_METRIC", "bind", "bind_all", "bind_function", "build", "check_name",
-    "check_overrides", "compose_config", "explain", "plain", "written",
+    "check_overrides", "check_settings", "compose_config", "explain", "plain", "written",
 ]  # fmt: skip
 
 # For hydra/launcher=ray: GPUs that a job gets where this machine has any.
@@ -36,8 +45,13 @@ OmegaConf.register_new_resolver("bench_gpus", lambda: int(Path("/dev/nvidia0").e
 CODE = ("model.target", "model.reshape", "target")
 
 
-def check_overrides(arguments: Sequence[str]) -> None:
+def check_overrides(arguments: Sequence[str]) -> list[str]:
     """Check the names on the command line before Hydra sees them, whose own messages do not list the alternatives.
+
+    Returns
+    -------
+    list of str
+        The same words, names quoted where Hydra needs it, see `bench.binding.keep_names`.
 
     Raises
     ------
@@ -45,17 +59,22 @@ def check_overrides(arguments: Sequence[str]) -> None:
         An unknown name (with the nearest ones), a list where one name is meant, or a setting that would let Hydra
         call a function.
     """
-    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    arguments = [keep_names(word) if "=" in word and not word.startswith("-") else word for word in arguments]
+    words = [word for word in arguments if ("=" in word and not word.startswith("-")) or word.startswith("~")]
     if any(word.startswith("=") for word in words):
         raise UserError("an override needs a name before its =")
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise UserError(one_line(error)) from error
-    for override in overrides:
+    for word in words:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            key, _, value = word.partition("=")
+            raise UserError(
+                f"{word} cannot be read; quote the value: '{key}=\"{value}\"' ({one_line(error)})"
+            ) from error
         check_hydra_override(override)
         if override.key_or_group in GROUPS and not override.is_delete():
             check_choice(override, sweeps=bool({"-m", "--multirun"} & set(arguments)))
+    return arguments
 
 
 def check_choice(override: Override, sweeps: bool) -> None:
@@ -68,6 +87,8 @@ def check_choice(override: Override, sweeps: bool) -> None:
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         if isinstance(choice, list) and group not in SEVERAL:
             raise UserError(f"{group}= takes one name, not a list; sweep with: -m {group}={','.join(map(str, choice))}")
+        if choice is None:
+            raise UserError(f"{group}=null names nothing; there are: {', '.join(names(group))}")
         for name in choice if isinstance(choice, list) else [choice]:
             check_name(group, name)
 
@@ -174,7 +195,7 @@ def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = No
         As on the command line.
     """
     overrides = [*words, *(f"{name}={written(value)}" for name, value in (settings or {}).items())]
-    check_overrides(overrides)
+    overrides = check_overrides(overrides)
     # Hydra keeps one composer for the whole process: the caller may be a Hydra program itself.
     callers, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
@@ -187,8 +208,11 @@ def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = No
 
 
 def plain(node: Any) -> Any:
-    """Turn a config node into plain dicts and lists, interpolations resolved."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    """Turn a config node into plain dicts and lists, interpolations resolved; UserError where one leads nowhere."""
+    try:
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
 
 
 def bind_all(node: Mapping[Any, Any], given: Sequence[str]) -> list[Bound]:
@@ -216,7 +240,11 @@ def build(group: str, node: Mapping[Any, Any], **more: Any) -> Any:
     """
     values = dict(plain(node))
     taken = inspect.signature(named_function(values.get("_target_"), f"{group}._target_", group)).parameters
-    name = str(values["name"])
+    name = values.get("name", "???")
+    if name == "???":
+        raise UserError(f"name= is missing; add {group}.name=VALUE")
+    if not isinstance(name, str):
+        raise UserError(f"{group}.name={written(name)} must be a word")
     if "name" not in taken:
         del values["name"]
     missing = [key for key, value in values.items() if value == "???"]

@@ -121,24 +121,39 @@ def describe(group: str, name: str) -> str:
 
 
 @cache
-def docstring(target: str) -> tuple[str, dict[str, Any]]:
-    """First line of a function's docstring, without its full stop, and its literal defaults; read without importing it.
-
-    Both are empty for a function that does not exist: the list still shows the other options, and a run that uses this
-    one says what is wrong.
-    """
+def definition(target: str) -> ast.FunctionDef | None:
+    """Find a function in its file without importing it; None where there is no such function."""
     module, _, name = module_of(target).rpartition(".")
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
-        return "", {}
+        return None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    node = next((one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name), None)
+    return next((one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name), None)
+
+
+def docstring(target: str) -> tuple[str, dict[str, Any]]:
+    """First line of a function's docstring, without its full stop, and its literal defaults; read without importing it.
+
+    Both are empty for a function that does not exist: the list still shows the other options, and a run that uses this
+    one says what is wrong.
+    """
+    node = definition(target)
     if node is None:
         return "", {}
     words = (ast.get_docstring(node) or "").splitlines() or [""]
     pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     defaults = {arg.arg: value.value for arg, value in pairs if isinstance(value, ast.Constant)}
     return words[0].rstrip("."), defaults
+
+
+@cache
+def text_parameters(group: str) -> set[str]:
+    """Names of the parameters that take text, and no number, in the functions of a group's configs."""
+    kinds: dict[str, set[str]] = {}
+    for node in map(definition, shipped_targets(group)):
+        for one in node.args.kwonlyargs if node else ():
+            kinds.setdefault(one.arg, set()).update(re.findall(r"\w+", ast.unparse(one.annotation or one)))
+    return {name for name, words in kinds.items() if "str" in words and not words & {"int", "float"}}

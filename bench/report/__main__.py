@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+from bench.options import check_name
 from bench.report import default_console, report
 from bench.report.compare import report_comparison
 from bench.types import OneLine, UserError, printable
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger().handlers[0].setFormatter(OneLine("%(message)s"))
     try:
+        check_name("method", options.reference.partition("(")[0])
         if options.compare:
             first, second = options.compare
             report_comparison(first, second, [*options.folders, second][0], default_console())
