@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli import answer, be_verbose, check_launcher
+from bench.cli import answer, be_verbose, check_launcher, options_first
 from bench.config import (
     GIVEN_TO_METHOD,
     GIVEN_TO_METRIC,
@@ -26,12 +26,12 @@ from bench.config import (
     build,
     check_name,
     check_overrides,
+    check_settings,
     explain,
-    guard_hydra,
     plain,
 )
 from bench.options import CONF, conf_node
-from bench.types import Bound, UserError, WorkerDied
+from bench.types import Bound, OneLine, UserError, WorkerDied, printable
 
 if TYPE_CHECKING:
     from bench.runs.run import Outcome
@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 
 def task(node: DictConfig) -> None:
     """Run one composed config: the job that Hydra and its launchers call."""
-    settings = {**plain(node), "command": sys.argv}
-    if settings["verbose"]:
-        be_verbose()
     try:
-        if type(settings["workers"]) is int and settings["workers"] > 1 and not settings["estimate"]:
+        settings = {**plain(node), "command": sys.argv}
+        check_settings(settings)
+        if settings["verbose"]:
+            be_verbose()
+        if settings["workers"] > 1 and not settings["estimate"]:
             share_work(settings)
         show(settings, compute(settings))
     except UserError as error:
@@ -52,8 +53,7 @@ def task(node: DictConfig) -> None:
             raise
         fail(str(error))
     except WorkerDied as error:  # here, since Hydra would print the settings before it
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        fail(str(error), status=1)
 
 
 def compute(settings: dict[str, Any]) -> Outcome:
@@ -67,7 +67,9 @@ def compute(settings: dict[str, Any]) -> Outcome:
     keep_freed_memory()
     settings = {"worker": "", **settings}
     if settings["worker"]:
-        logging.basicConfig(format=f"{settings['worker']}%(message)s", level=logging.WARNING)
+        logging.basicConfig(level=logging.WARNING)
+        logging.getLogger().handlers[0].setFormatter(OneLine(f"{settings['worker']}%(message)s"))
+    check_settings(settings)
     methods = bind_all(settings["method"], GIVEN_TO_METHOD)
     check(settings, methods)
     check_name("method", settings["reference"])
@@ -128,7 +130,7 @@ def show(settings: dict[str, Any], outcome: Outcome) -> None:
     if not outcome.computed and settings["workers"] == 1:
         lines.append("everything asked for is on disk already; nothing was computed")
     for line in lines if not quiet else []:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     if outcome.complete:
         console = default_console()
         console.quiet = quiet
@@ -153,11 +155,9 @@ def main() -> None:
     try:
         if answer(sys.argv[1:]):
             return
-        # Hydra's parser knows -m only before the settings.
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-        check_overrides(sys.argv[1:])
+        sys.argv[1:] = options_first(sys.argv[1:])
+        sys.argv[1:] = check_overrides(sys.argv[1:])
         check_launcher(sys.argv[1:])
-        guard_hydra()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except UserError as error:
         fail(str(error))
@@ -175,10 +175,10 @@ def main() -> None:
         raise
 
 
-def fail(message: str) -> None:
-    """Print one line and exit with status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def fail(message: str, status: int = 2) -> None:
+    """Print one line and exit."""
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

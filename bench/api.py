@@ -24,6 +24,7 @@ from bench.config import (
     bind_function,
     build,
     check_name,
+    check_settings,
     compose_config,
     plain,
 )
@@ -73,9 +74,10 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     from bench.__main__ import compute, show
 
     node = plain(compose_config(["quiet=true", *overrides], settings))
-    if type(node["workers"]) is int and node["workers"] > 1:
+    check_settings(node)
+    if node["workers"] > 1:
         raise UserError("bench.run is one process; for several use the command line: python -m bench … workers=N")
-    if node["estimate"] is True:
+    if node["estimate"]:
         raise UserError(
             "bench.run gives results; for an estimate use the command line: python -m bench … estimate=true"
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bench.options import did_you_mean, named_function
+import yaml
+
+from bench.options import CONF, GROUPS, SEVERAL, conf_node, did_you_mean, named_function, names, text_parameters
 from bench.types import Bound, UserError
 
 # What the runner hands to a method or metric, by parameter name.
@@ -23,8 +26,55 @@ KINDS = {
     "int": "a whole number",
     "float": "a number",
     "str": "a word",
+    "os.PathLike[str]": "a word",
     "Sequence[float]": "a list of numbers",
+    "Sequence[str]": "a list of words",
+    "Sequence[int | str]": "a list",
+    "Mapping[str, Any]": "several settings",
+    "None": "null",
 }
+# Kinds of the settings in conf/config.yaml.
+SETTINGS = {
+    "method": "Mapping[str, Any]", "metric": "Mapping[str, Any]", "model": "Mapping[str, Any]",
+    "dataset": "Mapping[str, Any]", "layer": "Sequence[str] | str | None", "fuse": "str | None", "target": "int | str",
+    "transform": "str | None", "limit": "int | None", "seed": "int", "out": "str", "shards": "int", "shard": "int",
+    "save_maps": "bool | str", "gallery": "Mapping[str, Any]", "gallery.cases": "int",
+    "gallery.images": "Sequence[str]", "reference": "str", "device": "str", "batch": "int | str",
+    "score_batch": "int | str", "compile": "bool | str", "precision": "str", "threads": "int | None", "workers": "int",
+    "estimate": "bool", "loader_workers": "int | None", "quiet": "bool", "verbose": "bool",
+}  # fmt: skip
+# Kinds of what a yaml says about its method or metric.
+ABOUT = {
+    "needs": "Sequence[str]", "show": "Sequence[str]", "class_mean": "Sequence[str]", "version": "int",
+    "category": "str", "unit": "str | Mapping[str, Any]", "higher_is_better": "Mapping[str, Any]",
+    "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str",
+    "passes": "int | str | Mapping[str, Any]",
+}  # fmt: skip
+# Least and largest value of settings and parameters by name. A method's or metric's own limits are in its function;
+# these keep numbers from running out of memory or of what a 64-bit integer holds.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "limit": (1, 10**9), "seed": (0, 2**32 - 1), "shards": (1, 10**6), "shard": (0, 10**6), "gallery.cases": (0, 10**6),
+    "batch": (1, 2**16), "score_batch": (1, 2**16), "threads": (1, 1024), "workers": (1, 1024),
+    "loader_workers": (0, 1024), "target": (0, 10**6), "bins": (-(10**6), 2**16), "cells": (-(10**6), 128),
+    "radius": (-(10**6), 100), "kernel": (-(10**6), 1001), "rate": (0, 10**6), "size": (1, 4096), "resize": (1, 8192),
+    "min_area": (0, 10**12),
+}  # fmt: skip
+ANY = (-(10**6), 10**6)
+TEXTS = ("method", "metric", "model", "dataset")  # groups whose functions have parameters
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise UserError for a setting of conf/config.yaml that is missing, of the wrong kind or out of bounds."""
+    for key, kind in SETTINGS.items():
+        group, _, member = key.partition(".")
+        node = settings.get(group, {})
+        if (member or group) not in (node if member else settings):
+            raise UserError(f"{key}= is missing; see python -m bench --cfg job")
+        value = node[member] if member else settings[group]
+        if value == "":
+            raise UserError(f"{key}= is empty; it must be {described(kind)}")
+        if wanted := wanted_instead(value, kind) or out_of_bounds(value, key):
+            raise UserError(f"{key}={written(value)} must be {wanted}")
 
 
 def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = None) -> Bound:
@@ -32,12 +82,19 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
 
     The node has ``_target_``, parameters, and for methods and metrics ``about`` and ``relu``. `given` is what the
     runner hands over: `GIVEN_TO_METHOD`, `GIVEN_TO_METRIC`, nothing for data sets and networks, which have a `group`.
-    UserError for a parameter that does not exist, is missing or, for methods and metrics, is of the wrong kind.
+    UserError for a parameter that does not exist, is missing, of the wrong kind or out of bounds.
     """
     if not isinstance(node, Mapping):
         raise UserError(f"{name} is not a config node with a _target_")
     parameters = dict(node)
     about, relu = parameters.pop("about", None) or {}, parameters.pop("relu", True)
+    if not isinstance(relu, bool):
+        raise UserError(f"{name}.relu={written(relu)} must be {KINDS['bool']}")
+    if not isinstance(about, Mapping):
+        raise UserError(f"{name}.about={written(about)} must be {KINDS['Mapping[str, Any]']}")
+    for key, kind in ABOUT.items():
+        if key in about and (wanted := wanted_instead(about[key], kind)):
+            raise UserError(f"{name}.about.{key}={written(about[key])} must be {wanted}")
     group = group or ("metric" if given == GIVEN_TO_METRIC else "method")
     function = named_function(parameters.get("_target_"), f"{name}: _target_", group)
     arguments = {key: value for key, value in parameters.items() if key != "_target_"}
@@ -46,15 +103,14 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
     for key, value in arguments.items():
         if key not in accepted:
             raise UserError(f"{name} has no parameter {key!r}; {did_you_mean(key, accepted)}")
-        # Parameters of data sets and networks are not checked: their names may look like numbers.
-        if given and (wanted := wanted_instead(value, signature.parameters[key].annotation)):
-            raise UserError(f"{name}.{key}={written(value)} must be {wanted}")
+        if wanted := wanted_instead(value, signature.parameters[key].annotation) or out_of_bounds(value, key):
+            raise UserError(f"{name if given else group}.{key}={written(value)} must be {wanted}")
     wants = tuple(key for key in given if key in signature.parameters)
     for key, parameter in signature.parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:
             raise UserError(f"{name} needs {key}=")
     call = partial(function, **arguments)
-    return Bound(name=name, call=call, wants=wants, about=dict(about), parameters=parameters, relu=bool(relu))
+    return Bound(name=name, call=call, wants=wants, about=dict(about), parameters=parameters, relu=relu)
 
 
 def bind_function(function: Callable[..., Any], given: Sequence[str]) -> Bound:
@@ -72,21 +128,47 @@ def wanted_instead(value: Any, annotation: Any) -> str | None:
     value : object
         As it comes from YAML; an interpolation that is not resolved, such as ``${seed}``, passes.
     annotation : object
-        Of the parameter in the function's signature, a string. Any value passes for one that is not in `KINDS`, with
-        or without ``| None``.
+        Of the parameter in the function's signature, a string. Any value passes for one that is not made of `KINDS`.
     """
-    kind = str(annotation).removesuffix(" | None")
-    if kind not in KINDS or (value is None and kind != annotation) or str(value).startswith("${"):
+    kinds = kinds_of(annotation)
+    if not set(kinds) <= set(KINDS) or str(value).startswith("${") or any(fits(value, kind) for kind in kinds):
         return None
+    return described(annotation)
+
+
+def kinds_of(annotation: Any) -> list[str]:
+    """Members of a union."""
+    return re.split(r" \| (?![^\[]*\])", str(annotation))
+
+
+def described(annotation: Any) -> str:
+    """Kinds in words."""
+    return " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds_of(annotation)))
+
+
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value from YAML is of one of the `KINDS`."""
     whole = isinstance(value, int) and not isinstance(value, bool)
-    fits = {
+    members = re.fullmatch(r"Sequence\[(.*)\]", kind)
+    if members:
+        kinds = kinds_of(members[1])
+        return isinstance(value, list | tuple) and all(any(fits(one, each) for each in kinds) for one in value)
+    return {
         "bool": isinstance(value, bool),
         "int": whole,
         "float": whole or isinstance(value, float),
         "str": isinstance(value, str),
-        "Sequence[float]": isinstance(value, list | tuple) and not any(wanted_instead(one, "float") for one in value),
-    }
-    return None if fits[kind] else KINDS[kind]
+        "os.PathLike[str]": isinstance(value, os.PathLike),
+        "Mapping[str, Any]": isinstance(value, Mapping),
+        "None": value is None,
+    }[kind]
+
+
+def out_of_bounds(value: Any, name: str) -> str | None:
+    """Say between which bounds the numbers of a parameter are, where one of `value` is not."""
+    numbers = [one for one in (value if isinstance(value, list | tuple) else [value]) if fits(one, "float")]
+    least, most = BOUNDS.get(name, ANY)
+    return None if all(least <= one <= most for one in numbers) else f"from {least} to {most}"
 
 
 def written(value: Any) -> str:
@@ -98,5 +180,65 @@ def written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)
-    quoted = text.replace("\\'", "\\\\'").replace("'", "\\'")
-    return text if re.fullmatch(r"[\w.+-]+", text) else f"'{quoted}'"
+    if isinstance(value, int | float) or re.fullmatch(
+        r"(?!(null|true|false|nan|inf)$)[a-z_][\w.+-]*", text, re.A | re.I
+    ):
+        return text
+    return quoted(text)
+
+
+NUMBER = r"[+-]?((\d[\d_]*\.?|\.\d)[\d_]*(e[+-]?\d[\d_]*)?|inf|nan)"
+PLAIN = r"[\w/\\+.$%*@?|:-]+( +[\w/\\+.$%*@?|:-]+)*"  # what Hydra's grammar takes without quotation marks
+
+
+def keep_names(word: str) -> str:
+    """Quote the value of an override where it is a name that Hydra would take for a number, or could not read.
+
+    Such as ``layer=0.10``, ``out=2024_01_15`` or ``dataset.root=epoch=3 (copy)``. A value that has quotation marks, or
+    commas outside a list, is left as it is.
+    """
+    key, _, value = word.partition("=")
+    group, _, parameter = key.lstrip("+").partition(".")
+    names = (
+        SETTINGS.get(key, "")
+        if group not in TEXTS
+        else "str" * (parameter.rpartition(".")[2] in text_parameters(group))
+    )
+    if "str" not in names or "int" in names or re.match(r"['\"{]|\$\{|null$|true$|false$|$", value):
+        return word
+    if not value.startswith("["):
+        return word if "," in value else f"{key}={kept_name(value)}"
+    if re.search(r"['\"{$]", value) or not re.fullmatch(r"\[[^\[\]]*\]", value):
+        return word
+    return f"{key}=[{','.join(kept_name(one.strip()) for one in value[1:-1].split(',')) if value[1:-1] else ''}]"
+
+
+def kept_name(name: str) -> str:
+    """Quote a name where Hydra would take it for a number, or not read it."""
+    good = re.fullmatch(PLAIN, name, re.A) and not re.fullmatch(NUMBER, name, re.I | re.A)
+    return name if good else quoted(name)
+
+
+def quoted(text: str) -> str:
+    """Text in quotation marks; Hydra takes backslashes as they are but before such a mark."""
+    doubled = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), text)
+    return f"'{doubled}'"
+
+
+def nearest_settings(key: str) -> str:
+    """Name the settings nearest to one that does not exist, e.g. ``method.grad_entropy.bin``."""
+    group, _, rest = key.partition(".")
+    if group not in GROUPS or not rest:
+        settings = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+        return did_you_mean(key, dict.fromkeys([*settings, *GROUPS]))
+    name, _, parameter = rest.partition(".")
+    if group not in SEVERAL:
+        return f"the settings of a {group} are in its yaml: python -m bench {group}=NAME --cfg job --package {group}"
+    if name not in names(group):
+        return did_you_mean(name, names(group))
+    node = conf_node(group, name)
+    known = [*inspect.signature(named_function(node["_target_"], name, group)).parameters, "relu"]
+    if parameter in node:
+        return f"{name} is not part of this run; add it with {group}="
+    known = [one for one in known if one not in (GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)]
+    return f"add it with +{key}=VALUE" if parameter in known else did_you_mean(parameter, known)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.options import entries
-from bench.types import NO_LAYER, UserError
+from bench.types import NO_LAYER, OneLine, UserError, printable
 
 if TYPE_CHECKING:
     from bench.runs.store import Folder
@@ -28,6 +28,9 @@ VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-na
           "--experimental-rerun", "--info", "-i"}  # fmt: skip
 FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
          "--shell-completion", "-sc"}  # fmt: skip
+MAIN = "this program has one main config; change it with NAME=VALUE, or with files in --config-dir DIR"
+REFUSED = {"--experimental-rerun": "it loads a pickle, which can run any code",
+           **dict.fromkeys(("--config-path", "-cp", "--config-name", "-cn"), MAIN)}  # fmt: skip
 # Hydra's launchers that we know: the module of the plugin, and the extra that installs it.
 LAUNCHERS = {
     "basic": ("", ""),
@@ -153,7 +156,7 @@ def print_results(roots: Sequence[str], console: Console) -> None:
         for kind, parts in held.items():
             width = max(map(len, parts), default=0)
             lines += [f"  {kind:<8}{name:<{width}}  {len(ids)} cases" for name, ids in sorted(parts.items())]
-        console.file.write("\n".join(lines) + "\n")
+        console.file.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def held_results(folder: Folder) -> dict[str, dict[str, set[str]]]:
@@ -186,18 +189,27 @@ def list_group(words: Sequence[str]) -> str:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise UserError for an option that does not exist, a word that is no setting, and ``--experimental-rerun``."""
+    """Raise UserError for an option that does not exist or is refused, and for a word that is no setting."""
     before = ""
     for word in words:
         name = word.partition("=")[0]
         if word.startswith("-"):
             if name not in VALUED | FLAGS:
                 raise UserError(f"there is no option {name}; python -m bench --help lists them")
-            if name == "--experimental-rerun":
-                raise UserError(f"{name} is refused: it loads a pickle, which can run any code")
+            if name in REFUSED:
+                raise UserError(f"{name} is refused: {REFUSED[name]}")
         elif "=" not in word and not word.startswith("~") and before not in VALUED:
             raise UserError(f"{word!r} is no setting: write NAME=VALUE, or see python -m bench --help")
         before = word
+
+
+def options_first(words: Sequence[str]) -> list[str]:
+    """Put options, with their values, before the settings: Hydra's parser does not know them between settings."""
+    options, settings, before = list[str](), list[str](), ""
+    for word in words:
+        (options if word.startswith("-") or before in VALUED else settings).append(word)
+        before = word
+    return options + settings
 
 
 def check_launcher(words: Sequence[str]) -> None:
@@ -215,5 +227,6 @@ def be_verbose() -> None:
     log.setLevel(logging.DEBUG)
     if not log.handlers:
         handler = logging.StreamHandler()
+        handler.setFormatter(OneLine())
         handler.addFilter(lambda record: record.levelno < logging.WARNING)
         log.addHandler(handler)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
@@ -18,25 +20,38 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind, bind_function, written
+from bench.binding import (
+    GIVEN_TO_METHOD,
+    GIVEN_TO_METRIC,
+    bind,
+    bind_function,
+    check_settings,
+    keep_names,
+    nearest_settings,
+    written,
+)
 from bench.cli import LAUNCHERS
-from bench.options import CONF, GROUPS, check_name, conf_node, did_you_mean, named_function, names
+from bench.options import CONF, GROUPS, SEVERAL, check_name, did_you_mean, named_function, names
 from bench.types import Bound, UserError
 
 __all__ = [
     "CONF", "GIVEN_TO_METHOD", "GIVEN_TO_METRIC", "bind", "bind_all", "bind_function", "build", "check_name",
-    "check_overrides", "compose_config", "explain", "guard_hydra", "plain", "written",
+    "check_overrides", "check_settings", "compose_config", "explain", "plain", "written",
 ]  # fmt: skip
 
 # For hydra/launcher=ray: GPUs that a job gets where this machine has any.
 OmegaConf.register_new_resolver("bench_gpus", lambda: int(Path("/dev/nvidia0").exists()), replace=True)
-SEVERAL = ("method", "metric")
-# What may write log messages; Python's logging would call any function that a config names.
-LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
+# Settings whose value may be ``package.module:function``, which is imported and called.
+CODE = ("model.target", "model.reshape", "target")
 
 
-def check_overrides(arguments: Sequence[str]) -> None:
+def check_overrides(arguments: Sequence[str]) -> list[str]:
     """Check the names on the command line before Hydra sees them, whose own messages do not list the alternatives.
+
+    Returns
+    -------
+    list of str
+        The same words, names quoted where Hydra needs it, see `bench.binding.keep_names`.
 
     Raises
     ------
@@ -44,17 +59,22 @@ def check_overrides(arguments: Sequence[str]) -> None:
         An unknown name (with the nearest ones), a list where one name is meant, or a setting that would let Hydra
         call a function.
     """
-    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    arguments = [keep_names(word) if "=" in word and not word.startswith("-") else word for word in arguments]
+    words = [word for word in arguments if ("=" in word and not word.startswith("-")) or word.startswith("~")]
     if any(word.startswith("=") for word in words):
         raise UserError("an override needs a name before its =")
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise UserError(one_line(error)) from error
-    for override in overrides:
+    for word in words:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            key, _, value = word.partition("=")
+            raise UserError(
+                f"{word} cannot be read; quote the value: '{key}=\"{value}\"' ({one_line(error)})"
+            ) from error
         check_hydra_override(override)
         if override.key_or_group in GROUPS and not override.is_delete():
             check_choice(override, sweeps=bool({"-m", "--multirun"} & set(arguments)))
+    return arguments
 
 
 def check_choice(override: Override, sweeps: bool) -> None:
@@ -67,19 +87,21 @@ def check_choice(override: Override, sweeps: bool) -> None:
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         if isinstance(choice, list) and group not in SEVERAL:
             raise UserError(f"{group}= takes one name, not a list; sweep with: -m {group}={','.join(map(str, choice))}")
+        if choice is None:
+            raise UserError(f"{group}=null names nothing; there are: {', '.join(names(group))}")
         for name in choice if isinstance(choice, list) else [choice]:
             check_name(group, name)
 
 
 def check_hydra_override(override: Override) -> None:
-    """Raise UserError for a setting of Hydra's own that names a function to call; see `check_hydra`."""
+    """Raise UserError for a setting of Hydra's own that names a function to call."""
     key, text = override.key_or_group, str(override.input_line)
     if (override.package or "").split(".")[0] == "hydra":
         raise UserError(f"{text} is refused: it would put a config of another group into Hydra's own settings")
-    if re.split(r"[./@]", key)[0] != "hydra":
+    if not is_hydras(override):
         return
     logs = re.match(r"hydra\.(job|hydra)_logging\b", key) and not key.endswith(".level")
-    if logs or re.search(r"_target_|callbacks|\(\)", text):
+    if logs or key == "hydra" or re.search(r"_target_|callbacks|\(\)", text):
         raise UserError(f"{text} is refused: it could make Hydra call any function")
     if key == "hydra/launcher" and not override.is_delete():
         name = str(getattr(override.value(), "text", override.value()))
@@ -88,50 +110,73 @@ def check_hydra_override(override: Override) -> None:
 
 
 def guard_hydra() -> None:
-    """Check every config that Hydra composes from now on in this process, before it acts on it; see `check_hydra`.
+    """Check every run's config that Hydra composes in this process before Hydra acts on it; see `check_sources`.
 
-    The command line calls this: files in ``--config-dir`` can set what `check_overrides` refuses as a word.
+    This is done on import: launchers compose configs in processes of their own, which know only our modules. Configs of
+    a Hydra program that uses this one as a library are not touched.
     """
     load = ConfigLoaderImpl.load_configuration
-    if hasattr(load, "__wrapped__"):  # it is guarded already
-        return
 
     @wraps(load)
-    def load_configuration(self: ConfigLoaderImpl, *values: Any, **more: Any) -> DictConfig:
-        node = load(self, *values, **more)
-        check_hydra(OmegaConf.to_container(node.hydra, resolve=False))
+    def load_configuration(
+        self: ConfigLoaderImpl, config_name: str, overrides: list[str], *more: Any, **rest: Any
+    ) -> Any:
+        try:
+            node = load(self, config_name, overrides, *more, **rest)
+        except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+            raise UserError(f"a config file cannot be read: {one_line(error)}") from error
+        places = self.config_search_path.get_path()
+        if any(place.provider == "main" and place.path.removeprefix("file://") == str(CONF) for place in places):
+            strange = [source.provider for source in node.hydra.runtime.config_sources]
+            if any(provider == "command-line" or provider.startswith("hydra.searchpath") for provider in strange):
+                given = OverridesParser.create().parse_overrides(overrides)
+                words = [
+                    str(one.input_line) for one in given if is_hydras(one) and "searchpath" not in one.key_or_group
+                ]
+                path = ConfigSearchPathImpl()
+                path.config_search_path = [place for place in places if place.provider != "command-line"]
+                own = load(ConfigLoaderImpl(path), config_name, words, *more, **rest)
+                check_sources(node, own, {one.key_or_group for one in given})
         return node
 
-    # Hydra has no public place between composing a config and acting on it.
-    setattr(ConfigLoaderImpl, load.__name__, load_configuration)
+    if not hasattr(load, "__wrapped__"):
+        # Hydra has no public place between composing a config and acting on it.
+        setattr(ConfigLoaderImpl, load.__name__, load_configuration)
 
 
-def check_hydra(settings: Any) -> None:
-    """Raise UserError where Hydra's own settings name a function other than its launchers, sweepers and log handlers.
+def check_sources(node: DictConfig, own: DictConfig, given: Collection[str]) -> None:
+    """Raise UserError where a file of ``--config-dir`` would run code: it says what Hydra does, or names a function.
 
     Parameters
     ----------
-    settings : dict
-        The node ``hydra``, interpolations not resolved.
+    node : DictConfig
+        As composed with such files.
+    own : DictConfig
+        As composed without them, from our own files and the words about Hydra on the command line.
+    given : collection of str
+        Keys on the command line.
     """
-    if settings.get("callbacks"):
-        raise UserError("hydra.callbacks is refused: it could make Hydra call any function")
-    for kind in ("launcher", "sweeper"):
-        node = settings.get(kind)
-        target = str(node.get("_target_")) if isinstance(node, dict) else str(node)
-        if not target.startswith(("hydra._internal.", "hydra_plugins.hydra_")):
-            raise UserError(f"hydra.{kind}._target_={target} is refused: it is not one of Hydra's")
-    parts: list[Any] = [settings["job_logging"], settings["hydra_logging"]]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, dict):
-            parts += part.values()
-            called = [part[key] for key in ("class", "()") if key in part and part[key] not in LOGGING]
-        else:
-            parts += part if isinstance(part, list) else []
-            called = [part] if isinstance(part, str) and part.startswith("${") and part.endswith("}") else []
-        if called:
-            raise UserError(f"{called[0]} is refused in Hydra's logging; it takes {', '.join(LOGGING)}")
+    settings: Any
+    ours, theirs = both = [dict(OmegaConf.to_container(one.hydra, resolve=False)) for one in (own, node)]  # type: ignore[arg-type]
+    for settings in both:
+        settings["job"] = {**settings["job"], "override_dirname": None}
+        for key in ("overrides", "runtime", "searchpath"):
+            settings.pop(key, None)
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise UserError(f"hydra.{key} from a file is refused: it could run code; say it on the command line")
+    for key in CODE:
+        value = OmegaConf.select(node, key, throw_on_missing=False)
+        if key not in given and isinstance(value, str) and ":" in value:
+            raise UserError(f"{key}={value} from a file is refused: it runs code; say it on the command line")
+
+
+def is_hydras(override: Override) -> bool:
+    """Whether an override is about Hydra itself."""
+    return re.split(r"[./@]", override.key_or_group)[0] == "hydra"
+
+
+guard_hydra()
 
 
 def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = None) -> DictConfig:
@@ -150,7 +195,7 @@ def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = No
         As on the command line.
     """
     overrides = [*words, *(f"{name}={written(value)}" for name, value in (settings or {}).items())]
-    check_overrides(overrides)
+    overrides = check_overrides(overrides)
     # Hydra keeps one composer for the whole process: the caller may be a Hydra program itself.
     callers, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
@@ -163,8 +208,11 @@ def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = No
 
 
 def plain(node: Any) -> Any:
-    """Turn a config node into plain dicts and lists, interpolations resolved."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    """Turn a config node into plain dicts and lists, interpolations resolved; UserError where one leads nowhere."""
+    try:
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
 
 
 def bind_all(node: Mapping[Any, Any], given: Sequence[str]) -> list[Bound]:
@@ -192,7 +240,11 @@ def build(group: str, node: Mapping[Any, Any], **more: Any) -> Any:
     """
     values = dict(plain(node))
     taken = inspect.signature(named_function(values.get("_target_"), f"{group}._target_", group)).parameters
-    name = str(values["name"])
+    name = values.get("name", "???")
+    if name == "???":
+        raise UserError(f"name= is missing; add {group}.name=VALUE")
+    if not isinstance(name, str):
+        raise UserError(f"{group}.name={written(name)} must be a word")
     if "name" not in taken:
         del values["name"]
     missing = [key for key, value in values.items() if value == "???"]
@@ -210,25 +262,6 @@ def explain(error: BaseException) -> str:
     text = "; ".join(dict.fromkeys(one_line(cause) for cause in causes))
     unknown = re.search(r"Could not override '([^']+)'", text)
     return f"there is no setting {unknown[1]!r}; {nearest_settings(unknown[1])}" if unknown else text
-
-
-def nearest_settings(key: str) -> str:
-    """Name the settings nearest to one that does not exist, e.g. ``method.grad_entropy.bin``."""
-    group, _, rest = key.partition(".")
-    if group not in GROUPS or not rest:
-        settings = [str(name) for name in OmegaConf.load(CONF / "config.yaml")]
-        return did_you_mean(key, dict.fromkeys([*settings, *GROUPS]))
-    name, _, parameter = rest.partition(".")
-    if group not in SEVERAL:
-        return f"the settings of a {group} are in its yaml: python -m bench {group}=NAME --cfg job --package {group}"
-    if name not in names(group):
-        return did_you_mean(name, names(group))
-    node = conf_node(group, name)
-    known = [*inspect.signature(named_function(node["_target_"], name, group)).parameters, "relu"]
-    if parameter in node:
-        return f"{name} is not part of this run; add it with {group}="
-    known = [one for one in known if one not in (GIVEN_TO_METHOD if group == "method" else GIVEN_TO_METRIC)]
-    return f"add it with +{key}=VALUE" if parameter in known else did_you_mean(parameter, known)
 
 
 def one_line(error: BaseException) -> str:

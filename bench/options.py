@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 # In a wheel conf/ lies in bench/, in a checkout beside it.
 CONF = HERE / "conf" if (HERE / "conf" / "config.yaml").is_file() else HERE.parent / "conf"
 GROUPS = ("method", "metric", "model", "dataset", "experiment")
+SEVERAL = ("method", "metric")  # groups of which a run takes several at a time
 # Package whose functions a group's config may name.
 PACKAGES = {"method": "methods", "metric": "metrics", "model": "bench.networks", "dataset": "bench.datasets"}
 
@@ -68,6 +69,9 @@ def named_function(target: Any, entry: str, group: str = "metric") -> Callable[.
     package = PACKAGES[group]
     if not isinstance(target, str) or not re.fullmatch(rf"{re.escape(package)}(\.\w+){{2,}}", target, re.ASCII):
         raise UserError(f"{entry}={target} is refused: a {group} is a function defined in {package}")
+    if group in ("model", "dataset") and target not in shipped_targets(group):
+        # Its parameters come from the config, too, and some functions of the package unpickle or import what they get.
+        raise UserError(f"{entry}={target} is refused: no {group} of conf/{group} names it")
     module, _, name = module_of(target).rpartition(".")
     try:
         function = getattr(import_module(module), name)
@@ -79,6 +83,12 @@ def named_function(target: Any, entry: str, group: str = "metric") -> Callable[.
     if not plain or function.__module__ != module or function.__qualname__ != name:
         raise UserError(f"{entry}={target} is refused: it is no function defined in that module")
     return function
+
+
+@cache
+def shipped_targets(group: str) -> set[str]:
+    """Functions that the configs of a group name."""
+    return {str(conf_node(group, name).get("_target_")) for name in names(group)}
 
 
 def module_of(target: str) -> str:
@@ -111,24 +121,39 @@ def describe(group: str, name: str) -> str:
 
 
 @cache
-def docstring(target: str) -> tuple[str, dict[str, Any]]:
-    """First line of a function's docstring, without its full stop, and its literal defaults; read without importing it.
-
-    Both are empty for a function that does not exist: the list still shows the other options, and a run that uses this
-    one says what is wrong.
-    """
+def definition(target: str) -> ast.FunctionDef | None:
+    """Find a function in its file without importing it; None where there is no such function."""
     module, _, name = module_of(target).rpartition(".")
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
-        return "", {}
+        return None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    node = next((one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name), None)
+    return next((one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name), None)
+
+
+def docstring(target: str) -> tuple[str, dict[str, Any]]:
+    """First line of a function's docstring, without its full stop, and its literal defaults; read without importing it.
+
+    Both are empty for a function that does not exist: the list still shows the other options, and a run that uses this
+    one says what is wrong.
+    """
+    node = definition(target)
     if node is None:
         return "", {}
     words = (ast.get_docstring(node) or "").splitlines() or [""]
     pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     defaults = {arg.arg: value.value for arg, value in pairs if isinstance(value, ast.Constant)}
     return words[0].rstrip("."), defaults
+
+
+@cache
+def text_parameters(group: str) -> set[str]:
+    """Names of the parameters that take text, and no number, in the functions of a group's configs."""
+    kinds: dict[str, set[str]] = {}
+    for node in map(definition, shipped_targets(group)):
+        for one in node.args.kwonlyargs if node else ():
+            kinds.setdefault(one.arg, set()).update(re.findall(r"\w+", ast.unparse(one.annotation or one)))
+    return {name for name, words in kinds.items() if "str" in words and not words & {"int", "float"}}

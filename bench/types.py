@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -299,6 +300,15 @@ class Metric:
     bound: Bound
     label: str
     key: str
+
+
+class OneLine(logging.Formatter):
+    """Log messages with `printable`, so that a name in one cannot look like a second message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Format a record without its traceback."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 class UserError(Exception):

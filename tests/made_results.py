@@ -98,7 +98,8 @@ def protocol_folder(root: Path, dataset: str, model: str, parameters: dict[str, 
     folder = root / store.safe_name(dataset) / f"{store.safe_name(model)}-{key}"
     protocol = {"format": 2, "key": key, "dataset": dataset, "model": model, "weights": "random"}
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(protocol | {"parameters": parameters}, sort_keys=False)
+    protocol |= {"parameters": parameters}
+    text = yaml.safe_dump(protocol | {"hash": store.hash_key(protocol)}, sort_keys=False)
     (folder / store.PROTOCOL).write_text(text, encoding="utf-8")
     return folder
 

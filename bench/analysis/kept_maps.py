@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from scipy import ndimage
 
 from bench.analysis.groups import Group
 from bench.analysis.parts import read_parts
-from bench.runs.store import image_name
+from bench.runs.store import image_name, read_file
+
+log = logging.getLogger(__name__)
+LARGEST = 4096**2  # pixels of a kept picture, which has the network's input size
 
 SHOWN_COLUMNS = [
     "case_id", "class_name", "boxes", "other_boxes", "height", "width", "probability", "predicted",
@@ -97,9 +102,15 @@ def read_maps(group: Group, cases: set[str]) -> dict[str, dict[str, dict[str, An
 def load(path: Path) -> np.ndarray | None:
     """Picture (H, W, 3) in 0 to 1, or None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        data = read_file(path)
+        with Image.open(BytesIO(data), formats=["PNG"]) as image:
+            if image.width * image.height > LARGEST:
+                raise ValueError(f"it has {image.width} x {image.height} pixels")
+            image.verify()
+        with Image.open(BytesIO(data), formats=["PNG"]) as image:
             return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        log.warning("left out: %s: %s", path, error)
         return None
 
 

@@ -127,7 +127,7 @@ def read_blocks(folders: Sequence[Folder], lengths: dict[str, int]) -> list[_Blo
         )
 
     blocks, size = [], 0
-    for block in read_parts(parts_of(folders), columns, convert):
+    for block in read_parts(parts_of(folders), columns, convert, folders[0].protocol["key"]):
         blocks.append(block)
         size += sum(array.nbytes for array in block.curves.values())
         if size > HELD:

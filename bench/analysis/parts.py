@@ -112,9 +112,12 @@ def parts_of(folders: Sequence[Folder]) -> list[Path]:
 
 
 def read_parts(
-    paths: Sequence[Path], columns: Callable[[pa.Schema], list[str]] | None, convert: Callable[[Part, pa.Table], T]
+    paths: Sequence[Path],
+    columns: Callable[[pa.Schema], list[str]] | None,
+    convert: Callable[[Part, pa.Table], T],
+    protocol: str | None = None,
 ) -> Iterator[T]:
-    """Read parts in their order, a few at a time; damaged ones are named and left out.
+    """Read parts in their order, a few at a time; damaged ones and those of another protocol are named and left out.
 
     Parameters
     ----------
@@ -129,10 +132,10 @@ def read_parts(
     def read(path: Path) -> T | None:
         try:
             table, note = read_part(path, columns)
+            if protocol not in (None, note["protocol"]):
+                raise ValueError(f"{path} belongs to another protocol")
             part = part_of(path, note, shared)
-            if len(table) != len(part.entries) * len(part.cases):
-                raise ValueError(f"{path} is damaged: it has not one row for each of its entries and cases")
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("left out: %s: %s", path, " ".join(str(error).replace(f"{path} ", "").split())[:200])
             return None
         return convert(part, table)

@@ -47,7 +47,7 @@ def load_results(root: str | Path) -> pd.DataFrame:
 
 def load_rows(folders: Sequence[Folder]) -> pd.DataFrame:
     """Rows of one protocol, as `load_results` has them."""
-    read = list(read_parts(parts_of(folders), None, lambda part, table: (part, table)))
+    read = list(read_parts(parts_of(folders), None, lambda part, table: (part, table), folders[0].protocol["key"]))
     newest = newest_of([part for part, _ in read])
     chunks: dict[int, list[pa.Table]] = {}
     for part, table in read:

@@ -12,6 +12,7 @@ from bench.analysis.comparisons import ALL, compare_group, describe, reference_o
 from bench.analysis.groups import Group
 from bench.analysis.published import reported, split_of
 from bench.analysis.statistics import Array, resampled_means
+from bench.types import printable
 
 SUMMARY_COLUMNS = [
     "dataset", "model", "weights", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images",
@@ -155,5 +156,6 @@ def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Table as CSV text, six significant digits, the same bytes for the same numbers."""
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    """Table as CSV text, six significant digits, the same bytes for the same numbers; no control characters."""
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return "\n".join(map(printable, text.split("\n")))

@@ -155,6 +155,8 @@ def efficientnet_lite(
     """
     import timm
 
+    if f"tf_{name}" not in timm.list_models("tf_efficientnet_lite*"):
+        raise UserError(f"model.name={name} is none of efficientnet_lite0, 1 and 2; other networks have other configs")
     options = classes(num_classes, weights, ["default"])
     module = seeded(lambda: timm.create_model(f"tf_{name}", **options), seed)
 

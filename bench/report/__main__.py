@@ -7,9 +7,10 @@ import logging
 import sys
 from pathlib import Path
 
+from bench.options import check_name
 from bench.report import default_console, report
 from bench.report.compare import report_comparison
-from bench.types import UserError
+from bench.types import OneLine, UserError, printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,15 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.folders and options.compare is None:
         parser.error("name a results folder, or two with --compare A B")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    logging.getLogger().handlers[0].setFormatter(OneLine("%(message)s"))
     try:
+        check_name("method", options.reference.partition("(")[0])
         if options.compare:
             first, second = options.compare
             report_comparison(first, second, [*options.folders, second][0], default_console())
         else:
             report(options.folders, reference=options.reference, images=options.images)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

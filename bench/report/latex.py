@@ -15,6 +15,7 @@ from bench.report.grid import Cell, Grid, interval, number, sections
 from bench.report.notes import share, size_of
 from bench.report.text import markdown_table
 from bench.runs.store import write_text
+from bench.types import printable
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -34,7 +35,7 @@ def write_tables(group: Group, grid: Grid, columns: list[Column], root: Path) ->
 
 def escaped(text: str) -> str:
     """Text on one line, with everything escaped that LaTeX would interpret."""
-    return "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(SPECIAL.get(letter, letter) for letter in printable(" ".join(text.split())))
 
 
 def latex(group: Group, grid: Grid, columns: list[Column]) -> str:

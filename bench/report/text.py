@@ -9,7 +9,6 @@ from urllib.parse import quote
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from bench.figures.style import titles, wrapped
 from bench.report.answers import Answer
 from bench.report.grid import SIGNS, Cell, Grid, interval, number, sections
 from bench.report.notes import agreement_notes, banners, notes, share
+from bench.types import printable
 
 METHOD_WIDTH = 18  # at least
 # rich's SIMPLE_HEAD with a visible rule between sections
@@ -30,7 +30,7 @@ def print_group(group: Group, grid: Grid, answers: list[Answer], console: Consol
     Columns that do not fit next to each other follow in a second table. Outside a terminal, where there is
     no bold type, the best value of a column is marked with ``*``.
     """
-    console.print(f"[bold]{escape(group.dataset)} / {escape(group.model)}[/bold]", highlight=False)
+    console.print(plain(Text(f"{group.dataset} / {group.model}", style="bold"), console), highlight=False)
     for at, (part, spare) in enumerate(blocks(grid, console.width)):
         width = min(METHOD_WIDTH + spare, max(METHOD_WIDTH, *(len(row_name(m)) + 3 for m in grid.sets)))
         if at:
@@ -57,11 +57,12 @@ def row_name(members: list[Entry]) -> str:
 
 
 def plain(text: Text, console: Console) -> Text:
-    """Text with ASCII in place of arrows and dashes where the console's encoding has none."""
-    if console.encoding.lower().startswith("utf"):
-        return text
+    """Text without control characters, and with ASCII for arrows and dashes where the console's encoding has none."""
     copy = text.copy()
-    ascii_text = text.plain.replace("↑", "^").replace("↓", "v").replace("–", "-").replace("▲", "+").replace("▼", "-")
+    copy.plain = "\n".join(map(printable, text.plain.split("\n")))
+    if console.encoding.lower().startswith("utf"):
+        return copy
+    ascii_text = copy.plain.replace("↑", "^").replace("↓", "v").replace("–", "-").replace("▲", "+").replace("▼", "-")
     copy.plain = ascii_text.encode("ascii", "replace").decode()
     return copy
 
@@ -182,7 +183,7 @@ def row(cells: list[str]) -> str:
 def safe(text: str) -> str:
     """Text on one line, with everything escaped that Markdown or HTML would interpret."""
     text = re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda match: f"\\{match[0]}", text)
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
+    return printable(" ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()))
 
 
 def printed_path(console: Console, what: str, *paths: object) -> None:

@@ -100,7 +100,10 @@ def measured(network: Network, device: torch.device, precision: str) -> dict[str
 
 def whole(kept: dict[str, Any]) -> bool:
     """Whether a kept answer holds what it should."""
-    return {"batch", "channels_last", "seconds_per_image"} <= set(kept)
+    batch: Any = kept.get("batch")
+    seconds: Any = kept.get("seconds_per_image")
+    numbers = type(batch) is int and 1 <= batch <= max(SIZES["cuda"]) and isinstance(seconds, float)
+    return numbers and 0 < seconds < math.inf and isinstance(kept.get("channels_last"), bool)
 
 
 def measure(network: Network, device: torch.device, precision: str) -> dict[str, Any]:

@@ -143,6 +143,7 @@ def remember(folder: Folder, request: dict[str, Any] | None, layer: Any, facts: 
         "index": {**before.get("index", {}), **facts.index},
     }
     folder.protocol["network"] = {**network, "hash": hash_key({**network, "hash": None})}
-    text = yaml.safe_dump(json.loads(json.dumps(folder.protocol)), sort_keys=False, allow_unicode=True)
+    plain = json.loads(json.dumps(folder.protocol))
+    text = yaml.safe_dump({**plain, "hash": hash_key(plain)}, sort_keys=False, allow_unicode=True)
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)

@@ -68,8 +68,8 @@ def read_notes(folder: Folder, chunks: Iterable[int]) -> Notes:
     """Sound parts and their notes by chunk; damaged ones are named and set aside, to be computed again."""
     notes: Notes = {chunk: [] for chunk in chunks}
     for path in folder.parts:
-        number = path.name.split("-")[1]
-        if not number.isdigit() or int(number) not in notes:
+        number = int(path.name.split("-")[1])
+        if number not in notes:
             continue
         try:
             note = read_part(path, [])[1]
@@ -79,7 +79,7 @@ def read_notes(folder: Folder, chunks: Iterable[int]) -> Notes:
             log.warning("%s; it is set aside and computed again", error)
             set_aside(path)
             continue
-        notes[int(number)].append((path, note))
+        notes[number].append((path, note))
     return notes
 
 

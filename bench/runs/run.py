@@ -24,7 +24,7 @@ from bench.runs.progress import Progress
 from bench.runs.provenance import facts, kept_or_chosen, left_out
 from bench.runs.rows import Writer
 from bench.runs.setup import Prepared
-from bench.runs.store import CHUNK, Folder, image_name
+from bench.runs.store import CHUNK, Folder, damaged, image_name
 from bench.types import Job
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,8 @@ def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
                         writer.add(part, computed)
         finally:
             writer.finish(plan.whole.bad_records)
+    if not pieces and damaged(plan.folder):
+        writer.finish(plan.whole.bad_records)
     others = [chunk for chunk in chunks if chunk not in own]
     return Outcome(
         folder=plan.folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -155,32 +156,20 @@ def file_states(paths: Iterable[str]) -> dict[str, str]:
 
 
 def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
-    """Raise UserError for settings that make no sense."""
+    """Raise UserError for settings of the right kind that make no sense."""
     if not methods:
         raise UserError("no method to run; name one or several with method=")
-    gallery = config["gallery"]
-    if not isinstance(gallery, dict) or not isinstance(gallery.get("images"), list):
-        raise UserError("gallery has two settings: gallery.cases=NUMBER and 'gallery.images=[ID, …]'")
-    least = {
-        "batch": 1, "score_batch": 1, "shards": 1, "workers": 1,
-        "gallery.cases": 0, "seed": 0, "loader_workers": 0, "threads": 1,
-    }  # fmt: skip
-    for key, lowest in least.items():
-        value = gallery["cases"] if key == "gallery.cases" else config[key]
-        if (key, value) in (("batch", "auto"), ("score_batch", "auto"), ("loader_workers", None), ("threads", None)):
-            continue
-        if type(value) is not int or value < lowest:
-            raise UserError(f"{key}={value} must be a whole number from {lowest}")
     if config["shard"] not in range(config["shards"]):
         raise UserError(f"shard={config['shard']} must be from 0 to shards - 1 = {config['shards'] - 1}")
-    choices = {
+    choices: dict[str, tuple[Any, ...]] = {
         "fuse": (None, *FUSIONS),
         "transform": (None, *GEOMETRIES),
         "compile": ("auto", True, False),
         "precision": ("float32", "float64", "tf32", "bfloat16"),
         "save_maps": ("auto", "all", "none", True, False),
-        "estimate": (True, False),
     }
+    for key in ("batch", "score_batch"):
+        choices[key] = ("auto", config[key] if isinstance(config[key], int) else "a whole number")
     for key, known in choices.items():
         if config[key] not in known:
             words = ", ".join(str(value).lower() for value in known if value is not None)
@@ -200,6 +189,8 @@ def find_device(name: str, shard: int = 0) -> torch.device:
         return torch.device("cpu")
     if name == "auto":
         return torch.device("cuda", shard % torch.cuda.device_count())
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name):
+        raise UserError(f"device={name} is unknown; it takes auto, cpu, cuda or cuda:NUMBER")
     try:
         return torch.zeros(1, device=torch.device(name)).device
     except (RuntimeError, AssertionError) as error:

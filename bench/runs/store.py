@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ CHUNK = 16  # cases in one part; a constant, so that every run cuts the cases in
 PROTOCOL, PROVENANCE, COLUMNS = "_protocol.yaml", "_provenance.json", "columns.parquet"
 OLD_CONFIG = "_config.yaml"  # of format 1
 PLACEHOLDER = b"digest:" + b"0" * 32
+PART = re.compile(r"part-\d{5,}-[0-9a-f]{10}\.parquet")
+LARGEST, LARGEST_TEXT, DEEPEST = 2**32, 2**26, 50  # bytes of a part, of another file, and levels of a yaml
 DICTIONARY = ["method", "layer", "case_id", "image_id", "class_name", "degenerate"]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -48,8 +51,8 @@ class Folder:
 
     @property
     def parts(self) -> list[Path]:
-        """Parts in canonical order."""
-        return sorted(self.path.glob("part-*.parquet"))
+        """Parts in canonical order; what others put beside them, such as ``part (copy).parquet``, is no part."""
+        return sorted(path for path in self.path.glob("part-*.parquet") if PART.fullmatch(path.name))
 
     @property
     def images(self) -> Path:
@@ -100,9 +103,9 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a dict as indented JSON with its hash, atomically."""
+    write_text(path, json.dumps({**value, "hash": hash_key(value)}, indent=1, default=str) + "\n")
 
 
 def write_first(path: Path, value: dict[str, Any], usable: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -125,12 +128,33 @@ def write_first(path: Path, value: dict[str, Any], usable: Callable[[dict[str, A
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a dict from a JSON file, empty where it is missing or damaged."""
+    """Read a dict from a JSON file; empty where it is missing and, with a warning, where it is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return value if isinstance(value, dict) else {}
-    except (OSError, ValueError):
+        value = json.loads(read_file(path).decode())
+        if not isinstance(value, dict) or not is_unchanged(value):
+            raise ValueError("its hash is not that of its content")
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s is damaged and not used: %s", path, " ".join(str(error).split())[:100])
+        return {}
+    return {key: one for key, one in value.items() if key != "hash"}
+
+
+def is_unchanged(value: dict[str, Any]) -> bool:
+    """Whether a dict from a file has the hash that it was written with; one that was written without is taken."""
+    kept = {key: one for key, one in value.items() if key != "hash"}
+    return value.get("hash", hash_key(kept)) == hash_key(kept)
+
+
+def read_file(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """Bytes of a file; ValueError for one that is no regular file (a pipe never ends), or too large."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{path} is no regular file")
+    if about.st_size > most:
+        raise ValueError(f"{path} is too large: {about.st_size / 1e6:,.0f} MB")
+    return path.read_bytes()
 
 
 def write_part(
@@ -174,11 +198,17 @@ def write_part(
     ) as writer:  # fmt: skip
         writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
         writer.add_key_value_metadata(footer)
+    write_sealed(path, stream)
+    return path
+
+
+def write_sealed(path: Path, stream: pa.BufferOutputStream) -> None:
+    """Write a parquet file atomically, the hash of all other bytes in place of the one `PLACEHOLDER` in its footer."""
     data = stream.getvalue().to_pybytes()
     before, _, after = data.rpartition(PLACEHOLDER)
-    data = before + _digest(data) + after
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
-    return path
+    sealed = before + _digest(data) + after
+    if not path.is_file() or path.read_bytes() != sealed:
+        write_atomically(path, lambda temporary: temporary.write_bytes(sealed))
 
 
 def read_part(
@@ -199,7 +229,7 @@ def read_part(
     OSError
         It cannot be read.
     """
-    data = path.read_bytes()
+    data = read_file(path, LARGEST)
     if not is_whole(data):
         raise ValueError(f"{path} is damaged: its hash is not that of its content")
     try:
@@ -207,12 +237,32 @@ def read_part(
         note = json.loads(file.metadata.metadata[b"bench"])
         if note["format"] != FORMAT:
             raise ValueError(f"{path} has format {note['format']}, this program reads {FORMAT}")
+        check_note(note, file.metadata.num_rows)
+        sizes = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        if sum(sizes) > LARGEST:
+            raise ValueError(f"{path} is too large when it is unpacked")
         schema = file.schema_arrow
         wanted = columns(schema) if callable(columns) else columns
         names = None if wanted is None else [name for name in wanted if name in schema.names]
         return file.read(columns=names, use_threads=False), note
-    except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a part of this program: {' '.join(str(error).split())[:120]}") from error
+
+
+def check_note(note: dict[str, Any], rows: int) -> None:
+    """Raise ValueError unless a part's note has what readers rely on, and the part a row a case and entry."""
+    kinds = {"chunk": int, "protocol": str, "cases": list, "entries": list, "metrics": dict, "skipped": list}
+    fields = [(note.get(key), kind) for key, kind in kinds.items()]
+    fields += [(case, str) for case in note["cases"]]
+    fields += [(entry[key], str) for entry in note["entries"] for key in ("key", "method", "layer", "maps")]
+    fields += [(node["key"], str) for node in note["metrics"].values()]
+    fields += [(row["case_id"], str) for row in note["skipped"]]
+    if not all(isinstance(value, kind) for value, kind in fields):
+        raise ValueError("its note has fields of another kind")
+    if rows != len(note["entries"]) * len(note["cases"]) or len(set(note["cases"])) < len(note["cases"]):
+        raise ValueError("it has not one row for each of its entries and cases")
+    if any(len(entry["maps"]) != len(note["cases"]) for entry in note["entries"]):
+        raise ValueError("its note does not say which maps are kept")
 
 
 def is_whole(data: bytes) -> bool:
@@ -231,9 +281,16 @@ def write_columns(folder: Path, schema: pa.Schema) -> None:
     Its name sorts before the parts', so a reader that takes the columns of a folder's first file, such as
     ``pandas.read_parquet(folder)``, gets those of a metric that was added later, too.
     """
-    path = folder / COLUMNS
-    if not path.is_file() or pq.read_schema(path) != schema:
-        write_atomically(path, lambda temporary: pq.write_table(schema.empty_table(), temporary, store_schema=False))
+    stream = pa.BufferOutputStream()
+    with pq.ParquetWriter(stream, schema, store_schema=False) as writer:
+        writer.add_key_value_metadata({"digest": PLACEHOLDER})
+    write_sealed(folder / COLUMNS, stream)
+
+
+def damaged(folder: Folder) -> bool:
+    """Whether the list of columns or the provenance beside the parts is missing or damaged."""
+    path = folder.path / COLUMNS
+    return not (path.is_file() and is_whole(path.read_bytes()) and read_json(folder.path / PROVENANCE))
 
 
 def set_aside(path: Path) -> None:
@@ -245,25 +302,43 @@ def set_aside(path: Path) -> None:
 
 
 def find_folders(root: Path) -> list[Folder]:
-    """All results folders below `root`, in a canonical order; those with a damaged protocol are named and left out."""
-    folders = []
-    for path in sorted(Path(root).glob(f"**/{PROTOCOL}")):
-        try:
-            folders.append(Folder(path.parent, read_protocol(path)))
-        except (OSError, ValueError) as error:
-            log.warning("%s is left out: %s", path.parent, error)
-    old = sum(1 for _ in Path(root).glob(f"**/{OLD_CONFIG}"))
+    """All results folders below `root`, in a canonical order; those with a damaged protocol are named and left out.
+
+    Links to folders are followed, each folder is looked at once.
+    """
+    folders, seen, old = [], set[str](), 0
+    for place, below, files in os.walk(root, followlinks=True):
+        path, real = Path(place) / PROTOCOL, os.path.realpath(place)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        old += OLD_CONFIG in files
+        if PROTOCOL in (*files, *below):
+            try:
+                folders.append(Folder(path.parent, read_protocol(path)))
+            except (OSError, ValueError) as error:
+                log.warning("%s is left out: %s", path.parent, error)
+    folders.sort(key=lambda folder: folder.path)
     if old:
         log.warning("%d results folders below %s are of an earlier version (format 1); they are left alone", old, root)
     return folders
 
 
 def read_protocol(path: Path) -> dict[str, Any]:
-    """Content of a ``_protocol.yaml``; ValueError where its key is not that of its parameters."""
+    """Content of a ``_protocol.yaml``; ValueError where its key is not that of its parameters, or it was changed."""
     try:
-        protocol = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+        text, depth = read_file(path).decode(), 0
+        for event in yaml.parse(text, _LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of them can stand for gigabytes
+                raise ValueError("it has aliases, or is too deep")
+        protocol = yaml.load(text, _LOADER)
         if hash_key(protocol["parameters"]) != protocol["key"] or protocol["format"] != FORMAT:
             raise ValueError("the key in it is not that of its parameters")
+        if not is_unchanged(protocol):
+            raise ValueError("its hash is not that of its content")
         return {**protocol, "dataset": str(protocol["dataset"]), "model": str(protocol["model"])}
-    except (KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, AttributeError, UnicodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path.name} is damaged: {' '.join(str(error).split())[:100]}") from error

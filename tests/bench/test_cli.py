@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 
 from bench import __main__ as command_line
-from bench.cli import FLAGS, LISTS, VALUED, answer
+from bench.cli import FLAGS, LISTS, VALUED, answer, options_first
 from bench.options import docstring, entries, names
 from bench.types import UserError
 
@@ -340,6 +340,12 @@ def test_options_are_hydras_own() -> None:
     actions = [action for action in get_args_parser()._actions if action.option_strings]
     assert {name for action in actions for name in action.option_strings} == VALUED | FLAGS
     assert {name for action in actions if action.nargs != 0 for name in action.option_strings} == VALUED
+
+
+def test_options_stand_anywhere() -> None:
+    words = ["limit=3", "-m", "seed=1,2", "--config-dir", "own", "+x=y", "-cd=a", "--cfg", "job", "~z"]
+    before = ["-m", "--config-dir", "own", "-cd=a", "--cfg", "job", "limit=3", "seed=1,2", "+x=y", "~z"]
+    assert options_first(words) == before
 
 
 def test_a_fault_of_ours_has_status_1_and_a_traceback(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -12,11 +13,11 @@ from types import ModuleType
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
+from bench import __main__ as command_line
 from bench import options
 from bench.cli import check_words
-from bench.config import build, check_hydra, check_overrides, compose_config
+from bench.config import build, check_overrides, compose_config
 from bench.types import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,10 @@ def test_only_functions_defined_in_the_groups_own_modules_pass(group: str) -> No
         else:
             assert function.__module__ == path.rpartition(".")[0]
             passed.add(path)
-    assert passed == defined
+    if group in ("model", "dataset"):  # only the functions that a config of ours names
+        assert passed == options.shipped_targets(group) < defined
+    else:
+        assert passed == defined
 
 
 @pytest.mark.parametrize("group", options.PACKAGES)
@@ -68,6 +72,7 @@ def test_functions_of_other_groups_and_of_the_outside_are_refused(group: str) ->
         "methods.common.torch.hub.load", "bench.networks.network.torch.hub.load", "builtins.eval", "benchmarks.x.y",
         "bench.methods.gradient.grad_cam", "methodsx.gradient.grad_cam", "methods", "methods.", "methods..gradient.cam",
         "methods.gradient.grad_cam.__globals__", "methods.gradient.grad_cam.__call__", "bench.bench.networks.x",
+        "bench.datasets.loading._unpack", "bench.networks.sources.seeded",
         "methods/gradient.grad_cam", " methods.gradient.grad_cam", "methods.gradient.grad_cam\n", "", None, 3, ["x"],
     ]  # fmt: skip
     others = {"method": "methods.gradient.grad_cam", "metric": "metrics.pointing.pointing_game",
@@ -114,6 +119,8 @@ def test_options_load_neither_torch_nor_hydra() -> None:
         "+hydra.hydra_logging.formatters.x.class=os.system",
         "+dataset@hydra.callbacks=voc",
         "hydra={callbacks: {}}",
+        "hydra={job_logging: {handlers: {x: {class: subprocess.Popen}}}}",
+        "++hydra={run: {dir: x}}",
     ],
 )
 def test_hydra_settings_that_call_functions_are_refused(word: str) -> None:
@@ -126,74 +133,96 @@ def test_other_hydra_settings_pass() -> None:
                      "hydra.job_logging.root.level=DEBUG", "hydra.sweep.dir=x"])  # fmt: skip
 
 
-def test_rerun_is_refused() -> None:
-    for words in (["--experimental-rerun", "x.pickle"], ["--experimental-rerun=x.pickle"]):
+def test_a_pickle_and_another_main_config_are_refused() -> None:
+    for words in (["--experimental-rerun", "x.pickle"], ["--experimental-rerun=x.pickle"],
+                  ["--config-path", "."], ["-cp=."], ["--config-name=x"], ["-cn", "x"]):  # fmt: skip
         with pytest.raises(UserError, match="refused"):
             check_words(words)
 
 
-def good_settings() -> dict:
-    """Hydra's node as it is composed for our config."""
-    from hydra import compose, initialize_config_dir
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(options.CONF), version_base="1.3"):
-        node = compose("config", return_hydra_config=True)
-    return OmegaConf.to_container(node.hydra, resolve=False)  # type: ignore[return-value]
-
-
-def test_hydras_composed_settings_are_checked() -> None:
-    check_hydra(good_settings())
-    handlers = {"handlers": {"x": {"class": "logging.os.system"}}}
-    for changed in (
-        {"callbacks": {"x": {"_target_": "os.system"}}},
-        {"callbacks": "${x}"},
-        {"launcher": {"_target_": "os.system"}},
-        {"sweeper": "${x}"},
-        {"job_logging": handlers},
-        {"hydra_logging": {"formatters": {"x": {"()": "os.system"}}}},
-        {"job_logging": "${x}"},
-        {"job_logging": {"handlers": {"x": "${evil}"}}},
-        {"job_logging": {"handlers": {"x": {"class": "${evil}"}}}},
-    ):
-        with pytest.raises(UserError, match="refused"):
-            check_hydra({**good_settings(), **changed})
-
-
+CUSTOM = "_target_: bench.networks.sources.custom_model"
+# Each would run code, or write where nobody said, as Hydra or we act on a composed config.
 ATTACKS = {
-    "callbacks": "callbacks: {x: {_target_: evil.run}}",
-    "logging": "job_logging: {handlers: {console: {class: evil.run}}}",
-    "factory": "job_logging: {formatters: {plain: {(): evil.run}}}",
-}
+    "callbacks": "hydra: {callbacks: {x: {_target_: evil.run}}}",
+    "callbacks in a launcher's process": "hydra: {callbacks: {x: {_target_: evil.run}}}",
+    "a handler": "hydra: {job_logging: {handlers: {console: {class: evil.run}}}}",
+    "a factory": "hydra: {job_logging: {formatters: {plain: {(): evil.run}}}}",
+    "Hydra's handler": "hydra: {hydra_logging: {handlers: {console: {class: evil.run}}}}",
+    "a log file": "hydra: {job_logging: {handlers: {file: {filename: ran, delay: false}}}}",
+    "the launcher": "hydra: {launcher: {_target_: evil.run}}",
+    "the launcher's shell": "hydra: {launcher: {setup: [touch ran]}}",
+    "the sweeper": "hydra: {sweeper: {_target_: evil.run}}",
+    "the sweeper's words": "hydra: {sweeper: {params: {model: custom, model.target: 'evil:run'}}}",
+    "the environment": "hydra: {job: {env_set: {PATH: evil}}}",
+    "a folder": "hydra: {run: {dir: ran}}",
+    "another folder of configs": "hydra: {searchpath: [pkg://evil]}",
+    "an interpolation": "x: {y: {_target_: evil.run}}\nhydra: {callbacks: '${x}'}",
+    "the network's code": f"model: {{{CUSTOM}, target: 'evil:run'}}",
+    "the network's code, by interpolation": f"w: 'evil:run'\nmodel: {{{CUSTOM}, target: '${{w}}'}}",
+    "a node in the network's place": f"w: {{{CUSTOM}, target: 'evil:run', name: x}}\nmodel: ${{w}}",
+    "a pickle": "dataset: {_target_: bench.datasets.loading._unpack,"
+    " packed: [!!binary Y29zCnN5c3RlbQooUyd0b3VjaCByYW4nCnRSLg==, []]}",
+    "a module": "dataset: {_target_: evil.run}",
+    "a module of a method": "method: {x: {_target_: evil.run}}",
+    "a module of a metric": "metric: {x: {_target_: bench.runs.provenance.subprocess.Popen, args: [touch, ran]}}",
+    "a function of a metric's about": "metric: {deletion: {about: {curve_points: evil.run}}}",
+    "a yaml's own constructor": "x: !!python/object/apply:os.system ['touch ran']",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("words", [[], ["-m"]])
-def test_a_file_of_a_config_folder_runs_nothing(tmp_path: Path, name: str, words: list[str]) -> None:
-    (tmp_path / "evil.py").write_text("def run(*values, **more):\n    open('ran', 'w')\n")
-    (tmp_path / "own" / "experiment").mkdir(parents=True)
-    text = f"# @package _global_\nhydra:\n  {ATTACKS[name]}\n"
-    (tmp_path / "own" / "experiment" / "evil.yaml").write_text(text)
-    (tmp_path / "own" / "extra").mkdir()
-    (tmp_path / "own" / "extra" / "evil.yaml").write_text(text)
-    code = (
-        "import os, sys; os.environ['HYDRA_FULL_ERROR'] = '1'\n"
-        "import hydra\n"
-        "from bench.config import CONF, guard_hydra\n"
-        "from bench.types import UserError\n"
-        "guard_hydra()\n"
-        "try:\n"
-        "    main = hydra.main(version_base='1.3', config_path=str(CONF), config_name='config')\n"
-        "    main(lambda node: print('task'))()\n"
-        "except UserError as error:\n"
-        "    sys.exit(f'error: {error}')\n"
-    )
-    command = [sys.executable, "-c", code, *words, "--config-dir", "own", "+extra=evil"]
+def test_a_file_of_a_config_folder_runs_nothing(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run with a stranger's file ends in one line and leaves nothing behind, on its own and in a sweep."""
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\ndef run(*values, **more):\n    open('ran', 'w')\n")
+    (tmp_path / "own" / "extra").mkdir(parents=True)
+    (tmp_path / "own" / "extra" / "evil.yaml").write_text(f"# @package _global_\n{ATTACKS[name]}\n")
+    (tmp_path / "own" / "extra" / "good.yaml").write_text("# @package _global_\nlimit: 0\n")
+    words = ["--config-dir", "own", "method=[center]", "model.weights=random", "limit=1"]
+    if "process" in name:  # the master config is good, a job's is not
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+        words = ["-m", "hydra/launcher=joblib", *words, "+extra=good,evil"]
+    elif "sweeper" in name:
+        words = ["-m", *words, "+extra=evil"]
+    else:
+        shell = ["hydra/launcher=submitit_slurm", "-m"] if "shell" in name else []
+        words = [*words, "+extra=evil", *shell, *(["metric=[deletion]"] if "about" in name else [])]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    before = dict(os.environ)
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    said = capsys.readouterr().err
+    assert not (tmp_path / "ran").exists() and os.environ["PATH"] == before["PATH"]
+    assert ended.value.code == 2 and said.splitlines()[-1].startswith("error: "), said
+
+
+def test_what_the_command_line_itself_says_is_done(tmp_path: Path) -> None:
+    """The same settings as words, beside a harmless file of a config folder."""
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra" / "good.yaml").write_text("# @package _global_\nlimit: 2\n")
+    (tmp_path / "net.py").write_text("from torchvision.models import resnet18 as build\n")
     done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": f"{ROOT}:{tmp_path}"}, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "refused" in done.stderr, done.stderr
-    assert done.stderr.count("\n") == 1 and "task" not in done.stdout and not (tmp_path / "ran").exists()
+        [sys.executable, "-m", "bench", "--config-dir", ".", "+extra=good", "model=custom", "model.target=net:build",
+         "+hydra.job.env_set.A=b", "--cfg", "job"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0 and "limit: 2" in done.stdout and "target: net:build" in done.stdout, done.stderr
+
+
+def test_a_hydra_program_that_uses_this_one_may_have_callbacks(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    import bench.config  # noqa: F401
+
+    (tmp_path / "config.yaml").write_text("hydra: {callbacks: {x: {_target_: evil.run}}}\n")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        node = compose("config", return_hydra_config=True)
+    assert node.hydra.callbacks.x._target_ == "evil.run"
 
 
 def test_targets_are_refused_on_the_command_line() -> None:

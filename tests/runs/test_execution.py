@@ -14,6 +14,7 @@ from bench.maps.scorer import Scorer
 from bench.runs import execution as speed
 from bench.runs.execution import Speed, choose_speed, forwards, measured, set_precision
 from bench.runs.provenance import speed_of
+from bench.runs.store import read_json
 from bench.types import InputSpec, Network, UserError
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def test_what_is_measured_is_kept_and_the_first_answer_stays(
     first = measured(network, CPU, "float32")
     assert first["batch"] in speed.SIZES["cpu"]
     (path,) = cache.iterdir()
-    assert json.loads(path.read_text()) == first
+    assert read_json(path) == first
 
     def other(*_: object) -> dict[str, Any]:
         path.write_text(json.dumps(first))  # somebody else was quicker
@@ -51,13 +52,25 @@ def test_what_is_measured_is_kept_and_the_first_answer_stays(
     assert [p.name for p in cache.iterdir()] == [path.name]  # no temporary file stays
 
 
-@pytest.mark.parametrize("damage", ["", "{", "{}", "[1]"])
+GOOD = {"batch": 8, "channels_last": True, "seconds_per_image": 0.01}
+DAMAGE = [
+    "", "{", "{}", "[1]", "null", "\0" * 40, "[" * 100_000, json.dumps({"batch": 8}),
+    *(json.dumps({**GOOD, **change}) for change in (
+        {"batch": "x"}, {"batch": 0}, {"batch": -4}, {"batch": 1e9}, {"batch": 10**9}, {"batch": None}, {"batch": True},
+        {"channels_last": "yes"}, {"channels_last": None}, {"seconds_per_image": "fast"}, {"seconds_per_image": -1.0},
+        {"seconds_per_image": float("nan")}, {"seconds_per_image": float("inf")}, {"batch": 16, "hash": "0123456789"},
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_answer_is_measured_again_and_mended(network: Network, cache: Path, damage: str) -> None:
     first = measured(network, CPU, "float32")
     (path,) = cache.iterdir()
     path.write_text(damage)
-    assert set(measured(network, CPU, "float32")) == set(first)
-    assert set(json.loads(path.read_text())) == set(first)
+    again = measured(network, CPU, "float32")
+    assert set(again) == set(first) and again["batch"] in speed.SIZES["cpu"]
+    assert set(read_json(path)) == set(first) and speed.whole(read_json(path))
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
