@@ -26,6 +26,12 @@ def _no_flags() -> Tensor:
     return torch.zeros(0, dtype=torch.bool)
 
 
+def _no_values() -> Tensor:
+    import torch
+
+    return torch.zeros(0)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One question: where in this image is the evidence for this class.
@@ -54,6 +60,10 @@ class Case:
         Regions where the class may or may not be (COCO's crowds), same coordinates.
     other_difficult : Tensor, shape (L,), bool
         VOC's flag per box of `other_boxes`; empty where the data set has none.
+    parts : Tensor, shape (P, 2 * rank)
+        What was planted in the picture where the truth is known, as `boxes`; x, y, z first and last in a volume.
+    values : Tensor, shape (P,)
+        What each part is worth to the network: its Shapley value in the class's score.
     """
 
     id: str
@@ -66,6 +76,8 @@ class Case:
     difficult: Tensor = field(default_factory=_no_flags)
     ignore: Tensor = field(default_factory=_no_boxes)
     other_difficult: Tensor = field(default_factory=_no_flags)
+    parts: Tensor = field(default_factory=_no_boxes)
+    values: Tensor = field(default_factory=_no_values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +135,8 @@ class Batch:
         coordinates where pixel i covers [i, i + 1).
     distractors : list of bool
         Whether the original image shows an object of another class that is not ``difficult``.
+    parts, values : list of Tensor, shapes (P, 2 * rank) and (P,)
+        Of `Case`, parts in INPUT pixels; empty where the truth is not known.
     """
 
     images: Tensor
@@ -141,6 +155,8 @@ class Batch:
     black: Tensor
     ignore: list[Tensor] = field(default_factory=list)
     distractors: list[bool] = field(default_factory=list)
+    parts: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ class Sample:
     size: tuple[int, int]
     to_input: tuple[float, float, float, float]
     ignore: Tensor
+    parts: Tensor
     dropped: int = 0  # boxes of the class of which too little is left
 
 
@@ -80,10 +81,12 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
         pixels = F.crop((F.to_dtype(small, torch.float32, scale=True) - mean) / std, *window)
 
     # All at once: what a call of torchvision's costs does not depend on how many boxes there are.
-    together = [case.boxes, case.other_boxes, case.ignore]
+    together = [case.boxes, case.other_boxes, case.ignore, case.parts]
     moved, visible = move_boxes(torch.cat(together), (height, width), new_size, window)
     counts = [len(boxes) for boxes in together]
-    (boxes, other_boxes, ignore), (seen, others_seen, ignore_seen) = moved.split(counts), visible.split(counts)
+    (boxes, other_boxes, ignore, parts), (seen, others_seen, ignore_seen, _) = (
+        each.split(counts) for each in (moved, visible)
+    )
     kept = seen >= MIN_VISIBLE
     moved_masks = None
     if masks is not None:
@@ -92,7 +95,8 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
         moved_masks = F.crop(F.resize(chosen, new_size), *window).as_subclass(Tensor).view(torch.bool)
     return Sample(
         case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks, case.difficult[kept],
-        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0], int((~kept).sum()),
+        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0], parts,
+        int((~kept).sum()),
     )  # fmt: skip
 
 
@@ -131,4 +135,6 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
         black=(-mean / std).to(device),
         ignore=[sample.ignore.to(device) for sample in samples],
         distractors=[len(case.other_boxes) > int(case.other_difficult.sum()) for case in cases],
+        parts=[sample.parts.to(device) for sample in samples],
+        values=[case.values.to(device) for case in cases],
     )
