@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def prepare_run(
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
     has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
-    metrics, notes = usable(metrics, has_boxes)
+    has_truth = any(len(case.parts) for case in whole.cases)
+    metrics, notes = usable(metrics, {"boxes": has_boxes, "truth": has_truth})
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
     # Submitit's local jobs all run at once and nothing else limits them.
@@ -172,11 +173,14 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Bound], has_boxes: bool) -> tuple[list[Bound], list[str]]:
-    """Metrics that this data set allows, and a note for those left out."""
-    skipped = [part.name for part in metrics if "boxes" in part.about.get("needs", ()) and not has_boxes]
-    notes = [f"left out, because the data set has no boxes: {', '.join(skipped)}"] if skipped else []
-    return [part for part in metrics if part.name not in skipped], notes
+def usable(metrics: Sequence[Bound], known: Mapping[str, bool]) -> tuple[list[Bound], list[str]]:
+    """Metrics that this data set allows, and notes for those left out; `known` says whether it has boxes and truth."""
+    notes, left = [], list(metrics)
+    for need, what in {"boxes": "boxes", "truth": "known truth, as dataset=planted has"}.items():
+        skipped = [part.name for part in left if need in part.about.get("needs", ()) and not known[need]]
+        notes += [f"left out, because the data set has no {what}: {', '.join(skipped)}"] if skipped else []
+        left = [part for part in left if part.name not in skipped]
+    return left, notes
 
 
 def find_device(name: str, shard: int = 0) -> torch.device:
