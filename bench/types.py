@@ -228,13 +228,22 @@ class Network:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1."""
+    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1.
+
+    `rank` is 2 for pictures, 3 for volumes, which are as long as `size` along every axis.
+    """
 
     size: int
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    rank: int = 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: three channels and the spatial axes."""
+        return (3, *[self.size] * self.rank)
 
 
 @dataclass(frozen=True, eq=False)

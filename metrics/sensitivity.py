@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -147,24 +148,26 @@ def planted_truth(heatmaps: Tensor, batch: Any, *, margin: float = 4, least: flo
     result = torch.full((len(TRUTHS), len(heatmaps)), math.nan)
     for i, heatmap in enumerate(heatmaps):
         if i < len(batch.parts) and len(batch.parts[i]):
-            energy = positive_energy(heatmap).double()
-            inside = part_masks(batch.parts[i].to(energy), margin, heatmap.shape)
-            parts = (inside * energy).flatten(1).sum(1).cpu()
-            outside = (energy * ~inside.any(0)).sum() / energy.sum()
-            result[:, i] = torch.tensor([*_truths(parts, batch.values[i].double().cpu(), least), float(outside)])
+            energy = positive_energy(heatmap)
+            windows = [part_window(part, margin, heatmap.shape) for part in batch.parts[i].tolist()]
+            parts = torch.stack([energy[window].sum(dtype=torch.float64) for window in windows]).cpu()
+            whole = energy.sum(dtype=torch.float64)
+            for window in windows:  # the map is this function's own
+                energy[window] = 0
+            outside = float(energy.sum(dtype=torch.float64) / whole)
+            result[:, i] = torch.tensor([*_truths(parts, batch.values[i].double().cpu(), least), outside])
     return dict(zip(TRUTHS, result.to(heatmaps.device), strict=True))
 
 
-def part_masks(parts: Tensor, margin: float, size: Any) -> Tensor:
-    """Positions (P, *size) whose centres lie in the parts' boxes (P, 2 * rank), x first, grown by the margin."""
+def part_window(part: Sequence[float], margin: float, size: Sequence[int]) -> tuple[slice, ...]:
+    """Positions of a map of this size whose centres lie in a box (2 * rank), x first, grown by the margin."""
     rank = len(size)
-    inside = torch.ones(len(parts), *size, dtype=torch.bool, device=parts.device)
+    window = []
     for axis, length in enumerate(size):
-        centres = torch.arange(length, device=parts.device) + 0.5
-        low, high = (parts[:, at, None] for at in (rank - 1 - axis, 2 * rank - 1 - axis))
-        along = (centres >= low - margin) & (centres < high + margin)
-        inside &= along.view(len(parts), *[length if other == axis else 1 for other in range(rank)])
-    return inside
+        low, high = part[rank - 1 - axis] - margin, part[2 * rank - 1 - axis] + margin
+        first, end = (min(max(math.ceil(edge - 0.5), 0), length) for edge in (low, high))
+        window.append(slice(first, end))
+    return tuple(window)
 
 
 def _truths(energy: Tensor, values: Tensor, least: float) -> list[float]:

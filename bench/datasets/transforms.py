@@ -71,17 +71,20 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
         The picture cannot be decoded.
     """
     image, masks = case.load()
+    if image.ndim != spec.rank + 1 or (spec.rank > 2 and image.shape != spec.shape):
+        raise ValueError(f"{tuple(image.shape)} is no input of shape {spec.shape}; only pictures are resized")
     height, width = image.shape[-2:]
     (new_height, new_width), (top, left) = placement(height, width, spec, geometry)
     scale_x, scale_y = new_width / width, new_height / height
     new_size, window = [new_height, new_width], (top, left, spec.size, spec.size)
     if pixels is None:
         small = F.resize(image, new_size, InterpolationMode(spec.interpolation), antialias=True)
-        mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
+        mean, std = (torch.tensor(values).view(-1, *[1] * spec.rank) for values in (spec.mean, spec.std))
         pixels = F.crop((F.to_dtype(small, torch.float32, scale=True) - mean) / std, *window)
 
     # All at once: what a call of torchvision's costs does not depend on how many boxes there are.
-    together = [case.boxes, case.other_boxes, case.ignore, case.parts]
+    flat_parts = case.parts if spec.rank == 2 else case.parts[:0, :4]  # those of volumes stay as they are
+    together = [case.boxes, case.other_boxes, case.ignore, flat_parts]
     moved, visible = move_boxes(torch.cat(together), (height, width), new_size, window)
     counts = [len(boxes) for boxes in together]
     (boxes, other_boxes, ignore, parts), (seen, others_seen, ignore_seen, _) = (
@@ -95,7 +98,8 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
         moved_masks = F.crop(F.resize(chosen, new_size), *window).as_subclass(Tensor).view(torch.bool)
     return Sample(
         case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks, case.difficult[kept],
-        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0], parts,
+        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0],
+        parts if spec.rank == 2 else case.parts,
         int((~kept).sum()),
     )  # fmt: skip
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.analysis.crash_test import crash_table
 from bench.analysis.groups import NO_LAYER, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
+from bench.figures.crash_test import crash_figure, failures_figure
 from bench.figures.curves import curves_figure, randomization_figure
 from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.means import instances_figure, means_figure
@@ -30,6 +32,10 @@ TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger fi
 
 # Title and caption of each figure, in the order of reading.
 FIGURES = {
+    "crash_test": (
+        "Crash test",
+        "Does a method show what the network uses? A tile names the value furthest beyond its limit.",
+    ),
     "means": ("Means", "Mean of every method with its 95 % interval, one colour a layer; grey: controls."),
     "curves": (
         "Curves",
@@ -88,7 +94,12 @@ def draw(
         layers["gallery-input"] = NO_LAYER
     for name, layer in layers.items():
         save(gallery_figure(group, pictures, layer), folder / name, ["png", "pdf"][: 1 + pdf], TILES_DPI)
+    crash = crash_table(group)
+    for mechanism in dict.fromkeys(crash["mechanism"]):
+        figure = failures_figure(group, crash, shown, mechanism)
+        save(figure, folder / f"failures-{safe_name(mechanism)}", ["png"], TILES_DPI)
     makers: dict[str, Callable[[], Figure | None]] = {
+        "crash_test": lambda: crash_figure(crash),
         "randomization": lambda: randomization_figure(group),
         "curves": lambda: curves_figure(group),
         "ranks": lambda: ranks_figure(group, tables["ranks"].result()),

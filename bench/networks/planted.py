@@ -206,12 +206,14 @@ class Planted(nn.Module):
 
 
 def tile_patterns(side: int, rank: int) -> list[Tensor]:
-    """Orthogonal tiles (3, *tile) of +-1 times a colour, none of them flat along any axis.
+    """Orthogonal tiles (3, *tile) of +-1 times a colour, neither flat along an axis nor changing sign at every pixel.
 
-    Halves of one along the first axis are orthogonal to all others, too: of two tiles that share a half, one is used.
+    The latter would be invisible to the Sobel filter of ``edges``. Halves of a tile along the first axis are orthogonal
+    to all other tiles, too: of two rows that share a half, ``u`` and ``u ^ half``, one is used.
     """
-    rows = torch.from_numpy(hadamard(side)).float()
-    orders = [order for order in product(range(1, side), repeat=rank) if order[0] < side // 2]
+    rows, half = torch.from_numpy(hadamard(side)).float(), side // 2
+    usable = [u for u in range(2, side) if u < half or u ^ half < 2]
+    orders = [order for order in product(range(2, side), repeat=rank) if order[0] in usable]
     # Neighbours in this list look alike; a step that shares no factor with its length visits all.
     step = next(step for step in range(len(orders) // 3, len(orders)) if gcd(step, len(orders)) == 1)
     tiles = []
@@ -250,7 +252,7 @@ def planted_model(
         raise UserError("model.mechanisms must name at least two: with one output every probability is 1")
     module = Planted({str(key): read_mechanism(str(key), mechanisms[key]) for key in sorted(mechanisms)}, rank)
     size = module.size
-    spec = InputSpec(size=size, resize=size, mean=(GREY,) * 3, std=(SPREAD,) * 3, interpolation="nearest")
+    spec = InputSpec(size=size, resize=size, mean=(GREY,) * 3, std=(SPREAD,) * 3, interpolation="nearest", rank=rank)
     return finish(name, module, spec, layers, "default", {"default": module.state_dict})
 
 

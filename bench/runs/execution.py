@@ -61,7 +61,7 @@ def choose_speed(
     one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that was not. `scored` is the
     number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling works.
     """
-    untimed = {"batch": config["score_batch"], "channels_last": True, "seconds_per_image": 0.0}
+    untimed = {"batch": config["score_batch"], "channels_last": network.spec.rank == 2, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
     best = measured(network, device, config["precision"]) if automatic else untimed
     pays = SAVED * scored * best["seconds_per_image"] > 2 * COMPILE_SECONDS
@@ -108,6 +108,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
     Single times differ by a tenth and more on a busy machine, so the best few are timed in turns while time is left.
     """
     began = time.perf_counter()
+    formats = (True, False) if network.spec.rank == 2 else (False,)  # channels_last is for pictures
     smallest, *larger = SIZES["cuda" if device.type == "cuda" else "cpu"]
     seconds: dict[tuple[int, bool], float] = {}
 
@@ -116,7 +117,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
         if time.perf_counter() - began + 2 * size * known > SECONDS:
             return False
         network.module.to(memory_format=memory_format(channels_last))
-        images = torch.zeros(size, 3, network.spec.size, network.spec.size, device=device)
+        images = torch.zeros(size, *network.spec.shape, device=device)
         images = images.contiguous(memory_format=memory_format(channels_last))
         at = size, channels_last
         try:
@@ -126,9 +127,9 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
         return True
 
     # In turns, since all larger sizes are timed in the faster format alone: one disturbed pass must not choose it.
-    for channels_last in (True, False) * 3:
+    for channels_last in formats * 3:
         try_out(smallest, channels_last)
-    format_of = min(seconds, key=seconds.__getitem__)[1] if seconds else True
+    format_of = min(seconds, key=seconds.__getitem__)[1] if seconds else formats[0]
     for size in larger:
         try_out(size, format_of)
     good = [at for at in seconds if seconds[at] < 1.25 * min(seconds.values())]
@@ -138,7 +139,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
     best = min(
         (at for at in seconds if seconds[at] < 1.05 * min(seconds.values())),
         key=lambda at: (at[0], seconds[at]),
-        default=(1, True),
+        default=(1, formats[0]),
     )
     network.module.to(memory_format=memory_format(best[1]))
     log.debug("batch %d, channels_last %s, of %s", *best, {k: round(v, 5) for k, v in seconds.items()})

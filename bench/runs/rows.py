@@ -52,7 +52,7 @@ def case_rows(batch: Batch, logits: Tensor) -> list[dict[str, Any]]:
     """Columns that describe the case and what the network says of it, one dict per case."""
     probability = group_probability(logits, batch.targets).tolist()
     best_probability, best = logits.float().softmax(1).max(1)
-    height, width = batch.images.shape[2:]
+    height, width = batch.images.shape[-2:]
     return [
         {
             "case_id": batch.ids[i],

@@ -101,7 +101,7 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         "seed": config["seed"],
         "target": config["target"],
         "geometry": geometry,
-        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(facts.spec).items()},
+        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in input_of(facts).items()},
         "model": facts.name,
         "weights": facts.weights_hash,
         "probability": "softmax",
@@ -117,6 +117,11 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         "parameters": parameters,
     }
     return Folder(Path(config["out"]) / safe_name(dataset) / f"{safe_name(facts.name)}-{key}", protocol)
+
+
+def input_of(facts: Facts) -> dict[str, Any]:
+    """Fields of the network's input; two spatial axes are what is meant where none are named, as in older results."""
+    return {key: value for key, value in vars(facts.spec).items() if (key, value) != ("rank", 2)}
 
 
 def fingerprint(cases: Sequence[Case]) -> str:

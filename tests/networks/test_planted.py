@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bench.config import build, compose_config
 from bench.networks.planted import AMPLITUDE, GREY, SPREAD, THRESHOLD, Glyph, Mechanism, Planted, tile_patterns
 from bench.types import UserError
+from methods.control import edges
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,7 @@ def test_tiles_are_orthogonal_to_one_another_to_flat_colours_and_to_halves(side:
     whole = grey.flatten(1)
     assert torch.equal(whole @ whole.T, side**rank * torch.eye(len(whole)))
     assert not whole.sum(1).any()
+    assert (edges(tiles) > 0).flatten(1).float().mean(1).min() > 0.2  # a control that looks at edges sees them
     half = grey.clone()
     half[:, side // 2 :] = 0
     assert torch.equal(half.flatten(1) @ whole.T, side**rank / 2 * torch.eye(len(whole)))
@@ -146,7 +149,7 @@ def test_a_volume_works_the_same() -> None:
         ({"a": {"glyphs": {"own": {"strengths": [1] * 9}}}, "b": {}}, "1 to 8 glyphs"),
         ({"a": {"glyphs": {"own": {"strengths": [1]}}, "combine": "xor"}, "b": {}}, "it takes sum, or, and"),
         ({"a": 3, "b": {}}, "it is a mapping of"),
-        ({c: {"glyphs": {"own": {"strengths": [1]}}} for c in "abcdefghijklmnopqrstuvwx"}, "21 patterns for 24 kinds"),
+        ({c: {"glyphs": {"own": {"strengths": [1]}}} for c in ascii_lowercase}, "24 patterns for 26 kinds"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(node: dict, message: str) -> None:
