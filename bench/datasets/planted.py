@@ -7,6 +7,7 @@ with every subset of the glyphs gives their exact Shapley values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -18,7 +19,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from bench.datasets.records import box_tensor, need_number
+from bench.datasets.records import box_tensor, check_names, need_number
 from bench.types import Case, Dataset, Network, UserError
 
 NOISE = 4.0  # standard deviation in grey levels
@@ -64,13 +65,15 @@ class Scene:
         return self.draw()[1], masks
 
 
-def planted(*, network: Network, pictures: int = 20, seed: int = 0) -> Dataset:
+def planted(*, network: Network, mechanisms: Sequence[str] | None = None, pictures: int = 20, seed: int = 0) -> Dataset:
     """Plant glyphs for every mechanism of the network, and ask it what each is worth.
 
     Parameters
     ----------
     network : Network
         Of ``model=planted``; the runner passes it.
+    mechanisms : sequence of str, optional
+        Only pictures of these; all of the network's by default.
     pictures : int
         For each mechanism, one case a picture. A case's class is the mechanism, its boxes and masks are the glyphs
         that an annotator would call objects.
@@ -84,17 +87,19 @@ def planted(*, network: Network, pictures: int = 20, seed: int = 0) -> Dataset:
     Raises
     ------
     UserError
-        A parameter out of range, or another network.
+        A parameter out of range, a mechanism that the network does not have, or another network.
     """
     need_number("pictures", pictures, 1, 100_000)
     need_number("seed", seed, 0, 2**63)
     module: Any = network.module
     if not hasattr(module, "mechanisms"):
         raise UserError(f"dataset=planted is made for model=planted, whose evidence is known, not for {network.name}")
+    check_names("mechanisms", mechanisms or (), module.mechanisms)
     cases = [
         _case(network, name, output, index, seed)
         for index in range(pictures)
         for output, name in enumerate(module.mechanisms)
+        if mechanisms is None or name in mechanisms
     ]
     return Dataset(cases, outputs=len(module.mechanisms))
 

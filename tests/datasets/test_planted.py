@@ -121,6 +121,12 @@ def test_noise_alone_fires_nothing(network: Any, cases: list[Case]) -> None:
         assert not network.module.features(empty[None]).any()
 
 
+def test_pictures_of_some_mechanisms_are_those_of_all(network: Any, cases: list[Case]) -> None:
+    some = planted(network=network, mechanisms=["or", "and"], pictures=2).cases
+    assert [case.id for case in some] == [case.id for case in cases if case.class_name in ("or", "and")]
+    assert torch.equal(some[0].load()[0], of(cases, "and")[0].load()[0])
+
+
 def test_pictures_follow_from_number_and_seed(network: Any, cases: list[Case]) -> None:
     first = planted(network=network, pictures=1).cases
     assert [case.id for case in first] == [case.id for case in cases[: len(first)]]
@@ -149,5 +155,7 @@ def test_refuses_other_networks_and_numbers(network: Any) -> None:
     other = build("model", {**compose_config(["model=resnet18"]).model, "weights": "random"})
     with pytest.raises(UserError, match="made for model=planted.*not for resnet18"):
         planted(network=other)
+    with pytest.raises(UserError, match="mechanisms: there is no 'additiv'; there are additive"):
+        planted(network=network, mechanisms=["additiv"])
     with pytest.raises(UserError, match="pictures=0 must be"):
         planted(network=network, pictures=0)
