@@ -214,7 +214,7 @@ def score_map(
     words = [] if metrics is None else [f"metric=[{','.join(metrics)}]"]
     parts = bind_all(compose_config(words).metric, GIVEN_TO_METRIC)
     if metrics is None:
-        parts, _ = usable(parts, len(boxes) > 0)
+        parts, _ = usable(parts, {"boxes": len(boxes) > 0, "truth": False})
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")

@@ -38,6 +38,12 @@ def _no_flags() -> Tensor:
     return torch.zeros(0, dtype=torch.bool)
 
 
+def _no_values() -> Tensor:
+    import torch
+
+    return torch.zeros(0)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One question: where in this image is the evidence for this class.
@@ -70,6 +76,10 @@ class Case:
         Files that `load` reads: others of the same name make other results.
     outlines : str
         Hash of what the masks are drawn from, where that is no file.
+    parts : Tensor, shape (P, 2 * rank)
+        What was planted in the picture where the truth is known, as `boxes`; x, y, z first and last in a volume.
+    values : Tensor, shape (P,)
+        What each part is worth to the network: its Shapley value in the class's score.
     """
 
     id: str
@@ -84,6 +94,8 @@ class Case:
     other_difficult: Tensor = field(default_factory=_no_flags)
     files: tuple[str, ...] = ()
     outlines: str = ""
+    parts: Tensor = field(default_factory=_no_boxes)
+    values: Tensor = field(default_factory=_no_values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +153,8 @@ class Batch:
         coordinates where pixel i covers [i, i + 1).
     distractors : list of bool
         Whether the original image shows an object of another class that is not ``difficult``.
+    parts, values : list of Tensor, shapes (P, 2 * rank) and (P,)
+        Of `Case`, parts in INPUT pixels; empty where the truth is not known.
     """
 
     images: Tensor
@@ -159,6 +173,8 @@ class Batch:
     black: Tensor
     ignore: list[Tensor] = field(default_factory=list)
     distractors: list[bool] = field(default_factory=list)
+    parts: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,13 +263,22 @@ class Network:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1."""
+    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1.
+
+    `rank` is 2 for pictures, 3 for volumes, which are as long as `size` along every axis.
+    """
 
     size: int
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    rank: int = 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: three channels and the spatial axes."""
+        return (3, *[self.size] * self.rank)
 
 
 @dataclass(frozen=True, eq=False)

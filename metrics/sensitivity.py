@@ -1,7 +1,9 @@
-"""Sensitivity-n: is the map's sum over any set of positions what these positions are worth."""
+"""Is the map's sum over positions what these are worth: by drops of the score (sensitivity-n), or where it is known."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +11,14 @@ from torch import Tensor
 
 from .baselines import shared_baseline
 from .faithfulness import clean_score, correlate, pieces
+from .geometry import positive_energy
 from .ranking import generator
+
+TRUTHS = ("rank", "match", "leak", "against", "missed", "outside")
+# A value below this share of the largest is rounding: the weights of a glyph's channels cancel.
+NOTHING = 1e-3
+# Values that differ by less, as a share of the largest, are alike: noise under a glyph changes its value by .003.
+ALIKE = 0.05
 
 
 def sensitivity_n(
@@ -102,3 +111,81 @@ def _drops(drawn: Tensor, numbers: Tensor, batch: Any, score: Any, blank: Tensor
     for case, chosen in zip(cases.split(piece), sets.split(piece), strict=True):
         scores.append(score(torch.where(chosen[:, numbers][:, None], blank[case], images[case]), case))
     return clean_score(batch, score)[:, None] - torch.cat(scores).view(n, subsets)
+
+
+def planted_truth(heatmaps: Tensor, batch: Any, *, margin: float = 4, least: float = 0.25) -> dict[str, Tensor]:
+    """Whether the map's energy lies on the planted parts as their known values say.
+
+    The energy of a part is the sum of the map's positive values within its box. A part speaks for the class if its
+    value is above 0, against it if below, and is worth nothing if its absolute value is under a thousandth of the
+    largest.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, *spatial)
+    batch : Batch
+        Its ``parts`` and ``values`` (Shapley values of the class's score) are used.
+    margin : float
+        In pixels, added to the boxes on all sides: linear upsampling carries a map so far beyond its positions.
+    least : float
+        A part is missed if its share of the energy of all parts for the class is below this times its share of their
+        value.
+
+    Returns
+    -------
+    dict
+        All (N,), 0 to 1, NaN without parts of the kind that they speak of:
+
+        - ``rank``, higher is better: over pairs of parts whose values differ by a twentieth of the largest or more, how
+          often the one of higher value has more energy; ties are half; .5 is chance. The area under the ROC curve
+          where there are two values;
+        - ``match``, higher is better: 1 - half the sum of absolute differences between the shares of energy and of
+          value, over the parts for the class; 0 where they have no energy;
+        - ``leak``, ``against``, lower is better: share of the energy of all parts that lies on those worth nothing,
+          and on those against the class; 0 where no part has energy;
+        - ``missed``, lower is better: share of the parts for the class that are missed;
+        - ``outside``, lower is better: share of the map's energy on no part. A uniform map's is the area's.
+    """
+    result = torch.full((len(TRUTHS), len(heatmaps)), math.nan)
+    for i, heatmap in enumerate(heatmaps):
+        if i < len(batch.parts) and len(batch.parts[i]):
+            energy = positive_energy(heatmap)
+            windows = [part_window(part, margin, heatmap.shape) for part in batch.parts[i].tolist()]
+            parts = torch.stack([energy[window].sum(dtype=torch.float64) for window in windows]).cpu()
+            whole = energy.sum(dtype=torch.float64)
+            for window in windows:  # the map is this function's own
+                energy[window] = 0
+            outside = float(energy.sum(dtype=torch.float64) / whole)
+            result[:, i] = torch.tensor([*_truths(parts, batch.values[i].double().cpu(), least), outside])
+    return dict(zip(TRUTHS, result.to(heatmaps.device), strict=True))
+
+
+def part_window(part: Sequence[float], margin: float, size: Sequence[int]) -> tuple[slice, ...]:
+    """Positions of a map of this size whose centres lie in a box (2 * rank), x first, grown by the margin."""
+    rank = len(size)
+    window = []
+    for axis, length in enumerate(size):
+        low, high = part[rank - 1 - axis] - margin, part[2 * rank - 1 - axis] + margin
+        first, end = (min(max(math.ceil(edge - 0.5), 0), length) for edge in (low, high))
+        window.append(slice(first, end))
+    return tuple(window)
+
+
+def _truths(energy: Tensor, values: Tensor, least: float) -> list[float]:
+    """Rank, match, leak, against and missed of one map from energies and values (P,)."""
+    zero = NOTHING * values.abs().max()
+    speaks, total = values > zero, energy.sum()
+    higher = values[:, None] - values > ALIKE * values.abs().max()
+    wins = (energy[:, None] > energy).double() + (energy[:, None] == energy).double() / 2
+    rank = float(wins[higher].mean()) if higher.any() else math.nan
+    match = missed = math.nan
+    if speaks.any():
+        shown, worth = energy[speaks], values[speaks] / values[speaks].sum()
+        shown = shown / shown.sum() if shown.any() else shown
+        match = float(1 - (shown - worth).abs().sum() / 2) if shown.any() else 0.0
+        missed = float((shown < least * worth).double().mean())
+    shares = [
+        float(energy[kind].sum() / total if total > 0 else 0.0) if kind.any() else math.nan
+        for kind in (values.abs() <= zero, values < -zero)
+    ]
+    return [rank, match, *shares, missed]

@@ -33,6 +33,7 @@ class Sample:
     size: tuple[int, int]
     to_input: tuple[float, float, float, float]
     ignore: Tensor
+    parts: Tensor
     dropped: int = 0  # boxes of the class of which too little is left
 
 
@@ -77,6 +78,8 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
         The picture cannot be decoded.
     """
     image, masks = case.load()
+    if image.ndim != spec.rank + 1 or (spec.rank > 2 and image.shape != spec.shape):
+        raise ValueError(f"{tuple(image.shape)} is no input of shape {spec.shape}; only pictures are resized")
     height, width = image.shape[-2:]
     (new_height, new_width), (top, left) = placement(height, width, spec, geometry)
     scale_x, scale_y = new_width / width, new_height / height
@@ -85,17 +88,21 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
         pixels = input_pixels(image, new_size, window, spec)
 
     # All at once: what a call of torchvision's costs does not depend on how many boxes there are.
-    together = [case.boxes, case.other_boxes, case.ignore]
+    flat_parts = case.parts if spec.rank == 2 else case.parts[:0, :4]  # those of volumes stay as they are
+    together = [case.boxes, case.other_boxes, case.ignore, flat_parts]
     moved, visible = move_boxes(torch.cat(together), (height, width), new_size, window)
     counts = [len(boxes) for boxes in together]
-    (boxes, other_boxes, ignore), (seen, others_seen, ignore_seen) = moved.split(counts), visible.split(counts)
+    (boxes, other_boxes, ignore, parts), (seen, others_seen, ignore_seen, _) = (
+        each.split(counts) for each in (moved, visible)
+    )
     kept = seen >= MIN_VISIBLE
     moved_masks = None
     if masks is not None:
         moved_masks = move_masks(masks if kept.all() else masks[kept], new_size, window)
     return Sample(
         case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks,
-        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0], int((~kept).sum()),
+        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0],
+        parts if spec.rank == 2 else case.parts, int((~kept).sum()),
     )  # fmt: skip
 
 
@@ -178,4 +185,6 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
         black=(-mean / std).to(device),
         ignore=[sample.ignore.to(device) for sample in samples],
         distractors=[len(case.other_boxes) > int(case.other_difficult.sum()) for case in cases],
+        parts=[sample.parts.to(device) for sample in samples],
+        values=[case.values.to(device) for case in cases],
     )

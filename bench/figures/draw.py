@@ -12,9 +12,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.analysis.crash_test import crash_table
 from bench.analysis.groups import NO_LAYER, Column, Entry, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
 from bench.analysis.parts import metric_of
+from bench.figures.crash_test import crash_figure, failures_figure
 from bench.figures.curves import curves_figure, randomization_figure
 from bench.figures.depth import depth_figure
 from bench.figures.forest import forest_figure
@@ -30,6 +32,10 @@ TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger fi
 
 # Title and caption of each figure, in the order of reading.
 FIGURES = {
+    "crash_test": (
+        "Crash test",
+        "Does a method show what the network uses? A tile names the value furthest beyond its limit.",
+    ),
     "forest": (
         "Differences",
         "Paired differences with 95 % intervals: squares to random, dots to {reference}; better to the right.",
@@ -94,14 +100,20 @@ def draw(
     layers = {f"gallery-{safe_name(layer)}": layer for layer in group.layers}
     if any(entry.layer == NO_LAYER and not entry.control for entry in group.entries):
         layers["gallery-input"] = NO_LAYER
-    names = {*layers, *FIGURES, *(f"{name}-column" for name in FIGURES)}
+    crash = crash_table(group)
+    failures = [f"failures-{safe_name(mechanism)}" for mechanism in dict.fromkeys(crash["mechanism"])]
+    names = {*layers, *failures, *FIGURES, *(f"{name}-column" for name in FIGURES)}
     for path in folder.glob("*"):
         if path.stem not in names and path.suffix in (".svg", ".png", ".pdf", ".txt"):
             path.unlink()
     for name, layer in layers.items():
         save(gallery_figure(group, pictures, layer), folder / name, ["png", "pdf"][: 1 + prints], TILES_DPI)
+    for mechanism in dict.fromkeys(crash["mechanism"]):
+        figure = failures_figure(group, crash, shown, mechanism)
+        save(figure, folder / f"failures-{safe_name(mechanism)}", ["png"], TILES_DPI)
     sets, columns, layer, reference = chosen.sets, chosen.columns, chosen.layer, chosen.reference
     makers: dict[str, Callable[[float], Figure | None]] = {
+        "crash_test": lambda w: crash_figure(crash),
         "forest": lambda w: forest_figure(group, tables["comparisons"], sets, columns, layer, reference, w),
         "coverage_by_instances": lambda w: instances_figure(group, tables["breakdown"], sets, layer, reference, w),
         "depth": lambda w: depth_figure(group, tables["summary"], sets, columns, reference, w),

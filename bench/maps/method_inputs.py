@@ -21,7 +21,8 @@ def offered(
     """Everything a method may ask for by argument name, as functions that make it on demand.
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
-    ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head`` and ``once`` (see `Layer`). `name` is that
+    ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``once`` (see `Layer`) and ``truth``
+    (parts and values of `Batch`, where they are known). `name` is that
     of the layer in `module`, ``-`` without one; `logits` (N, C) are of the batch's images.
     """
     index = None if layer is None else layer.index
@@ -38,6 +39,7 @@ def offered(
         "module": lambda: module,
         "head": lambda: head(module, layer, logits),
         "once": lambda: layer and layer.once,
+        "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
     }
 
 

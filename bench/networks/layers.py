@@ -77,7 +77,7 @@ def default_layers(name: str, module: nn.Module, size: int, reshape: Reshape | N
     if norms:
         return [norms[-1]]
     with torch.no_grad():
-        logits = logits_of(name, module, pictures(module, size))
+        logits = logits_of(name, module, pictures(module, (3, size, size)))
     for layer in reversed(maps):
         if everything_passes(name, module, layer, maps[layer], size, logits):
             break
@@ -147,7 +147,7 @@ def feature_maps(name: str, module: nn.Module, size: int, reshape: Reshape | Non
             place = places[0] if places else len(tensors) - 1
             maps[layer] = FeatureMap(run=runs[layer], place=place, index=index, prefixed=prefixed)
 
-    images = pictures(module, size)
+    images = pictures(module, (3, size, size))
     handles = [one.register_forward_hook(partial(record, layer)) for layer, one in module.named_modules() if layer]
     try:
         with torch.no_grad():
@@ -177,17 +177,17 @@ def everything_passes(name: str, module: nn.Module, layer: str, one: FeatureMap,
     handle = module.get_submodule(layer).register_forward_hook(zero)
     try:
         with torch.no_grad():
-            without = logits_of(name, module, pictures(module, size))
+            without = logits_of(name, module, pictures(module, (3, size, size)))
     finally:
         handle.remove()
     left, whole = ((pair[0] - pair[1]).abs().max() for pair in (without, logits))
     return bool(left <= LEFT * whole)
 
 
-def pictures(module: nn.Module, size: int) -> Tensor:
-    """Two pictures of noise (2, 3, size, size), always the same ones, where the network is."""
+def pictures(module: nn.Module, shape: Sequence[int]) -> Tensor:
+    """Two inputs of noise of this shape (channels, spatial axes), always the same ones, where the network is."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 3, size, size, generator=generator).to(device_of(module))
+    return torch.randn(2, *shape, generator=generator).to(device_of(module))
 
 
 def logits_of(name: str, module: nn.Module, images: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def finish(
         state = sources[weights]() if weights in sources else read_weights(Path(str(weights)), sorted(sources))
         load_weights(name, module, weights, state)
     fix_ends(name, module, output)
-    channels_last, logits = try_out(name, module, spec.size)
+    channels_last, logits = try_out(name, module, spec.shape)
     settings = {"code": code, "output": "" if output is None else str(output)}
     settings["reshape"] = "" if reshape == "auto" else reshape
     module.requires_grad_(False)
@@ -74,18 +74,18 @@ def without_wrapper(module: nn.Module) -> nn.Module:
     return module
 
 
-def fill_lazy(name: str, module: nn.Module, size: int) -> None:
+def fill_lazy(name: str, module: nn.Module, shape: Sequence[int]) -> None:
     """Give lazy layers their shapes and weights by a first pass."""
     if any(isinstance(part, nn.modules.lazy.LazyModuleMixin) for part in module.modules()):
-        logits_of(name, module.eval(), pictures(module, size))
+        logits_of(name, module.eval(), pictures(module, shape))
 
 
-def try_out(name: str, module: nn.Module, size: int) -> tuple[bool, Tensor]:
+def try_out(name: str, module: nn.Module, shape: Sequence[int]) -> tuple[bool, Tensor]:
     """Whether a network runs in the channels-last memory format, and its logits of two pictures, with their graph.
 
     UserError where it does not run in the usual one either. The module is in the usual one afterwards.
     """
-    images = pictures(module, size).requires_grad_()
+    images = pictures(module, shape).requires_grad_()
     try:
         with torch.enable_grad():
             module.to(memory_format=torch.channels_last)

@@ -216,7 +216,7 @@ def custom_model(
         raise UserError(f"model.target={target} raised {place_of(error)}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.target={target} returned {type(module).__name__}, not a torch.nn.Module")
-    seeded(partial(fill_lazy, name, module, size), seed)
+    seeded(partial(fill_lazy, name, module, (3, size, size)), seed)
     spec = InputSpec(size=size, resize=resize, mean=tuple(mean), std=tuple(std), interpolation=interpolation)
     code = code_hash(module, factory)
     read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+from bench.analysis.crash_test import CRASH_COLUMNS, crash_table
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
@@ -28,6 +29,7 @@ from bench.analysis.tables import (
 from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
 from bench.figures.draw import Chosen, draw, draw_figure1, figure_links, slug, stale
 from bench.report.answers import answers_of
+from bench.report.crash_test import crash_markdown, print_crash_test
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
 from bench.report.latex import write_tables
@@ -106,6 +108,10 @@ def report(
                 figure1 += draw_figure1(group, images, first / "figures" / slug(group))
     if not done:
         raise UserError(f"no readable cases under {listed}; run python -m bench out={first} again")
+    if any(len(tables["crash_test"]) for tables, _, _ in done):
+        write_text(
+            first / "crash_test.csv", to_csv(join([tables["crash_test"] for tables, _, _ in done], CRASH_COLUMNS))
+        )
     whole = {name: join([tables[name] for tables, _, _ in done], columns) for name, columns in COLUMNS.items()}
     for name, table in whole.items():
         write_text(first / f"{name}.csv", to_csv(table))
@@ -136,6 +142,7 @@ def report_group(
         rest = {"breakdown": breakdown_group, "agreement": agreement_table, "ranks": ranks_table}
         pending = {name: pool.submit(make, group) for name, make in rest.items()}
         tables = {name: table.result() for name, table in pending.items()}
+        tables["crash_test"] = crash_table(group)
         tables["summary"], tables["comparisons"] = summary.result()
         sets = equal_entries(group)
         verdicts = verdicts_of(group, tables["comparisons"], reference)
@@ -147,9 +154,11 @@ def report_group(
     answers = answers_of(group, verdicts, sets, reference)
     if console:
         print_group(group, grid, answers, console, reference)
+        print_crash_test(tables["crash_test"], console)
         printed_path(console, "figures", figures)
     write_tables(group, grid, columns, root)
     text = markdown(group, grid, answers, tables["agreement"], figure_links(figures, root), reference)
+    text += crash_markdown(tables["crash_test"])
     return tables, text, section_of(group, grid, chosen, answers, tables, shown, figures, count)
 
 

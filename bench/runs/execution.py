@@ -112,6 +112,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
     Single times differ by a tenth and more on a busy machine, so the best few are timed in turns while time is left.
     """
     began = time.perf_counter()
+    formats = (True, False) if network.channels_last else (False,)
     smallest, *larger = SIZES["cuda" if device.type == "cuda" else "cpu"]
     seconds: dict[tuple[int, bool], float] = {}
 
@@ -120,7 +121,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
         if time.perf_counter() - began + 2 * size * known > SECONDS:
             return False
         network.module.to(memory_format=memory_format(channels_last))
-        images = torch.zeros(size, 3, network.spec.size, network.spec.size, device=device)
+        images = torch.zeros(size, *network.spec.shape, device=device)
         images = images.contiguous(memory_format=memory_format(channels_last))
         at = size, channels_last
         try:
@@ -130,9 +131,9 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
         return True
 
     # In turns, since all larger sizes are timed in the faster format alone: one disturbed pass must not choose it.
-    for channels_last in (True, False) * 3 if network.channels_last else (False,) * 3:
+    for channels_last in formats * 3:
         try_out(smallest, channels_last)
-    format_of = min(seconds, key=seconds.__getitem__)[1] if seconds else network.channels_last
+    format_of = min(seconds, key=seconds.__getitem__)[1] if seconds else formats[0]
     for size in larger:
         try_out(size, format_of)
     good = [at for at in seconds if seconds[at] < 1.25 * min(seconds.values())]
@@ -142,7 +143,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
     best = min(
         (at for at in seconds if seconds[at] < 1.05 * min(seconds.values())),
         key=lambda at: (at[0], seconds[at]),
-        default=(1, network.channels_last),
+        default=(1, formats[0]),
     )
     network.module.to(memory_format=memory_format(best[1]))
     log.debug("batch %d, channels_last %s, of %s", *best, {k: round(v, 5) for k, v in seconds.items()})

@@ -107,9 +107,8 @@ def known_facts(out: Path, request: dict[str, Any] | None, layer: Any) -> Facts 
 def look_at(network: Network, layer: Any, device: torch.device) -> Facts:
     """Run the network once on an empty picture, for the shapes of its layers and its outputs."""
     layers = resolve_layers(network, layer)
-    size = network.spec.size
-    picture = torch.zeros(1, 3, size, size, device=device)
-    seen = capture(network.module, picture, None, layers, gradients=False, reshape=network.reshape)
+    empty = torch.zeros(1, *network.spec.shape, device=device)
+    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape)
     index = {name: place for place, (name, _) in enumerate(network.module.named_modules()) if name in layers}
     return Facts(
         name=network.name,

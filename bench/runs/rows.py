@@ -55,7 +55,7 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
     """
     probability = group_probability(logits, batch.targets, kind).tolist()
     best_probability, best = output_values(logits, kind).max(1)
-    height, width = batch.images.shape[2:]
+    height, width = batch.images.shape[-2:]
     return [
         {
             "case_id": batch.ids[i],

@@ -58,7 +58,8 @@ def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
     `config` is as in conf/config.yaml, plain, and checked with `bench.runs.setup.check`; `network` is opened only
     where something needs it. UserError where the results folder cannot be written.
     """
-    gallery = gallery_cases(plan.cases, config["gallery"]["cases"], [str(n) for n in config["gallery"]["images"]])
+    shown = config["gallery"]["cases"] if plan.facts.spec.rank == 2 else 0  # a volume is no picture to look at
+    gallery = gallery_cases(plan.cases, shown, [str(n) for n in config["gallery"]["images"]])
     keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), gallery)
     chunks = range(-(-len(plan.cases) // CHUNK))
     own = [chunk for chunk in chunks if chunk % config["shards"] == config["shard"]]

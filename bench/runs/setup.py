@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,8 @@ def prepare_run(
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
     has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
-    metrics, notes = usable(metrics, any(len(case.boxes) for case in cases))
+    has_truth = any(len(case.parts) for case in cases)
+    metrics, notes = usable(metrics, {"boxes": any(len(case.boxes) for case in cases), "truth": has_truth})
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
     # Submitit's local jobs all run at once and nothing else limits them.
@@ -104,7 +105,7 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         "seed": config["seed"],
         "target": config["target"],
         "geometry": geometry,
-        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(facts.spec).items()},
+        "input": {key: list(value) if isinstance(value, tuple) else value for key, value in input_of(facts).items()},
         "model": facts.name,
         "weights": facts.weights_hash,
         "probability": facts.probability,
@@ -122,6 +123,11 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         "parameters": parameters,
     }
     return Folder(Path(config["out"]) / safe_name(dataset) / f"{safe_name(facts.name)}-{key}", protocol)
+
+
+def input_of(facts: Facts) -> dict[str, Any]:
+    """Fields of the network's input; two spatial axes are what is meant where none are named, as in older results."""
+    return {key: value for key, value in vars(facts.spec).items() if (key, value) != ("rank", 2)}
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
@@ -176,11 +182,14 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Bound], has_boxes: bool) -> tuple[list[Bound], list[str]]:
-    """Metrics that this data set allows, and a note for those left out."""
-    skipped = [part.name for part in metrics if "boxes" in part.about.get("needs", ()) and not has_boxes]
-    notes = [f"left out, because the data set has no boxes: {', '.join(skipped)}"] if skipped else []
-    return [part for part in metrics if part.name not in skipped], notes
+def usable(metrics: Sequence[Bound], known: Mapping[str, bool]) -> tuple[list[Bound], list[str]]:
+    """Metrics that this data set allows, and notes for those left out; `known` says whether it has boxes and truth."""
+    notes, left = [], list(metrics)
+    for need, what in {"boxes": "boxes", "truth": "known truth, as dataset=planted has"}.items():
+        skipped = [part.name for part in left if need in part.about.get("needs", ()) and not known[need]]
+        notes += [f"left out, because the data set has no {what}: {', '.join(skipped)}"] if skipped else []
+        left = [part for part in left if part.name not in skipped]
+    return left, notes
 
 
 def find_device(name: str, shard: int = 0) -> torch.device:

@@ -41,6 +41,8 @@ def make_batch():
             black=torch.tensor([-2.1, -2.0, -1.8])[:channels],
             ignore=[torch.zeros(0, 4)] * n,
             distractors=[True] * n,
+            parts=[torch.tensor([[0.0, 0, 4, 3], [size[1] / 2, 0, size[1], 4], [0, size[0] / 2, 5, size[0]]])] * n,
+            values=[torch.tensor([1.0, 0, -1])] * n,
         )
 
     return build

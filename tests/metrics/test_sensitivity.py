@@ -1,4 +1,6 @@
-"""Sensitivity-n against a loop over its random sets, and on a linear model."""
+"""Sensitivity-n against a loop over its random sets, and on a linear model; planted truth against a slow one."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,3 +103,94 @@ def test_single_pixels_of_a_whole_picture_take_little_memory(make_batch, cams, c
     assert result.isfinite().all()
     largest = max(event.self_cpu_memory_usage for event in profiled.events())
     assert 0 < largest < 100 * 2**20
+
+
+TRUTH_PARTS = [[2, 2, 10, 10], [20, 4, 28, 12], [36, 20, 44, 28], [4, 24, 12, 32]]
+
+
+def slow_truth(heatmap, parts, values, margin, least):
+    """`planted_truth` of one map, pixel by pixel and pair by pair."""
+    energy, anywhere, total = [0.0] * len(parts), 0.0, 0.0
+    for y, row in enumerate(heatmap.tolist()):
+        for x, value in enumerate(row):
+            value = max(value, 0.0)
+            total += value
+            inside = [
+                x0 - margin <= x + 0.5 < x1 + margin and y0 - margin <= y + 0.5 < y1 + margin
+                for x0, y0, x1, y1 in parts
+            ]
+            anywhere += value * any(inside)
+            energy = [e + value * i for e, i in zip(energy, inside, strict=True)]
+    top = max(map(abs, values))
+    pairs = [(i, j) for i, a in enumerate(values) for j, b in enumerate(values) if a - b > 0.05 * top]
+    speaks = [i for i, v in enumerate(values) if v > 1e-3 * top]
+    shown, worth = sum(energy[i] for i in speaks), sum(values[i] for i in speaks)
+    shares = {i: (energy[i] / shown, values[i] / worth) for i in speaks}
+    return {
+        "rank": sum((energy[i] > energy[j]) + 0.5 * (energy[i] == energy[j]) for i, j in pairs) / len(pairs),
+        "match": 1 - sum(abs(e - v) for e, v in shares.values()) / 2,
+        "leak": sum(e for e, v in zip(energy, values, strict=True) if abs(v) <= 1e-3 * top) / sum(energy),
+        "against": sum(e for e, v in zip(energy, values, strict=True) if v < -1e-3 * top) / sum(energy),
+        "missed": sum(e < least * v for e, v in shares.values()) / len(speaks),
+        "outside": 1 - anywhere / total,
+    }
+
+
+def truth_batch(parts, values, n=1):
+    return SimpleNamespace(parts=[torch.tensor(parts).float()] * n, values=[torch.tensor(values).float()] * n)
+
+
+@pytest.mark.parametrize("margin", [0, 2.5])
+def test_planted_truth_equals_a_slow_one(margin):
+    values = [2.0, 1.0, -0.7, 0.0]
+    maps = torch.randn(6, 40, 52, generator=torch.Generator().manual_seed(1)) ** 3
+    maps[0, 2:10, 2:10] = 0  # a part that is missed
+    result = sensitivity.planted_truth(maps, truth_batch(TRUTH_PARTS, values, 6), margin=margin)
+    for i, heatmap in enumerate(maps):
+        expected = slow_truth(heatmap, TRUTH_PARTS, values, margin, 0.25)
+        assert {name: result[name][i].item() for name in result} == pytest.approx(expected, abs=1e-5)
+    assert result["missed"][0] > 0 or margin
+
+
+def test_planted_truth_of_the_truth_and_of_faults():
+    values = [2.0, 1.0, -0.7, 0.0]
+    batch, right = truth_batch(TRUTH_PARTS, values), torch.zeros(40, 52)
+    for (x0, y0, x1, y1), value in zip(TRUTH_PARTS, values, strict=True):
+        right[y0:y1, x0:x1] = value
+    best = {"rank": 1, "match": 1, "leak": 0, "against": 0, "missed": 0, "outside": 0}
+
+    def measured(heatmap):
+        return {name: value[0].item() for name, value in sensitivity.planted_truth(heatmap[None], batch).items()}
+
+    assert measured(right) == pytest.approx(best | {"rank": 5.5 / 6})  # energy is never negative: the last two tie
+    assert measured(7 * right) == pytest.approx(measured(right))
+    flipped = measured(-right)
+    assert flipped["against"] == 1 and flipped["match"] == 0 and flipped["missed"] == 1 and flipped["rank"] < 0.5
+    assert measured(right.flip(1))["match"] < 0.9  # left is not right
+    leaking = right.clone()
+    leaking[24:32, 4:12] = 3.0
+    assert measured(leaking)["leak"] == pytest.approx(0.5)
+    blind = right.clone()
+    blind[4:12, 20:28] = 0
+    assert measured(blind)["missed"] == 0.5 and measured(blind)["match"] == pytest.approx(2 / 3)
+    uniform = measured(torch.ones(40, 52))
+    assert uniform["outside"] == pytest.approx(1 - 4 * 16 * 16 / 40 / 52, abs=0.1)
+    assert measured(torch.zeros(40, 52)) == uniform  # a map that says nothing
+
+
+def test_planted_truth_in_a_volume():
+    """A box is x, y, z first; the map's axes are z, y, x."""
+    batch = truth_batch([[1, 2, 3, 4, 6, 9], [10, 9, 8, 12, 11, 10]], [1.0, 0.0])
+    right = torch.zeros(1, 12, 13, 14)
+    right[0, 3:9, 2:6, 1:4] = 1
+    result = sensitivity.planted_truth(right, batch, margin=0)
+    assert result["match"] == 1 and result["leak"] == 0 and result["outside"] == 0 and result["rank"] == 1
+    right[0, 3:9, 2:6, 4:7] = 1
+    assert sensitivity.planted_truth(right, batch, margin=0)["outside"] == 0.5
+
+
+def test_planted_truth_without_parts_is_not_defined():
+    batch = SimpleNamespace(parts=[torch.zeros(0, 4)], values=[torch.zeros(0)])
+    for one in (batch, SimpleNamespace(parts=[], values=[])):
+        result = sensitivity.planted_truth(torch.rand(1, 8, 8), one)
+        assert all(value.isnan().all() for value in result.values())

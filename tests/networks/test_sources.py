@@ -15,7 +15,7 @@ from bench.networks.layers import default_layers
 from bench.types import UserError
 
 FILES = sorted((CONF / "model").glob("*.yaml"))
-CURATED = [path.stem for path in FILES if yaml.safe_load(path.read_text())["name"] not in ("???", "custom")]
+CURATED = [path.stem for path in FILES if yaml.safe_load(path.read_text())["name"] not in ("???", "custom", "planted")]
 # ConvNeXt's stages end in a sum; its only activations lie inside the blocks and are channels-last.
 SIGNED = {"convnext_tiny"}
 
