@@ -28,7 +28,7 @@ from bench.config import (
     compose_config,
     plain,
 )
-from bench.datasets.class_map import class_name
+from bench.datasets.classes.class_map import class_name
 from bench.datasets.images import Picture, read_pixels
 from bench.datasets.records import read_boxes
 from bench.datasets.transforms import collate, prepare

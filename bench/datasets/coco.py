@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.datasets.class_map import select
+from bench.datasets.classes.class_map import select
 from bench.datasets.files import files_in, leads_out, need_file, need_folder, need_number, need_text, picture_fault
 from bench.datasets.images import decode_masks, is_number, shorten
 from bench.datasets.records import (
@@ -71,7 +71,7 @@ def coco(
     class_map : str, optional
         csv (index,category) for networks with other classes than ImageNet's.
     match : {"strict", "loose"}
-        See `bench.datasets.class_map.read_class_map`.
+        See `bench.datasets.classes.class_map.read_class_map`.
     allow_bad_records : bool
         Go on when more than 5 % of the pictures or annotations are bad.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes, read_class_map
+from bench.datasets.classes.class_map import IMAGENET_OUTPUTS, imagenet_classes, read_class_map
 from bench.datasets.files import need_folder, pictures_below, refused
 from bench.datasets.images import read_image
 from bench.datasets.records import bad, check_bad, finish

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.datasets.class_map import IMAGENET_OUTPUTS, imagenet_classes
+from bench.datasets.classes.class_map import IMAGENET_OUTPUTS, imagenet_classes
 from bench.datasets.files import files_in, need_folder, need_text, refused
 from bench.datasets.images import picture_extensions
 from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, sound_box

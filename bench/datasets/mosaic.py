@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bench.datasets.class_map import IMAGENET_OUTPUTS
+from bench.datasets.classes.class_map import IMAGENET_OUTPUTS
 from bench.datasets.coco import coco
 from bench.datasets.collage import collage
 from bench.datasets.files import check_names, need_number

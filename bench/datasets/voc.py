@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.datasets.class_map import read_class_map, select
+from bench.datasets.classes.class_map import read_class_map, select
 from bench.datasets.files import (
     check_names,
     files_in,
@@ -72,7 +72,7 @@ def voc(
     class_map : str, optional
         csv (index,category) for networks with other classes than ImageNet's; it may name classes that VOC has not.
     match : {"strict", "loose"}
-        See `bench.datasets.class_map.read_class_map`.
+        See `bench.datasets.classes.class_map.read_class_map`.
     allow_bad_records : bool
         Go on when more than 5 % of the images or objects are bad.
 

@@ -7,9 +7,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from bench.analysis.crash_test import worst
 from bench.analysis.groups import Group
 from bench.analysis.kept_maps import Shown
+from bench.analysis.trials.crash_test import worst
 from bench.figures.gallery import blocks_of, draw_blocks
 from bench.figures.style import STYLE
 
@@ -20,7 +20,7 @@ COLOURS = {"pass": "#bcd9ec", "fail": "#f2b48a", "undecided": "#e8e8e8"}
 def crash_figure(table: pd.DataFrame) -> Figure | None:
     """One row a method, one column a mechanism; a tile that does not pass names its worst value.
 
-    `table` is of `bench.analysis.crash_test.crash_table`. None where it is empty.
+    `table` is of `bench.analysis.trials.crash_test.crash_table`. None where it is empty.
     """
     if table.empty:
         return None

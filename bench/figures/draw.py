@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis.crash_test import crash_table
 from bench.analysis.groups import NO_LAYER, Column, Entry, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
 from bench.analysis.parts import metric_of
+from bench.analysis.trials.crash_test import crash_table
 from bench.figures.crash_test import crash_figure, failures_figure
 from bench.figures.curves import curves_figure, randomization_figure
 from bench.figures.depth import depth_figure

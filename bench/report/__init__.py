@@ -12,7 +12,6 @@ import pandas as pd
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from bench.analysis.crash_test import CRASH_COLUMNS, crash_table
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
@@ -26,6 +25,7 @@ from bench.analysis.tables import (
     summarize_group,
     to_csv,
 )
+from bench.analysis.trials.crash_test import CRASH_COLUMNS, crash_table
 from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
 from bench.figures.draw import Chosen, draw, draw_figure1, figure_links, slug, stale
 from bench.report.answers import answers_of

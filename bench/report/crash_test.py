@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.crash_test import worst
+from bench.analysis.trials.crash_test import worst
 from bench.report.text import plain, row, safe
 
 

@@ -9,7 +9,7 @@ import pytest
 from made_results import group_of
 from rich.console import Console
 
-from bench.analysis.crash_test import CRASH_COLUMNS, FEWEST, crash_table, reason_of, worst
+from bench.analysis.trials.crash_test import CRASH_COLUMNS, FEWEST, crash_table, reason_of, worst
 from bench.figures.crash_test import COLOURS, crash_figure
 from bench.report.crash_test import crash_markdown, print_crash_test
 

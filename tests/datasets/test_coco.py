@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.datasets.class_map import read_class_map
+from bench.datasets.classes.class_map import read_class_map
 from bench.datasets.coco import coco
 from bench.datasets.images import decode_masks
 from bench.types import UserError

@@ -13,7 +13,7 @@ from typing import Any
 from bench.datasets.files import check_names, need_file, need_number, need_text
 from bench.types import UserError, printable
 
-FOLDER = Path(__file__).parent / "classes"
+FOLDER = Path(__file__).parent
 IMAGENET_OUTPUTS = 1000
 MATCHES = ("strict", "loose")
 

@@ -1,0 +1,1 @@
+"""Classes of networks and of data sets, and which of them are the same."""
