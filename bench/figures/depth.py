@@ -39,7 +39,9 @@ def depth_figure(
     across = 1 if width <= NARROW else min(2, len(columns))
     down = -(-len(columns) // across)
     # Equal at one layer is not equal at all: every method that was run has its line.
-    methods = {entry.method: entry for entry in group.entries if entry.layer != NO_LAYER}
+    own = sorted((entry for entry in group.entries if entry.layer != NO_LAYER), key=lambda entry: entry.ranked)
+    order = {entry.method: i for i, entry in reversed(list(enumerate(group.entries)))}
+    methods = {entry.method: entry for entry in sorted(own, key=lambda entry: order[entry.method])}
     chosen = shown_lines([[entry] for entry in methods.values()], reference)
     with rc_context(STYLE):
         figure = Figure(figsize=(width, 1.9 * down + 0.7), layout="constrained")
@@ -51,6 +53,7 @@ def depth_figure(
             ax.set_title(column.title)
             ax.set_xlim(-0.5, len(group.layers) - 0.5)
             strip.set_xlabel("depth of the layer")
+            strip.tick_params(labelbottom=True)
         for ax in grid[:, -1][2 * (len(columns) // across) :] if len(columns) % across else ():
             ax.set_axis_off()
         legend(figure, chosen, 2 if width > NARROW else 1)
