@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.io import decode_jpeg, read_file
+from torchvision.ops import masks_to_boxes
 
 from bench.types import UserError
 
@@ -115,6 +116,23 @@ def read_boxes(boxes: Sequence[Sequence[float]]) -> Tensor:
     if outlines.size and (outlines.ndim != 2 or outlines.shape[1] != 4):
         raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {boxes}")
     return torch.from_numpy(outlines.reshape(-1, 4).copy())
+
+
+def read_instances(
+    boxes: Sequence[Sequence[float]], masks: ArrayLike | None, height: int, width: int
+) -> tuple[Tensor, Tensor | None]:
+    """Boxes (M, 4), those around the masks where there are masks only, and masks (M, height, width), bool, or None."""
+    outlines = read_boxes(boxes)
+    if masks is None:
+        return outlines, None
+    shapes = torch.from_numpy(np.asarray(masks) != 0)
+    if shapes.ndim != 3 or tuple(shapes.shape[1:]) != (height, width) or len(outlines) not in (0, len(shapes)):
+        number = f"{len(outlines)} boxes" if len(outlines) else "instances"
+        raise UserError(f"masks are ({number}, {height}, {width}), as the picture is, not {tuple(shapes.shape)}")
+    if not shapes.flatten(1).any(1).all():
+        raise UserError("a mask is empty; leave it out, and its box")
+    around = masks_to_boxes(shapes) + torch.tensor([0, 0, 1, 1])  # whose last row and column are inside
+    return outlines if len(outlines) else around, shapes
 
 
 def read_pixels(image: Picture) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def prepare_run(
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
     has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
-    metrics, notes = usable(metrics, has_boxes)
+    present = {"boxes"} if has_boxes else set()
+    metrics, notes = usable(metrics, present | ({"mosaic"} if all(map(is_mosaic, cases)) else set()))
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
     # Submitit's local jobs all run at once and nothing else limits them.
@@ -172,11 +173,22 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Bound], has_boxes: bool) -> tuple[list[Bound], list[str]]:
-    """Metrics that this data set allows, and a note for those left out."""
-    skipped = [part.name for part in metrics if "boxes" in part.about.get("needs", ()) and not has_boxes]
-    notes = [f"left out, because the data set has no boxes: {', '.join(skipped)}"] if skipped else []
-    return [part for part in metrics if part.name not in skipped], notes
+def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
+    """Metrics whose needs are `present` (``boxes``, ``mosaic``), and a note for those left out."""
+    notes = []
+    for need, reason in (("boxes", "there are no boxes"), ("mosaic", "the pictures are no mosaics")):
+        skipped = [part.name for part in metrics if need in part.about.get("needs", ()) and need not in present]
+        metrics = [part for part in metrics if part.name not in skipped]
+        notes += [f"left out, because {reason}: {', '.join(skipped)}"] if skipped else []
+    return list(metrics), notes
+
+
+def is_mosaic(case: Case) -> bool:
+    """Whether the boxes of all classes are cells of one grid, of at least 2 x 2."""
+    boxes = torch.cat([case.boxes, case.other_boxes])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    whole = bool((sides == sides[:1]).all()) and bool((boxes[:, :2] % sides[:1] == 0).all())
+    return len(boxes) >= 4 and whole
 
 
 def find_device(name: str, shard: int = 0) -> torch.device:
