@@ -21,8 +21,8 @@ def offered(
     """Everything a method may ask for by argument name, as functions that make it on demand.
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
-    ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head`` and ``once`` (see `Layer`). `name` is that
-    of the layer in `module`, ``-`` without one; `logits` (N, C) are of the batch's images.
+    ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
+    batch's images) and ``once`` (see `Layer`). `name` is that of the layer in `module`, ``-`` without one.
     """
     return {
         "acts": lambda: layer and layer.acts,
@@ -36,6 +36,7 @@ def offered(
         "logits": lambda: partial(differentiable_logits, module),
         "module": lambda: module,
         "head": lambda: head(module, layer, logits),
+        "outputs": lambda: logits,
         "once": lambda: layer and layer.once,
     }
 
