@@ -77,7 +77,7 @@ def test_a_mirror_changes_nothing(name, scene, network, make_scorer):
     other = measure(name, *turned, mirrored(scene.batch), seen, make_scorer)
     assert plain.keys() == other.keys()
     for key in plain.keys() - ONE_SIDED.get(name, set()):
-        # scikit-image has no gradient across the border, so it is exactly along it there, which is bin 0 from both sides.
+        # scikit-image has no gradient across the border: at the border it is along it, bin 0 from both sides.
         atol = 0.02 if key.startswith("hog") else 1e-5
         torch.testing.assert_close(other[key], plain[key], rtol=1e-4, atol=atol, equal_nan=True, msg=key)
     assert any(values.nan_to_num(0).std() > 0 for values in plain.values())
