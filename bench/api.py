@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,7 +31,7 @@ from bench.config import (
 )
 from bench.datasets.classes.class_map import class_name
 from bench.datasets.images import Picture, read_pixels
-from bench.datasets.records import read_boxes
+from bench.datasets.records import read_boxes, read_instances
 from bench.datasets.transforms import collate, prepare
 from bench.maps.capture import capture
 from bench.maps.explain import job_map
@@ -46,6 +47,7 @@ from bench.types import Batch, Bound, Case, Network, UserError
 
 __all__ = ["explain_image", "load_results", "run", "score_map"]
 SCORE_BATCH = 16
+log = logging.getLogger(__name__)
 
 
 def run(*overrides: str, **settings: Any) -> pd.DataFrame:
@@ -180,48 +182,62 @@ def score_map(
     model: str | Network = "efficientnet_lite0",
     target: int | Sequence[int] | None = None,
     boxes: Sequence[Sequence[float]] = (),
-) -> dict[str, float | list[float]]:
-    """Score one map of one picture, wherever the map comes from.
+    masks: ArrayLike | None = None,
+    ignore: Sequence[Sequence[float]] = (),
+    relu: bool = True,
+) -> dict[str, str | float | list[float]]:
+    """Score one map of one picture, wherever the map comes from, as a run scores a method's.
 
     Parameters
     ----------
     heatmap : array, shape (h, w)
-        High where the evidence is; any size: it is brought to the network's input, linearly.
+        High where the evidence is; any size: it is brought to the network's input, linearly, a larger one averaged.
     image, model, target
         As in `explain_image`.
     metrics : sequence of str, optional
-        Names of ``python -m bench list metrics``; by default the default run's, without those that need boxes
-        where there are none.
+        Names of ``python -m bench list metrics``; by default the default run's. Those that need boxes where there are
+        none, or a mosaic, are left out, and a warning names them.
     boxes : sequence of (x0, y0, x1, y1)
         Instances of the class in pixels of the picture, x1 and y1 exclusive.
+    masks : array, shape (M, H, W), optional
+        One for each box, or instead of boxes, at the picture's size; not 0 where the instance is.
+    ignore : sequence of (x0, y0, x1, y1)
+        Regions where the class may or may not be, as COCO's crowds.
+    relu : bool
+        Whether negative values count as 0, as for most methods in a run.
 
     Returns
     -------
     dict
-        ``<metric>.<value>``, as the columns of `load_results`; NaN where a value is not defined.
+        ``<metric>.<value>``, as the columns of `load_results`; NaN where a value is not defined. ``degenerate`` says
+        why the map says nothing (``zero``, ``constant``; ``nonfinite`` also beyond float32's range) and is empty where
+        it says something; the values of a map that says nothing are those of no information.
 
     Raises
     ------
     bench.types.UserError
-        A name or output that does not exist, a picture, map or boxes that cannot be used, or a metric that needs
-        more than a map.
+        A name or output that does not exist, a picture, map, boxes or masks that cannot be used, or a metric that
+        needs more than a map.
     """
-    native = torch.as_tensor(np.asarray(heatmap, dtype=np.float32))
-    if native.ndim != 2 or not native.numel():
-        raise UserError(f"a map has two dimensions (height, width), not {tuple(native.shape)}")
+    with np.errstate(over="ignore"):
+        native = torch.as_tensor(np.asarray(heatmap, dtype=np.float32))[None]
+    if native.ndim != 3 or not native.numel():
+        raise UserError(f"a map has two dimensions (height, width), not {tuple(native.shape[1:])}")
+    native = native.clamp(min=0) if relu else native
     network = find_network(model)
-    batch, _ = one_case(image, network, target, boxes)
+    batch, _ = one_case(image, network, target, boxes, masks, ignore)
     words = [] if metrics is None else [f"metric=[{','.join(metrics)}]"]
     parts = bind_all(compose_config(words).metric, GIVEN_TO_METRIC)
-    if metrics is None:
-        parts, _ = usable(parts, {"boxes": len(boxes) > 0, "truth": False})
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
+    parts, notes = usable(parts, {"boxes"} if len(batch.original_boxes[0]) else set())
+    for note in notes if metrics is not None else ():
+        log.warning("%s", note)
     score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
-    heatmaps = upsample(native[None], batch.images.shape[2:])
+    heatmaps = upsample(native, batch.images.shape[2:])
     values = [metric_columns(part, part.name, heatmaps, batch, score)[0] for part in parts]
-    return {name: value for row in values for name, value in row.items()}
+    return {"degenerate": degenerate(native)[0]} | {name: value for row in values for name, value in row.items()}
 
 
 @lru_cache(maxsize=1)
@@ -255,13 +271,21 @@ def one_layer(network: Network, layer: str | None) -> list[str]:
 
 
 def one_case(
-    image: Picture, network: Network, target: int | Sequence[int] | None, boxes: Sequence[Sequence[float]] = ()
+    image: Picture,
+    network: Network,
+    target: int | Sequence[int] | None,
+    boxes: Sequence[Sequence[float]] = (),
+    masks: ArrayLike | None = None,
+    ignore: Sequence[Sequence[float]] = (),
 ) -> tuple[Batch, Tensor]:
     """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
     group, pixels = read_target(target), read_pixels(image)
-    outlines = read_boxes(boxes, *pixels.shape[1:])
-    difficult = torch.zeros(len(outlines), dtype=torch.bool)
-    case = Case("picture", "picture", "", group, lambda: (pixels, None), outlines, outlines[:0], difficult)
+    height, width = pixels.shape[1:]
+    outlines, shapes = read_instances(boxes, masks, height, width)
+    case = Case(
+        id="picture", image_id="picture", class_name="", target=group, load=lambda: (pixels, shapes), boxes=outlines,
+        difficult=torch.zeros(len(outlines), dtype=torch.bool), ignore=read_boxes(ignore, height, width),
+    )  # fmt: skip
     batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
     images = batch.images.contiguous(memory_format=memory_format(network.channels_last))
     captured = capture(network.module, images, None, [], gradients=False)

@@ -17,7 +17,7 @@ from bench.types import Bound, UserError
 # What the runner hands to a method or metric, by parameter name.
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
-    "once", "truth",
+    "outputs", "once", "truth",
 )  # fmt: skip
 GIVEN_TO_METRIC = ("heatmaps", "batch", "score", "explain")
 # Kinds of parameters, by their annotation.

@@ -30,7 +30,7 @@ def activation_sum(acts: Tensor) -> Tensor:
     return widen(acts).sum(1)
 
 
-def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None) -> Tensor:
+def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None, outputs: Tensor) -> Tensor:
     """CAM: channels weighted by the classifier's weights for the class.
 
     map = sum_k w_ck A_k (Zhou et al., CVPR 2016, arXiv:1512.04150, equation 2). For a network that ends in global
@@ -41,9 +41,12 @@ def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None
     acts : Tensor, shape (N, K, *spatial)
         The feature map whose averages go into the linear layer.
     targets : sequence of N tuples of int
-        Output indices of each case's class; a group's weights are the mean of its members'.
+        Output indices of each case's class. The score of a group is the logsumexp of its logits, so its weights are its
+        members', averaged by the softmax of their logits within the group.
     head : Tensor, shape (classes, K), or None
         Weight of the linear layer; None where the network does not end in average pooling and a linear layer.
+    outputs : Tensor, shape (N, classes)
+        Logits of the images.
 
     Returns
     -------
@@ -66,8 +69,9 @@ def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None
             "choose the last layer before the pooling"
         )
     acts = widen(acts)
-    head = head.to(acts)
-    return weighted_sum(torch.stack([head[list(group)].mean(0) for group in targets]), acts)
+    head, outputs = head.to(acts), outputs.to(acts)
+    weights = [row[list(group)].softmax(0) @ head[list(group)] for row, group in zip(outputs, targets, strict=True)]
+    return weighted_sum(torch.stack(weights), acts)
 
 
 def eigen_cam(acts: Tensor, *, center: bool = True) -> Tensor:

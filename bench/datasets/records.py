@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
 from bench.datasets.images import is_number, read_image, shorten
 from bench.types import Case, Dataset, UserError, printable
@@ -85,6 +86,21 @@ def read_boxes(boxes: Any, height: int, width: int) -> Tensor:
         if isinstance(box, str):
             raise UserError(f"{box}; boxes are (x0, y0, x1, y1) in pixels of the picture, x1 and y1 exclusive")
     return box_tensor(box for box in sound if not isinstance(box, str))
+
+
+def read_instances(boxes: Any, masks: Any, height: int, width: int) -> tuple[Tensor, Tensor | None]:
+    """Boxes (M, 4), those around the masks where there are masks only, and masks (M, height, width), bool, or None."""
+    outlines = read_boxes(boxes, height, width)
+    if masks is None:
+        return outlines, None
+    shapes = torch.from_numpy(np.asarray(masks) != 0)
+    if shapes.ndim != 3 or tuple(shapes.shape[1:]) != (height, width) or len(outlines) not in (0, len(shapes)):
+        number = f"{len(outlines)} boxes" if len(outlines) else "instances"
+        raise UserError(f"masks are ({number}, {height}, {width}), as the picture is, not {tuple(shapes.shape)}")
+    if not shapes.flatten(1).any(1).all():
+        raise UserError("a mask is empty; leave it out, and its box")
+    around = masks_to_boxes(shapes) + torch.tensor([0, 0, 1, 1])  # whose last row and column are inside
+    return outlines if len(outlines) else around, shapes
 
 
 def box_tensor(boxes: Iterable[Sequence[float]]) -> Tensor:

@@ -109,12 +109,18 @@ def map_ids(native: Tensor, seen: dict[Hashable, Any]) -> list[Hashable]:
 
 
 def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
-    """Bring maps (N, *spatial) to input size, linear without aligned corners; non-finite maps become zeros."""
+    """Bring maps (N, *spatial) to input size, linear without aligned corners; non-finite maps become zeros.
+
+    Positions of a two-dimensional map that is larger than the input are averaged, so that none is passed over.
+    """
     finite = native.flatten(1).isfinite().all(1).view(-1, *[1] * (native.ndim - 1))
     native = torch.where(finite, native, 0)
     if tuple(native.shape[1:]) == tuple(size):
         return native
-    larger = interpolate(native[:, None], list(size), mode=MODES[len(size)], align_corners=False)[:, 0]
+    smooth = len(size) == 2 and any(old > new for old, new in zip(native.shape[1:], size, strict=True))
+    larger = interpolate(native[:, None], list(size), mode=MODES[len(size)], align_corners=False, antialias=smooth)[
+        :, 0
+    ]
     axes = tuple(range(1, native.ndim))  # without the clamp rounding would order a constant map's positions
     return larger.clamp(native.amin(axes, keepdim=True), native.amax(axes, keepdim=True))
 

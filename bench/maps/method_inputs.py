@@ -21,9 +21,9 @@ def offered(
     """Everything a method may ask for by argument name, as functions that make it on demand.
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
-    ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``once`` (see `Layer`) and ``truth``
-    (parts and values of `Batch`, where they are known). `name` is that
-    of the layer in `module`, ``-`` without one; `logits` (N, C) are of the batch's images.
+    ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
+    batch's images), ``once`` (see `Layer`) and ``truth`` (parts and values of `Batch`, where they are known). `name` is
+    that of the layer in `module`, ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
@@ -38,6 +38,7 @@ def offered(
         "logits": lambda: partial(differentiable_logits, module),
         "module": lambda: module,
         "head": lambda: head(module, layer, logits),
+        "outputs": lambda: logits,
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
     }

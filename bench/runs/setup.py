@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +56,9 @@ def prepare_run(
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
     has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
-    has_truth = any(len(case.parts) for case in cases)
-    metrics, notes = usable(metrics, {"boxes": any(len(case.boxes) for case in cases), "truth": has_truth})
+    present = {"boxes"} if any(len(case.boxes) for case in cases) else set()
+    present |= {"truth"} if any(len(case.parts) for case in cases) else set()
+    metrics, notes = usable(metrics, present | ({"mosaic"} if all(map(is_mosaic, cases)) else set()))
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
     # Submitit's local jobs all run at once and nothing else limits them.
@@ -182,14 +183,22 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Bound], known: Mapping[str, bool]) -> tuple[list[Bound], list[str]]:
-    """Metrics that this data set allows, and notes for those left out; `known` says whether it has boxes and truth."""
-    notes, left = [], list(metrics)
-    for need, what in {"boxes": "boxes", "truth": "known truth, as dataset=planted has"}.items():
-        skipped = [part.name for part in left if need in part.about.get("needs", ()) and not known[need]]
-        notes += [f"left out, because the data set has no {what}: {', '.join(skipped)}"] if skipped else []
-        left = [part for part in left if part.name not in skipped]
-    return left, notes
+def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
+    """Metrics whose needs are `present` (``boxes``, ``mosaic``, ``truth``), and notes for those left out."""
+    notes, needs = [], {"boxes": "there are no boxes", "mosaic": "the pictures are no mosaics"}
+    for need, reason in (needs | {"truth": "the truth is not known, as it is for dataset=planted"}).items():
+        skipped = [part.name for part in metrics if need in part.about.get("needs", ()) and need not in present]
+        metrics = [part for part in metrics if part.name not in skipped]
+        notes += [f"left out, because {reason}: {', '.join(skipped)}"] if skipped else []
+    return list(metrics), notes
+
+
+def is_mosaic(case: Case) -> bool:
+    """Whether the boxes of all classes are cells of one grid, of at least 2 x 2."""
+    boxes = torch.cat([case.boxes, case.other_boxes])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    whole = bool((sides == sides[:1]).all()) and bool((boxes[:, :2] % sides[:1] == 0).all())
+    return len(boxes) >= 4 and whole
 
 
 def find_device(name: str, shard: int = 0) -> torch.device:

@@ -15,7 +15,7 @@ from bench.api import explain_image, score_map
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config, written
 from bench.datasets.collage import collage
 from bench.networks.sources import torchvision_model
-from bench.types import UserError
+from bench.types import Network, UserError
 
 STEPS = ("metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=0")
 
@@ -88,6 +88,79 @@ def test_map_of_any_size_comes_to_the_input() -> None:
     assert scored["box_coverage.coverage"] > 0.95
     turned = score_map(mine[:, ::-1].copy(), picture, ["box_coverage"], model=network, boxes=boxes)
     assert turned["box_coverage.coverage"] < 0.05
+
+
+BOXES = [(10, 10, 60, 60), (70, 30, 95, 90)]
+
+
+@pytest.fixture(scope="module")
+def random_network() -> Network:
+    return torchvision_model(name="resnet18", weights="random")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e60])
+def test_a_map_that_is_not_finite_says_nothing(bad: float, random_network: Network) -> None:
+    picture = np.zeros((100, 100, 3), np.uint8)
+    heatmap = np.zeros((20, 20))
+    heatmap[:5] = bad
+    metrics = ["box_coverage", "pointing_game", "energy_pointing_game", "relevance", "complexity"]
+    scored = score_map(heatmap, picture, metrics, model=random_network, boxes=BOXES)
+    zero = score_map(np.zeros((20, 20)), picture, metrics, model=random_network, boxes=BOXES)
+    assert scored.pop("degenerate") == "nonfinite" and zero.pop("degenerate") == "zero"
+    np.testing.assert_equal(scored, zero)  # NaN equals NaN
+    share = (50 * 50 + 25 * 60) / 100**2
+    assert scored["energy_pointing_game.energy"] == pytest.approx(share, abs=0.01)
+    assert scored["box_coverage.purity"] == pytest.approx(share, abs=0.01)
+
+
+def test_a_map_is_scored_as_a_run_scores_it(random_network: Network) -> None:
+    """Its ReLU, masks and regions to ignore, and no position passed over."""
+    picture = np.zeros((100, 100, 3), np.uint8)
+    signed = np.zeros((20, 20))
+    signed[:, 10:], signed[:, :10] = 1, -9
+    right = [(50, 0, 100, 100)]
+    scored = score_map(signed, picture, ["complexity"], model=random_network)
+    assert scored["degenerate"] == "" and scored["complexity.mean"] == pytest.approx(0.5, abs=0.01)
+    plain = score_map(signed, picture, ["complexity"], model=random_network, relu=False)
+    assert abs(plain["complexity.entropy"] - scored["complexity.entropy"]) > 0.1
+
+    dots = np.zeros((896, 896))
+    dots[::4, 448::4] = 1  # linear sampling sees none of them
+    scored = score_map(dots, picture, ["energy_pointing_game"], model=random_network, boxes=right)
+    assert scored["energy_pointing_game.energy"] == pytest.approx(1, abs=0.01)
+
+    point = np.zeros((100, 100))
+    point[:20, :20] = 1
+    masks = np.zeros((1, 100, 100))
+    masks[0, 60:, 60:] = masks[0, :3, 60:] = masks[0, 60:, :3] = 1  # the map's point is in its box only
+    metrics = ["pointing_game", "relevance", "pxap"]
+    by_box = score_map(point, picture, metrics, model=random_network, boxes=[(0, 0, 100, 100)])
+    by_mask = score_map(point, picture, metrics, model=random_network, masks=masks)
+    assert (by_box["pointing_game.hit"], by_mask["pointing_game.hit"]) == (1, 0)
+    whole = score_map(point, picture, metrics, model=random_network, masks=masks, boxes=[(0, 0, 100, 100)])
+    np.testing.assert_equal(by_mask, whole)
+    ignored = score_map(point, picture, metrics, model=random_network, masks=masks, ignore=[(0, 0, 30, 30)])
+    assert ignored["pxap.ap"] > by_mask["pxap.ap"] + 0.01
+
+
+def test_metrics_that_need_what_is_not_there_are_left_out(
+    random_network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture, heatmap = np.zeros((100, 100, 3), np.uint8), np.eye(20)
+    scored = score_map(heatmap, picture, ["pointing_game", "complexity"], model=random_network)
+    assert set(scored) == {"degenerate", "complexity.mean", "complexity.entropy"}
+    assert "there are no boxes: pointing_game" in caplog.text
+    scored = score_map(heatmap, picture, ["grid_pointing_game"], model=random_network, boxes=BOXES)
+    assert scored == {"degenerate": ""} and "the pictures are no mosaics: grid_pointing_game" in caplog.text
+    mistakes = {
+        "2 boxes, 100, 100": np.ones((1, 100, 100)),
+        "as the picture is": np.ones((2, 9, 9)),
+        "a mask is empty": np.zeros((2, 100, 100)),
+        "masks are": np.ones((100, 100)),
+    }
+    for message, masks in mistakes.items():
+        with pytest.raises(UserError, match=message):
+            score_map(heatmap, picture, ["complexity"], model=random_network, boxes=BOXES, masks=masks)
 
 
 def test_a_function_is_a_method_and_the_picture_may_be_grey_or_a_file(tmp_path: Path) -> None:

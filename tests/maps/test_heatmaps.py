@@ -24,6 +24,17 @@ def test_upsampling_is_bilinear_and_not_corner_aligned() -> None:
     torch.testing.assert_close(row, torch.tensor([0.0, 1.0, 3.0, 4.0]))
 
 
+def test_a_map_larger_than_the_input_is_averaged() -> None:
+    """Linear sampling of every fourth position between the dots would see none of them."""
+    dots = torch.zeros(1, 64, 96)
+    dots[:, ::4, 48::4] = 1
+    smaller = upsample(dots, (16, 24))
+    assert smaller[0, :, 13:].min() > 0.02 and smaller[0, :, :11].max() == 0
+    assert smaller.sum().item() == pytest.approx(dots.sum().item() / 16, rel=0.05)
+    taller = upsample(dots, (128, 24))  # larger along one axis only
+    assert taller.sum().item() == pytest.approx(dots.sum().item() / 2, rel=0.1)
+
+
 def test_a_constant_map_stays_constant() -> None:
     """Rounding of the interpolation alone would rank the positions of most of them."""
     values = torch.rand(200, generator=torch.Generator().manual_seed(0))

@@ -101,7 +101,8 @@ def test_torchcam(torchcam, real_layers, layer, peer, method):
 
 
 def test_torchcams_cam(torchcam, efficientnet, real_layers):
-    ours = activation.cam(real_layers["bn2.act"].acts, [(TARGET,)] * 2, head=efficientnet.classifier.weight)
+    acts, head = real_layers["bn2.act"].acts, efficientnet.classifier.weight
+    ours = activation.cam(acts, [(TARGET,)] * 2, head=head, outputs=torch.zeros(2, len(head)))
     torch.testing.assert_close(minmax(ours), torchcam("CAM", "bn2.act"), rtol=0, atol=1e-4)  # no ReLU there
 
 

@@ -29,7 +29,7 @@ METHODS = {
     "fem": lambda acts, grads: activation.fem(acts),
     "activation_sum": lambda acts, grads: activation.activation_sum(acts),
     "cam": lambda acts, grads: activation.cam(
-        acts, [(0,)] * len(acts), head=torch.arange(1.0, acts.shape[1] + 1)[None]
+        acts, [(0,)] * len(acts), head=torch.arange(1.0, acts.shape[1] + 1)[None], outputs=acts.new_zeros(len(acts), 1)
     ),
 }
 for name in ESTIMATORS:

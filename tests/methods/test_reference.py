@@ -212,26 +212,30 @@ def test_cam_is_grad_cam_before_the_pooling(efficientnet, real_layers):
     ours = real_layers["bn2.act"]
     head = efficientnet.classifier.weight
     expected = np.array([weighted(head[281].double().numpy(), a) for a in ours.acts.double().numpy()])
-    actual = activation.cam(ours.acts.double(), [(281,), (281,)], head=head.double())
+    actual = activation.cam(ours.acts.double(), [(281,), (281,)], head=head.double(), outputs=torch.zeros(2, 1000))
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-9)
     grad = gradient.grad_cam(ours.acts, ours.grads) * ours.acts[0, 0].numel()
     np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_cam_of_a_group_averages_its_classes():
-    acts, head = torch.rand(2, 3, 4, 4), torch.randn(5, 3)
-    group = activation.cam(acts, [(1, 4), (2,)], head=head)
-    one, four = (activation.cam(acts, [(c,), (c,)], head=head) for c in (1, 4))
-    torch.testing.assert_close(group[0], (one[0] + four[0]) / 2)
-    torch.testing.assert_close(group[1], activation.cam(acts, [(0,), (2,)], head=head)[1])
+def test_cam_of_a_group_is_the_gradient_of_its_score():
+    """Grad-CAM of the logsumexp times the number of positions, as for one class."""
+    generator = torch.Generator().manual_seed(0)
+    acts, head, bias = (torch.randn(*shape, generator=generator) for shape in ((2, 3, 4, 5), (6, 3), (6,)))
+    acts, groups = acts.requires_grad_(), [(1, 4, 5), (2,)]
+    outputs = acts.flatten(2).mean(2) @ head.T + bias
+    score = sum(row[list(group)].logsumexp(0) for row, group in zip(outputs, groups, strict=True))
+    grads = torch.autograd.grad(score, acts)[0]
+    expected = gradient.grad_cam(acts.detach(), grads) * 20
+    torch.testing.assert_close(activation.cam(acts.detach(), groups, head=head, outputs=outputs.detach()), expected)
 
 
 def test_cam_says_what_it_needs():
     acts = torch.rand(1, 3, 4, 4)
     with pytest.raises(ValueError, match="global average pooling and one linear layer"):
-        activation.cam(acts, [(0,)], head=None)
+        activation.cam(acts, [(0,)], head=None, outputs=torch.zeros(1, 5))
     with pytest.raises(ValueError, match="takes 7 features, this layer has 3 channels"):
-        activation.cam(acts, [(0,)], head=torch.randn(5, 7))
+        activation.cam(acts, [(0,)], head=torch.randn(5, 7), outputs=torch.zeros(1, 5))
 
 
 def upsampled(image, size):
