@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,8 +64,11 @@ def task(node: DictConfig) -> None:
         fail(str(error), status=1)
 
 
-def compute(settings: dict[str, Any]) -> Outcome:
-    """Bind what a plain config (conf/config.yaml, interpolations resolved) names, and compute what is missing of it."""
+def compute(settings: dict[str, Any], functions: Sequence[Bound] = ()) -> Outcome:
+    """Bind what a plain config (conf/config.yaml, interpolations resolved) names, and compute what is missing of it.
+
+    `functions` are methods from Python beside those in the config.
+    """
     from bench.runs.estimate import print_estimate
     from bench.runs.execution import keep_freed_memory
     from bench.runs.facts import Opener, request_of
@@ -79,7 +83,7 @@ def compute(settings: dict[str, Any]) -> Outcome:
         logging.basicConfig(level=logging.WARNING)
         logging.getLogger().handlers[0].setFormatter(OneLine(f"{settings['worker']}%(message)s"))
     check_settings(settings)
-    methods = bind_all(settings["method"], GIVEN_TO_METHOD)
+    methods = [*bind_all(settings["method"], GIVEN_TO_METHOD), *functions]
     check(settings, methods)
     check_name("method", settings["reference"])
     metrics = bind_all(settings["metric"], GIVEN_TO_METRIC)
