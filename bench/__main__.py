@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":  # the imports below take a second, in which Ctrl-C would print where it struck
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -44,8 +52,8 @@ def task(node: DictConfig) -> None:
         check_settings(settings)
         if settings["verbose"]:
             be_verbose()
-        if settings["workers"] > 1 and not settings["estimate"]:
-            share_work(settings)
+        if settings["workers"] > 1 and not settings["estimate"] and (workers := workers_of(settings)) > 1:
+            share_work(settings, workers)
         show(settings, compute(settings))
     except UserError as error:
         # In a sweep Hydra lets the other jobs finish, then says which one failed.
@@ -56,8 +64,11 @@ def task(node: DictConfig) -> None:
         fail(str(error), status=1)
 
 
-def compute(settings: dict[str, Any]) -> Outcome:
-    """Bind what a plain config (conf/config.yaml, interpolations resolved) names, and compute what is missing of it."""
+def compute(settings: dict[str, Any], functions: Sequence[Bound] = ()) -> Outcome:
+    """Bind what a plain config (conf/config.yaml, interpolations resolved) names, and compute what is missing of it.
+
+    `functions` are methods from Python beside those in the config.
+    """
     from bench.runs.estimate import print_estimate
     from bench.runs.execution import keep_freed_memory
     from bench.runs.facts import Opener, request_of
@@ -66,11 +77,13 @@ def compute(settings: dict[str, Any]) -> Outcome:
 
     keep_freed_memory()
     settings = {"worker": "", **settings}
+    if multiprocessing.current_process().name != "MainProcess":  # of ours, or of a launcher
+        end_with(settings.get("parent", os.getppid()))
     if settings["worker"]:
         logging.basicConfig(level=logging.WARNING)
         logging.getLogger().handlers[0].setFormatter(OneLine(f"{settings['worker']}%(message)s"))
     check_settings(settings)
-    methods = bind_all(settings["method"], GIVEN_TO_METHOD)
+    methods = [*bind_all(settings["method"], GIVEN_TO_METHOD), *functions]
     check(settings, methods)
     check_name("method", settings["reference"])
     metrics = bind_all(settings["metric"], GIVEN_TO_METRIC)
@@ -92,28 +105,67 @@ def shipped(seed: int, bound: Bound) -> dict[str, Any]:
     return {key: seed if value == "${seed}" else value for key, value in node.items()}
 
 
-def share_work(settings: dict[str, Any]) -> None:
+def share_work(settings: dict[str, Any], workers: int) -> None:
     """Compute in ``workers`` processes on this machine, each with its own chunks and its share of the cores.
 
     UserError for what a worker says is wrong with the settings, WorkerDied where one ended early.
     """
-    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     # As a script this module is called __main__, which the other processes do not know.
     from bench.__main__ import compute
 
-    workers, shards = settings["workers"], settings["shards"]
-    threads = settings["threads"] or max(1, (os.cpu_count() or 1) // workers)
-    share = {"workers": 1, "threads": threads, "shards": shards * workers}
-    places = [{"shard": settings["shard"] + shards * i, "worker": f"worker {i + 1}: "} for i in range(workers)]
+    shards, threads = settings["shards"], settings["threads"] or max(1, cores() // workers)
+    share = {"workers": 1, "threads": threads, "shards": shards * workers, "parent": os.getpid()}
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    executor = get_reusable_executor(workers, env=variables)
+    # Ctrl-C reaches all processes of the terminal. The workers leave it to this one: they ignore it from their start,
+    # which is here, at the first task.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    executor.submit(int)
+    signal.signal(signal.SIGINT, before)
     try:
-        with parallel_config("loky", inner_max_num_threads=threads):
-            Parallel(n_jobs=workers)(delayed(compute)({**settings, **share, **place}) for place in places)
+        places = [{"shard": settings["shard"] + shards * i, "worker": f"worker {i + 1}: "} for i in range(workers)]
+        for future in [executor.submit(compute, {**settings, **share, **place}) for place in places]:
+            future.result()
     except BrokenProcessPool as error:
         raise WorkerDied(
             "a worker ended early (killed, or out of memory); finished parts are kept, and the same command continues"
         ) from error
+    finally:
+        executor.shutdown(kill_workers=True)
+
+
+def workers_of(settings: dict[str, Any]) -> int:
+    """Count the processes to share the work between: no more than cores, or GPUs, and no more than chunks."""
+    from bench.runs.store import CHUNK
+
+    cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    chunks = settings["limit"] and -(-settings["limit"] // CHUNK)
+    most = min(max(cores(), cards), chunks or settings["workers"])
+    if most < settings["workers"] and not settings["quiet"]:
+        print(
+            f"workers={settings['workers']}: {most} for {cores()} cores and {chunks or 'all'} chunks", file=sys.stderr
+        )
+    return min(settings["workers"], most)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with(parent: int) -> None:
+    """Let this process end within a second when its parent has ended, however that was."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if not any(thread.name == "parent" for thread in threading.enumerate()):
+        threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def show(settings: dict[str, Any], outcome: Outcome) -> None:
@@ -133,15 +185,17 @@ def show(settings: dict[str, Any], outcome: Outcome) -> None:
         print(printable(line), file=sys.stderr)
     if outcome.complete:
         console = default_console()
-        console.quiet = quiet
-        report(
-            Path(settings["out"]),
-            only={outcome.folder.path},
-            reference=settings["reference"],
-            console=console,
-            redraw=False,
-            images=settings["gallery"]["images"],
-        )
+        with console.capture() as printed:  # files first: whoever reads the table may stop reading
+            report(
+                Path(settings["out"]),
+                only={outcome.folder.path},
+                reference=settings["reference"],
+                console=console,
+                redraw=False,
+                images=settings["gallery"]["images"],
+            )
+        if not quiet:
+            print(printed.get(), end="", flush=True)
     elif not quiet:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
 
@@ -150,10 +204,13 @@ def main() -> None:
     """Entry point of ``python -m bench``; exit status 2 for a mistake of the user's, 130 after Ctrl-C."""
     # Hydra then lets exceptions through to here instead of printing them in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)
     # Our launchers' files are checked against the plugins' own settings, which is what we want.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
     try:
         if answer(sys.argv[1:]):
+            sys.stdout.flush()
             return
         sys.argv[1:] = options_first(sys.argv[1:])
         sys.argv[1:] = check_overrides(sys.argv[1:])
@@ -166,6 +223,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; finished parts are kept, and the same command continues from there", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # as with | head; what is left to print goes nowhere
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except OSError as error:
         # Hydra makes its log folder in out= before our code runs; any other OSError is a fault of ours.
         out = next((word[4:] for word in sys.argv if word.startswith("out=")), "results")
@@ -173,6 +233,12 @@ def main() -> None:
         if "logs" in name.parts or name == Path(out):
             fail(f"cannot write {name}: {error.strerror}; choose another folder with out=DIR")
         raise
+
+
+def interrupt(*_: object) -> None:
+    """Stop at the first Ctrl-C; further ones would only disturb the files that are being closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def fail(message: str, status: int = 2) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.analysis.loading import load_group
 from bench.analysis.reading import load_results
@@ -39,11 +40,13 @@ from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
 from bench.networks.layers import resolve_layers
+from bench.networks.network import finish
+from bench.networks.sources import IMAGENET_MEAN, IMAGENET_STD
 from bench.runs.execution import memory_format
 from bench.runs.plan import check_targets, looks_at_layer, plan_jobs
 from bench.runs.rows import metric_columns
 from bench.runs.setup import usable
-from bench.types import Batch, Bound, Case, Network, UserError
+from bench.types import Batch, Bound, Case, InputSpec, Network, UserError
 
 __all__ = ["explain_image", "load_results", "run", "score_map"]
 SCORE_BATCH = 16
@@ -60,7 +63,8 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     overrides : str
         As on the command line, e.g. ``"experiment=demo"``, ``"metric.deletion.steps=224"``.
     settings
-        The same as keywords, e.g. ``method=["grad_cam", "layer_cam"]``, ``limit=10``, ``out="results"``.
+        The same as keywords, e.g. ``method=["grad_cam", "layer_cam"]``, ``limit=10``, ``out="results"``. Beside names
+        `method` takes functions as in ``methods/``; their results are kept under their name and a hash of their code.
 
     Returns
     -------
@@ -75,6 +79,11 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     """
     from bench.__main__ import compute, show
 
+    listed = settings.get("method", ())
+    listed = list(listed) if isinstance(listed, list | tuple) else [listed]
+    functions = [method for method in listed if callable(method)]
+    if functions:
+        settings["method"] = [method for method in listed if not callable(method)]
     node = plain(compose_config(["quiet=true", *overrides], settings))
     check_settings(node)
     if node["workers"] > 1:
@@ -83,7 +92,7 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
         raise UserError(
             "bench.run gives results; for an estimate use the command line: python -m bench … estimate=true"
         )
-    outcome = compute(node)
+    outcome = compute(node, [bind_function(function, GIVEN_TO_METHOD) for function in functions])
     show(node, outcome)
     assert outcome.folder is not None
     group = load_group(outcome.folder, cases=outcome.cases, entries=outcome.entries, metrics=outcome.metrics)
@@ -124,7 +133,7 @@ def explain_image(
     image: Picture,
     method: str | Callable[..., Tensor] = "grad_cam",
     *,
-    model: str | Network = "efficientnet_lite0",
+    model: str | nn.Module | Network = "efficientnet_lite0",
     target: int | Sequence[int] | None = None,
     layer: str | None = None,
 ) -> Explanation:
@@ -137,8 +146,9 @@ def explain_image(
     image : path or array, shape (H, W, 3) or (H, W), uint8
     method : str or callable
         A name of ``python -m bench list methods``, or a function as in ``methods/``, see `Add your own` in the docs.
-    model : str or Network
-        A name of ``python -m bench list models``, or what a function of `bench.networks` returns.
+    model : str, Module or Network
+        A name of ``python -m bench list models``, a module of torch's that takes ImageNet's pictures of 224 pixels (it
+        is copied and not changed), or what a function of `bench.networks` returns.
     target : int or sequence of int, optional
         Output index, or several that together are the class; by default the predicted class.
     layer : str, optional
@@ -177,9 +187,9 @@ def explain_image(
 def score_map(
     heatmap: ArrayLike,
     image: Picture,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str | Callable[..., Any]] | None = None,
     *,
-    model: str | Network = "efficientnet_lite0",
+    model: str | nn.Module | Network = "efficientnet_lite0",
     target: int | Sequence[int] | None = None,
     boxes: Sequence[Sequence[float]] = (),
     masks: ArrayLike | None = None,
@@ -194,9 +204,9 @@ def score_map(
         High where the evidence is; any size: it is brought to the network's input, linearly, a larger one averaged.
     image, model, target
         As in `explain_image`.
-    metrics : sequence of str, optional
-        Names of ``python -m bench list metrics``; by default the default run's. Those that need boxes where there are
-        none, or a mosaic, are left out, and a warning names them.
+    metrics : sequence of str or callable, optional
+        Names of ``python -m bench list metrics``, or functions as in ``metrics/``; by default the default run's. Those
+        that need boxes where there are none, or a mosaic, are left out, and a warning names them.
     boxes : sequence of (x0, y0, x1, y1)
         Instances of the class in pixels of the picture, x1 and y1 exclusive.
     masks : array, shape (M, H, W), optional
@@ -226,8 +236,10 @@ def score_map(
     native = native.clamp(min=0) if relu else native
     network = find_network(model)
     batch, _ = one_case(image, network, target, boxes, masks, ignore)
-    words = [] if metrics is None else [f"metric=[{','.join(metrics)}]"]
-    parts = bind_all(compose_config(words).metric, GIVEN_TO_METRIC)
+    listed = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics or ())
+    names = [metric for metric in listed if not callable(metric)]
+    parts = bind_all(compose_config([], None if metrics is None else {"metric": names}).metric, GIVEN_TO_METRIC)
+    parts += [bind_function(metric, GIVEN_TO_METRIC) for metric in listed if callable(metric)]
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
@@ -249,8 +261,11 @@ def named_network(name: str) -> Network:
     return replace(network, module=network.module.to(memory_format=memory_format(network.channels_last)))
 
 
-def find_network(model: str | Network) -> Network:
-    """Take the network as it is, or build the one of this name."""
+def find_network(model: str | nn.Module | Network) -> Network:
+    """Take the network as it is, describe a copy of the module, or build the network of this name."""
+    if isinstance(model, nn.Module):
+        spec = InputSpec(size=224, resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return finish(type(model).__name__, deepcopy(model), spec, None, "random", {})
     return model if isinstance(model, Network) else named_network(model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import re
@@ -114,10 +115,23 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
 
 
 def bind_function(function: Callable[..., Any], given: Sequence[str]) -> Bound:
-    """Bind a function that has no config node: with its own defaults, under its own name."""
+    """Bind a function that has no config node: with its own defaults, under its own name.
+
+    A hash of its code is its only parameter, so that results of a changed function are not taken for the new one's.
+    UserError where it has a parameter without default that nobody gives.
+    """
     name = getattr(function, "__name__", "function")
-    wants = tuple(key for key in given if key in inspect.signature(function).parameters)
-    return Bound(name=name, call=function, wants=wants, about={}, parameters={}, relu=True)
+    parameters = inspect.signature(function).parameters
+    for key, one in parameters.items():
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and key not in given:
+            raise UserError(f"{name} needs {key}=; give it a default, or take functools.partial")
+    try:
+        code = inspect.getsource(function).encode()
+    except (OSError, TypeError):  # typed into a prompt, or an object that can be called
+        code = getattr(getattr(function, "__code__", None), "co_code", type(function).__name__.encode())
+    wants = tuple(key for key in given if key in parameters)
+    digest = hashlib.sha256(code).hexdigest()[:8]
+    return Bound(name=name, call=function, wants=wants, about={}, parameters={"code": digest}, relu=True)
 
 
 def wanted_instead(value: Any, annotation: Any) -> str | None:

@@ -148,23 +148,26 @@ def print_results(roots: Sequence[str], console: Console) -> None:
     if not folders:
         raise UserError(f"no results in {', '.join(roots)}; the command is: python -m bench list results DIR")
     for folder in folders:
-        held = held_results(folder)
-        protocol = folder.protocol
-        cases = set().union(*held["method"].values())
+        held, protocol = held_results(folder), folder.protocol
+        cases = set[str]().union(*held.values())
+        size = sum(path.stat().st_size for path in folder.path.rglob("*") if path.is_file())
         lines = [f"{protocol['dataset']}, {protocol['model']} (weights {protocol['weights']}): {len(cases)} cases"]
-        lines.append(f"  in {folder.path}")
-        for kind, parts in held.items():
-            width = max(map(len, parts), default=0)
-            lines += [f"  {kind:<8}{name:<{width}}  {len(ids)} cases" for name, ids in sorted(parts.items())]
+        lines.append(f"  in {folder.path}, {size / 1e6:,.1f} MB")
+        for place, kind in enumerate(("method", "metric")):
+            names = sorted({pair[place] for pair in held} - {""})
+            width = max(map(len, names), default=0)
+            for name in names:
+                own = set[str]().union(*(ids for pair, ids in held.items() if pair[place] == name))
+                lines.append(f"  {kind:<8}{name:<{width}}  {len(own)} cases")
+        lines += [f"  missing {line}" for line in missing_results(held, len(cases))]
         console.file.write("".join(f"{printable(line)}\n" for line in lines))
 
 
-def held_results(folder: Folder) -> dict[str, dict[str, set[str]]]:
-    """Ids of the cases for which a folder holds each method at each layer, and each metric of any of them."""
+def held_results(folder: Folder) -> dict[tuple[str, str], set[str]]:
+    """Ids of the cases that a folder holds, by method at layer and metric, and by method and "" for its rows."""
     from bench.runs.store import read_part
 
-    methods: dict[str, set[str]] = {}
-    metrics: dict[str, set[str]] = {}
+    held: dict[tuple[str, str], set[str]] = {}
     for path in folder.parts:
         try:
             _, note = read_part(path, [])
@@ -173,10 +176,24 @@ def held_results(folder: Folder) -> dict[str, dict[str, set[str]]]:
             continue
         for entry in note["entries"]:
             name = entry["method"] if entry["layer"] == NO_LAYER else f"{entry['method']} at {entry['layer']}"
-            methods.setdefault(name, set()).update(note["cases"])
-        for name in note["metrics"]:
-            metrics.setdefault(name, set()).update(note["cases"])
-    return {"method": methods, "metric": metrics}
+            for metric in ("", *note["metrics"]):
+                held.setdefault((name, metric), set()).update(note["cases"])
+    return held
+
+
+def missing_results(held: dict[tuple[str, str], set[str]], cases: int) -> list[str]:
+    """Say which metric of which method lacks how many of the cases that the folder has."""
+    methods, metrics = ({pair[place] for pair in held} for place in range(2))
+    lines = []
+    for metric in sorted(metrics):
+        by_number: dict[int, list[str]] = {}
+        for method in sorted(methods):
+            by_number.setdefault(cases - len(held.get((method, metric), ())), []).append(method)
+        for number, lacking in sorted(by_number.items()):
+            if number:
+                who = "all methods" if len(lacking) == len(methods) else ", ".join(lacking)
+                lines.append(f"{metric or 'rows'}: {number} cases of {who}")
+    return lines
 
 
 def list_group(words: Sequence[str]) -> str:

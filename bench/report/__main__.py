@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -35,10 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
             first, second = options.compare
             report_comparison(first, second, [*options.folders, second][0], default_console())
         else:
-            report(options.folders, reference=options.reference, images=options.images)
+            console = default_console()
+            with console.capture() as printed:  # files first: whoever reads the table may stop reading
+                report(options.folders, reference=options.reference, images=options.images, console=console)
+            print(printed.get(), end="", flush=True)
     except UserError as error:
         print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as with | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     return 0

@@ -85,7 +85,10 @@ def measured(network: Network, device: torch.device, precision: str) -> dict[str
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     size = network.spec.size
     key = hash_key([network.name, size, name, precision, torch.__version__, torch.get_num_threads(), os.cpu_count()])
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    # A user without a name, as in some containers, may have no home; then the answer is kept nowhere.
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not home.is_absolute():
+        return measure(network, device, precision)
     path = home / "cam-bench" / f"speed-{key}.json"
     known = read_json(path)
     if whole(known):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from hydra.core.global_hydra import GlobalHydra
 
 import bench
@@ -15,7 +16,7 @@ from bench.api import explain_image, score_map
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config, written
 from bench.datasets.collage import collage
 from bench.networks.sources import torchvision_model
-from bench.types import Network, UserError
+from bench.types import Batch, Network, UserError
 
 STEPS = ("metric.deletion.steps=2", "metric.insertion.steps=2", "gallery.cases=0")
 
@@ -258,6 +259,36 @@ def test_settings_of_what_was_not_chosen_are_passed_over_and_nothing_else() -> N
         bind_all({"deletion": {"steps": 3}}, GIVEN_TO_METHOD)
     with pytest.raises(UserError, match="not a config node"):
         bind_all({"deletion": 3}, GIVEN_TO_METRIC)
+
+
+def peak(acts: torch.Tensor) -> torch.Tensor:
+    return acts.amax(1)
+
+
+def spread(heatmaps: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    return {"range": heatmaps.flatten(1).amax(1) - heatmaps.flatten(1).amin(1)}
+
+
+def test_functions_and_modules_of_ones_own(tmp_path: Path) -> None:
+    words = {
+        "model": "resnet18",
+        "model.weights": "random",
+        "metric": ["box_coverage"],
+        "limit": 2,
+        "out": str(tmp_path),
+    }
+    table = bench.run(method=["center", peak], **words)
+    names = set(table["method"])
+    assert "center" in names and any(name.startswith("peak(code=") for name in names) and len(names) == 2
+    assert set(bench.run(method=peak, **words)["method"]) == names - {"center"}
+    module = torchvision.models.resnet18(weights=None).train()
+    picture = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    explained = bench.explain_image(picture, peak, model=module)
+    assert explained.heatmap.shape == (60, 80) and module.training and next(module.parameters()).requires_grad
+    scored = bench.score_map(explained.heatmap, picture, [spread, "sparseness"], model=module)
+    assert scored["spread.range"] > 0 and any(name.startswith("sparseness.") for name in scored)
+    with pytest.raises(UserError, match="needs strange="):
+        bench.explain_image(picture, lambda acts, strange: acts, model=module)
 
 
 def test_a_hydra_program_may_call_it() -> None:

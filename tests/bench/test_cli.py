@@ -306,13 +306,17 @@ def test_list_results_says_what_a_folder_holds(tmp_path: Path, capsys: pytest.Ca
     for chunk, (cases, metric) in enumerate([(["a", "b"], "deletion"), (["c", "d"], "road")]):
         rows = [{**dict.fromkeys(META.names), "method": "cam", "layer": "l4", "case_id": case} for case in cases]
         control = [{"key": "r", "method": "random", "layer": "-", "maps": "00"}] if chunk else []
+        rows += [{**row, "method": "random", "layer": "-"} for row in rows] if chunk else []
         note = {"protocol": "", "cases": cases, "metrics": {metric: {"key": metric}}, "skipped": []}
         store.write_part(folder, chunk, rows, schema_of({}), {**note, "entries": entries + control})
     assert answer(["list", "results", str(tmp_path)])
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     assert said == [
-        "toy, net (weights random): 4 cases", f"in {folder}", "method cam at l4 4 cases", "method random 2 cases",
-        "metric deletion 2 cases", "metric road 2 cases",
+        "toy, net (weights random): 4 cases", f"in {folder}, {size:.1f} MB", "method cam at l4 4 cases",
+        "method random 2 cases", "metric deletion 2 cases", "metric road 2 cases", "missing rows: 2 cases of random",
+        "missing deletion: 2 cases of cam at l4", "missing deletion: 4 cases of random",
+        "missing road: 2 cases of all methods",
     ]  # fmt: skip
     with pytest.raises(UserError, match="no results in"):
         answer(["list", "results", str(tmp_path / "nothing")])

@@ -31,7 +31,8 @@ def split_of(parameters: Mapping[str, Any]) -> str:
     dataset = parameters.get("dataset")
     dataset = dataset if isinstance(dataset, Mapping) else {}
     years = dataset.get("years") or []
-    return " ".join(str(word) for word in [*years, dataset.get("split") or ""]).strip()
+    listed = years if isinstance(years, list) else [years]  # one may be given as a number
+    return " ".join(str(word) for word in [*listed, dataset.get("split") or ""]).strip()
 
 
 def reported(dataset: str, split: str, model: str, method: str, layer: str) -> dict[str, tuple[float, str]]:
