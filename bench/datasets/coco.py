@@ -15,7 +15,16 @@ from typing import Any
 from torch import Tensor
 
 from bench.datasets.classes.class_map import select
-from bench.datasets.files import files_in, leads_out, need_file, need_folder, need_number, need_text, picture_fault
+from bench.datasets.files import (
+    files_in,
+    leads_out,
+    need_file,
+    need_folder,
+    need_name,
+    need_number,
+    need_text,
+    picture_fault,
+)
 from bench.datasets.images import decode_masks, is_number, shorten
 from bench.datasets.records import (
     Object,
@@ -88,8 +97,8 @@ def coco(
     """
     need_number("min_area", min_area, 0, whole=False)
     if crowds not in CROWDS:
-        raise UserError(f"dataset.crowds={crowds} is unknown; it takes {' or '.join(CROWDS)}")
-    top = need_folder(root, "dataset.root")
+        raise UserError(f"dataset.crowds={printable(crowds)} is unknown; it takes {' or '.join(CROWDS)}")
+    top, split = need_folder(root, "dataset.root"), need_name("split", split)
     path = (
         need_file(annotations, "dataset.annotations")
         if annotations
@@ -148,7 +157,7 @@ def _is_id(value: Any) -> bool:
 
 def _number(key: Any) -> str:
     """Id of an image as it is written in a case's id: 12 digits for a number, as COCO's pictures are called."""
-    return key if isinstance(key, str) else f"{int(key):012d}"
+    return printable(key) if isinstance(key, str) else f"{int(key):012d}"
 
 
 def _images(

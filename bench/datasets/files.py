@@ -26,9 +26,11 @@ def need_file(path: str | os.PathLike[str] | None, setting: str) -> Path:
 
 
 def _need(path: str | os.PathLike[str] | None, setting: str, is_kind: Callable[[Path], bool], kind: str) -> Path:
-    if path is None or not os.fspath(path):
+    if path is None or path == "":
         raise UserError(f"a {kind} is missing: add {setting}={'DIR' if kind == 'folder' else 'FILE'}")
-    full = Path(path).expanduser().absolute()
+    if not isinstance(path, str | os.PathLike | int) or isinstance(path, bool):  # 2012 is a folder's name, too
+        raise UserError(f"{setting}={printable(path)} is no path of a {kind}")
+    full = own_path(path)
     if is_kind(full):
         return full
     if not os.path.exists(full):
@@ -37,12 +39,24 @@ def _need(path: str | os.PathLike[str] | None, setting: str, is_kind: Callable[[
     raise UserError(f"{printable(full)} is {other}; {setting} must name a {kind}")
 
 
+def own_path(path: str | os.PathLike[str] | int) -> Path:
+    """Return the absolute path of what a user names, also where the user has no home."""
+    return Path(os.path.expanduser(str(path))).absolute()
+
+
+def need_name(setting: str, value: Any) -> str:
+    """Return a name, which may look like a number; UserError for anything else."""
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        raise UserError(f"dataset.{setting}={printable(value)} must be a name")
+    return str(value)
+
+
 def need_number(setting: str, value: Any, low: float, high: float = math.inf, *, whole: bool = True) -> None:
     """Raise UserError unless a parameter is a number of the range."""
     kind = int if whole else (int, float)
     if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
         span = f"from {low}" + (f" to {high}" if high < math.inf else "")
-        raise UserError(f"dataset.{setting}={value} must be a {'whole ' if whole else ''}number {span}")
+        raise UserError(f"dataset.{setting}={printable(value)} must be a {'whole ' if whole else ''}number {span}")
 
 
 def check_names(setting: str, names: Iterable[str], known: Iterable[str]) -> None:

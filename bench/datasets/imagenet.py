@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.datasets.classes.class_map import IMAGENET_OUTPUTS, imagenet_classes
-from bench.datasets.files import files_in, need_folder, need_text, refused
+from bench.datasets.files import files_in, need_folder, need_name, need_text, own_path, refused
 from bench.datasets.images import picture_extensions
 from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, sound_box
 from bench.datasets.voc import read_xml
@@ -66,7 +66,7 @@ def imagenet(
     UserError
         No pictures, no annotations, too many bad records.
     """
-    top = need_folder(root, "dataset.root")
+    top, split = need_folder(root, "dataset.root"), need_name("split", split)
     folder = next((f for f in (top / split, *_places(top, "Data", split)) if f.is_dir()), None)
     if folder is None:
         where = printable(f"{top} has no folder {split}/ nor Data/CLS-LOC/{split}/")
@@ -104,7 +104,7 @@ def _places(top: Path, kind: str, split: str) -> list[Path]:
 def _annotation_source(top: Path, split: str, own: str | None) -> Path:
     """Find the csv file or the folder of XML files."""
     if own:
-        path = Path(own).expanduser().absolute()
+        path = own_path(own)
         if not path.is_file() and not path.is_dir():
             what = "does not exist" if not path.exists() else "is a pipe or device"
             raise UserError(f"{printable(path)} {what}; dataset.annotations takes a csv file or a folder of XML files")

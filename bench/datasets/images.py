@@ -28,6 +28,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF
 MOST_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such a picture is refused below
 MOST_MASKS = 2**31  # bytes of a case's masks, one a pixel; an annotation file of a megabyte can ask for any number
+MOST_OUTLINE = 1_000_000  # pixels; pycocotools walks along an outline and takes 40 bytes for each
 # Pillow keeps 16-bit grey in its own modes, and "I" (32-bit) for 16-bit PNGs in older releases.
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -201,18 +202,20 @@ def _runs(letters: bytes) -> list[int]:
 
 def _outline(polygons: list[Any], height: int, width: int) -> dict[str, Any]:
     """Run-length code of the union of polygons; nothing where none has three corners."""
+    length = 0.0
     for polygon in polygons:
         if not isinstance(polygon, list) or not all(map(is_number, polygon)) or len(polygon) % 2:
             raise ValueError("a polygon is no list of x and y")
-        # Far outside, pycocotools would walk along each edge pixel by pixel and take memory for each.
-        if any(
-            not -side <= value <= 2 * side for side, axis in ((width, 0), (height, 1)) for value in polygon[axis::2]
-        ):
+        corners = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+        if not (np.abs(corners - (width / 2, height / 2)) <= (1.5 * width, 1.5 * height)).all():
             raise ValueError("a polygon lies far outside the picture")
-    corners = [polygon for polygon in polygons if len(polygon) >= 6]
-    if not corners:
+        length += np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()
+    if length > MOST_OUTLINE:
+        raise ValueError(f"its polygons are {length:.0f} pixels long, more than {MOST_OUTLINE:,}")
+    drawn = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not drawn:
         return mask_utils.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width)
-    return mask_utils.merge(mask_utils.frPyObjects(corners, height, width))
+    return mask_utils.merge(mask_utils.frPyObjects(drawn, height, width))
 
 
 def is_number(value: Any) -> bool:

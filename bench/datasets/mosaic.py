@@ -127,7 +127,9 @@ def mosaic(
 
 def _source(source: Mapping[str, Any] | None, allow_bad_records: bool) -> Dataset:
     if source is not None and not isinstance(source, Mapping):
-        raise UserError(f"dataset.source={source} must be a mapping: 'dataset.source={{name: imagefolder, root: DIR}}'")
+        raise UserError(
+            f"dataset.source={printable(source)} must be a mapping: 'dataset.source={{name: imagefolder, root: DIR}}'"
+        )
     parameters = dict(source or {"name": "collage"})
     name = str(parameters.pop("name", ""))
     check_names("source.name", [name], SOURCES)

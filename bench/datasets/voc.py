@@ -16,6 +16,7 @@ from bench.datasets.files import (
     files_in,
     need_file,
     need_folder,
+    need_name,
     need_text,
     picture_fault,
     read_text,
@@ -87,11 +88,14 @@ def voc(
     UserError
         A missing folder or image set, a selection that makes no sense, too many bad records.
     """
-    top = need_folder(root, "dataset.root")
+    top, split = need_folder(root, "dataset.root"), need_name("split", split)
     own = read_class_map("voc", class_map, match)[0] if class_map else {}
     classes = list(dict.fromkeys((*CLASSES, *own)))
     selection = select("voc", classes, categories, exclude, min_instances, max_instances, class_map, match)
-    listed = [years] if isinstance(years, int | str) else list(years)
+    listed = [
+        need_name("years", year)
+        for year in ([years] if isinstance(years, str) or not isinstance(years, Sequence) else years)
+    ]
     if not listed:
         raise UserError("dataset.years is empty; name one or several, e.g. 'dataset.years=[2007,2012]'")
 
@@ -175,6 +179,8 @@ def read_xml(path: Path) -> Annotation | str:
         tree = ElementTree.fromstring(read_text(path, declared[1].decode() if declared else None))
     except (ElementTree.ParseError, OSError, ValueError) as error:
         return f"its annotation cannot be read ({error})"
+    if tree.tag != "annotation":
+        return f"its annotation is <{tree.tag}> and not <annotation>"
     sides = [(tree.findtext(f"size/{side}") or "0").strip() for side in ("height", "width")]
     height, width = map(_to_number, sides)
     # Zeros are what some tools write for a size that they do not know.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
 from bench.runs.plan import FUSIONS, check_targets, choose_cases, plan_jobs, plan_metrics
 from bench.runs.store import FORMAT, Folder, hash_key, safe_name
-from bench.types import Bound, Case, Dataset, Job, Metric, UserError
+from bench.types import Bound, Case, Dataset, Job, Metric, UserError, printable
 
 HASHED = 2**28  # bytes of pictures, some 3,000 photographs, whose content is read in under half a second
 
@@ -86,11 +87,12 @@ def prepare_run(
 
 
 def check_cases(cases: Sequence[Case]) -> None:
-    """Raise UserError for a data set without cases."""
+    """Raise UserError for a data set without cases, or with two of one id."""
     if not cases:
         raise UserError("the data set holds no cases; widen its selection")
     if len({case.id for case in cases}) < len(cases):
-        raise ValueError("two cases of the data set have one id")
+        name, _ = Counter(case.id for case in cases).most_common(1)[0]
+        raise UserError(f"two cases of the data set have one id, {printable(name)}; give each its own name")
 
 
 def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case], geometry: str) -> Folder:

@@ -6,6 +6,7 @@ is said of the bad one.
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import math
@@ -272,6 +273,11 @@ COCO: dict[str, tuple[dict[str, Any], int, str]] = {
     "an empty text of runs": ({"thing": {"segmentation": {**RUNS, "counts": ""}}}, 1, "add up to 0"),
     "foreign letters in a text of runs": ({"thing": {"segmentation": {**RUNS, "counts": "größe"}}}, 1, "COCO's code"),
     "a number without end": ({"thing": {"segmentation": {**RUNS, "counts": "o" * 5000}}}, 1, "COCO's code"),
+    "a zigzag of a million pixels": ({"thing": {"segmentation": [[0, 0, 40, 30] * 20_000]}}, 1, "pixels long"),
+    "1,000 polygons of one corner": ({"thing": {"segmentation": [[5, 5]] * 1000}}, 2, "000000000002/cat"),
+    "a size of floats": ({"thing": {"segmentation": {"size": [30.0, 40.0], "counts": [1200]}}}, 2, "000000000002/cat"),
+    "runs of floats": ({"thing": {"segmentation": {**RUNS, "counts": [1200.0]}}}, 1, NO_CODE),
+    "a run of 2 ** 32": ({"thing": {"segmentation": {**RUNS, "counts": [2**32 + 1200]}}}, 1, "add up to"),
     # the file
     "an empty file": ({"raw": b""}, 0, "cannot be read as json"),
     "half a file": ({"raw": b'{"images": [{"id": 1'}, 0, "cannot be read as json"),
@@ -285,6 +291,14 @@ COCO: dict[str, tuple[dict[str, Any], int, str]] = {
     "categories without names": ({"categories": [{"id": 1}]}, 0, "has no id or name"),
     "a byte order mark": ({"raw": b"\xef\xbb\xbf" + b"{}"}, 0, "has no list 'images'"),
     "utf-16": ({"raw": "{}".encode("utf-16")}, 0, "has no list 'images'"),
+    "utf-32": ({"raw": "{}".encode("utf-32")}, 0, "cannot be read as json"),
+    "a key twice": ({"raw": b'{"images": [], "annotations": [], "images": 5}'}, 0, "has no list 'images'"),
+    "nothing in any list": ({"images": [], "annotations": [], "categories": []}, 0, "means any of its 0 categories"),
+    "ids that are one on a line": (
+        {"image": {"id": "a\nb"}, "thing": {"image_id": "a\nb"}, "images": [
+            {"id": "a\nb", "file_name": "a.jpg"}, {"id": r"a\nb", "file_name": "b.jpg"}],
+         "annotations": [{"image_id": name, "category_id": 17, "bbox": [5, 5, 9, 9]} for name in ("a\nb", r"a\nb")]},
+        1, "two images have this id"),
     "an integer of 10,000 digits": ({"raw": b'{"images": ' + b"9" * 10_000 + b"}"}, 0, "cannot be read as json"),
 }  # fmt: skip
 
@@ -337,6 +351,11 @@ VOC: dict[str, tuple[dict[str, Any], int, str]] = {
     "an entity from a file": (
         {"xml": voc_xml(head='<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]>', name="&f;")}, 1, UNREAD),
     "a deep annotation": ({"xml": b"<a>" * 50_000 + b"</a>" * 50_000}, 1, "a/cat"),
+    "a web page": ({"xml": b"<html><object><name>cat</name></object></html>"}, 1, "<html> and not <annotation>"),
+    "a namespace": ({"xml": voc_xml().replace("<annotation>", "<annotation xmlns='urn:x'>")}, 1, "not <annotation>"),
+    "utf-32": ({"xml": voc_xml().encode("utf-32")}, 1, UNREAD),
+    "objects in an object": ({"xml": voc_xml(extra="<object><name>dog</name></object>")}, 2, "b/cat"),
+    "rotated boxes": ({"xml": voc_xml().replace("bndbox", "robndbox")}, 1, "no box of four numbers"),
     "gb2312": ({"xml": voc_xml(head=f"{SAYS}'gb2312'?><!-- 猫 -->").encode("gb2312")}, 2, "b/cat"),
     "gb2312 that is GBK": (
         {"xml": voc_xml(head=f"{SAYS}'gb2312'?><!-- 龍镕 -->").encode("gbk")}, 2, "b/cat"),
@@ -452,6 +471,35 @@ def test_imagenet(tmp_path: Path, name: str) -> None:
 
 
 # --- folders of pictures ----------------------------------------------------------------------------------------------
+
+
+WRONG = (
+    None,
+    True,
+    -1,
+    0.5,
+    "x\n",
+    "",
+    [],
+    {},
+    [None],
+    [[1]],
+    math.inf,
+    math.nan,
+    10**40,
+    "~nobody/x",
+    "a\0b",
+    "/dev/zero",
+)
+
+
+@pytest.mark.parametrize("make", [coco, voc, imagenet, imagefolder, folder])
+def test_wrong_settings_are_one_line_or_work(tmp_path: Path, make: Callable[..., Any]) -> None:
+    root = {coco: coco_root, voc: voc_root, imagenet: imagenet_root}.get(make, lambda root: root)(tmp_path)
+    write(tmp_path / TENCH / "a.jpg", JPEG)
+    for setting in inspect.signature(make).parameters:
+        for value in WRONG:
+            outcome(lambda setting=setting, value=value: make(**{"root": root, setting: value}))
 
 
 def linked(path: Path, to: Path | str) -> None:

@@ -25,7 +25,7 @@ from bench.runs.facts import known_facts, request_of
 from bench.runs.plan import choose_cases
 from bench.runs.setup import fingerprint
 from bench.runs.store import PROTOCOL
-from bench.types import Case
+from bench.types import Case, UserError
 
 
 def pictures(root: Path, seed: int) -> Path:
@@ -112,6 +112,14 @@ def test_a_mosaic_is_another_where_a_cell_is(tmp_path: Path) -> None:
         assert all(len(case.files) == 4 for case in cases)
         keys.append(fingerprint(cases))
     assert keys[0] != keys[1]
+
+
+def test_two_cases_of_one_id_are_one_line(tmp_path: Path) -> None:
+    """As two files are whose names are the same once they are on one line."""
+    for name in ("a\nb.png", "a\\nb.png", "c.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    with pytest.raises(UserError, match=r"two cases of the data set have one id, a\\nb.png; give each its own name"):
+        setup.check_cases(folder(root=tmp_path))
 
 
 def test_boxes_are_those_of_the_class_asked_about() -> None:

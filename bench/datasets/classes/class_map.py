@@ -83,7 +83,7 @@ def names_list(setting: str, value: Any) -> list[str] | None:
     if value is None or isinstance(value, str):
         return [value] if value is not None else None
     if not isinstance(value, Sequence):
-        raise UserError(f"dataset.{setting}={value} must be a name or a list: 'dataset.{setting}=[a,b]'")
+        raise UserError(f"dataset.{setting}={printable(value)} must be a name or a list: 'dataset.{setting}=[a,b]'")
     return [str(one) for one in value]
 
 
@@ -103,7 +103,7 @@ def read_class_map(name: str, own: str | None, match: str = "strict") -> tuple[d
     file, a column is missing, or an index is no whole number from 0.
     """
     if match not in MATCHES:
-        raise UserError(f"dataset.match={match} is unknown; it takes {' or '.join(MATCHES)}")
+        raise UserError(f"dataset.match={printable(match)} is unknown; it takes {' or '.join(MATCHES)}")
     path = need_file(own, "dataset.class_map") if own else FOLDER / f"imagenet_to_{name}.csv"
     groups: dict[str, list[int]] = {}
     for row in read_table(path, ("index", "category")):
