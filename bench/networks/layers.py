@@ -67,8 +67,9 @@ def default_layers(name: str, module: nn.Module, size: int, reshape: Reshape | N
 
     With it set to zero, nothing of the logits' difference between two pictures is left: a branch of an Inception block,
     a residual block's inside or an attention matrix leave something. Of modules that hand on one tensor, an activation
-    gives the name. In a vision transformer whose prefix tokens go past the other tokens, the first norm of the last
-    block is taken: behind it the classifier sees nothing of them.
+    gives the name. Where the pictures make no difference at all, the last map is taken. In a vision transformer whose
+    prefix tokens go past the other tokens, it is the first norm of the last block: behind it the classifier sees
+    nothing of them.
 
     Arguments and errors as in `feature_maps`; UserError also where only tokens that cannot be read follow.
     """

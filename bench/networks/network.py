@@ -54,7 +54,11 @@ def finish(
         name=name,
         module=module,
         spec=spec,
-        layers=default_layers(name, module, spec.size, read) if layers is None else list(layers),
+        layers=default_layers(name, module, spec.size, read)
+        if layers is None
+        else [layers]
+        if isinstance(layers, str)
+        else list(layers),
         weights=weights,
         weights_hash=weights_hash(module),
         probability=probability_of(name, probability, logits),

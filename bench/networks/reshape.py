@@ -15,6 +15,7 @@ from bench.types import Reshape, UserError
 
 WORDS = ("auto", "tokens", "channels_last", "none")
 MOST_PREFIX = 8  # class, distillation and register tokens
+Grids = dict[int, tuple[int, int]]
 
 
 def reshape_of(module: nn.Module, wanted: str) -> Reshape:
@@ -39,28 +40,34 @@ def reshape_of(module: nn.Module, wanted: str) -> Reshape:
     if wanted == "channels_last":
         return _channels_last
     if wanted == "tokens":
-        return partial(_tokens, token_grid(module))
+        return partial(_tokens, token_grids(module))
     if wanted == "auto":
         linears = {name for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-        return partial(_auto, token_grid(module), linears, last_axes(module))
+        return partial(_auto, token_grids(module), linears, last_axes(module))
     if ":" not in wanted:
         raise UserError(f"model.reshape={wanted} is unknown; it takes {', '.join(WORDS)}, or package.module:function")
     return partial(_by_function, wanted, user_function(wanted, "model.reshape"))
 
 
-def token_grid(module: nn.Module) -> tuple[int, int, int] | None:
-    """Prefix tokens, rows and columns of a vision transformer of timm's or torchvision's; None for another network."""
+def token_grids(module: nn.Module) -> Grids:
+    """Rows and columns of the tokens of a vision transformer or mixer of timm's or torchvision's, by number of tokens.
+
+    Prefix tokens may stand before them. Empty for a network that says nothing of tokens.
+    """
     from torchvision.models import VisionTransformer
 
+    grids: Grids = {}
+    prefix = 0
     for part in module.modules():
-        grid = getattr(getattr(part, "patch_embed", None), "grid_size", None)
-        prefix = getattr(part, "num_prefix_tokens", None)
-        if isinstance(prefix, int) and isinstance(grid, tuple) and len(grid) == 2:
-            return prefix, *grid
+        grid = getattr(part, "grid_size", None)
+        if isinstance(grid, tuple) and len(grid) == 2 and "Embed" in type(part).__name__:
+            grids[math.prod(grid)] = grid
         if isinstance(part, VisionTransformer):
-            side = part.image_size // part.patch_size
-            return 1, side, side
-    return None
+            side, prefix = part.image_size // part.patch_size, 1
+            grids[side * side] = side, side
+        if isinstance(more := getattr(part, "num_prefix_tokens", None), int):
+            prefix = max(prefix, more)
+    return {**grids, **{number + prefix: grid for number, grid in grids.items()}}
 
 
 def last_axes(module: nn.Module) -> set[int]:
@@ -84,13 +91,13 @@ def _channels_last(name: str, shape: Sequence[int], _size: Sequence[int]) -> Ten
     return _entries(shape).movedim(-1, 0)
 
 
-def _tokens(known: tuple[int, int, int] | None, name: str, shape: Sequence[int], size: Sequence[int]) -> Tensor:
+def _tokens(known: Grids, name: str, shape: Sequence[int], size: Sequence[int]) -> Tensor:
     """Read (T, K): the last rows x columns tokens are positions, those before them prefix tokens."""
     if len(shape) != 2:
         raise UserError(f"layer {name!r} gives {_written(shape)}, not tokens (N, T, K); choose another layer=")
     number = shape[0]
-    if known and number in (math.prod(known[1:]), known[0] + math.prod(known[1:])):
-        rows, columns = known[1:]
+    if number in known:
+        rows, columns = known[number]
     else:
         scale = math.sqrt(number / math.prod(size))
         rows, columns = math.floor(size[0] * scale), math.floor(size[1] * scale)
@@ -104,7 +111,7 @@ def _tokens(known: tuple[int, int, int] | None, name: str, shape: Sequence[int],
 
 
 def _auto(
-    known: tuple[int, int, int] | None,
+    known: Grids,
     linears: set[str],
     last: set[int],
     name: str,
@@ -112,10 +119,10 @@ def _auto(
     size: Sequence[int],
 ) -> Tensor | None:
     """Read what the shape and the network's own attributes tell apart; refuse the rest."""
-    tokens = {math.prod(known[1:]), known[0] + math.prod(known[1:])} if known else set()
-    if len(shape) == 2 and shape[0] in tokens:
+    if len(shape) == 2 and shape[0] in known:
         return _tokens(known, name, shape, size)
-    if len(shape) == 2 or (len(shape) == 3 and tokens & set(shape)):
+    attention = len(shape) == 3 and any(shape[1] == number or shape[2] == number for number in known)
+    if len(shape) == 2 or attention:
         raise UserError(
             f"layer {name!r} gives {_written(shape)}, whose axes model.reshape=auto does not know; choose another "
             "layer=, or say what they are with model.reshape=tokens, channels_last, none or package.module:function"

@@ -82,8 +82,7 @@ class ToyViT(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.patch_embed = nn.Conv2d(3, 8, 4, 4)
-        self.patch_embed.grid_size = (4, 4)
+        self.patch_embed = PatchEmbed(3, 8, 4, 4)
         self.token = nn.Parameter(torch.randn(1, 1, 8))
         self.blocks = nn.Sequential(Block(), Block())
         self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 5)
@@ -92,6 +91,10 @@ class ToyViT(nn.Module):
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
         out = self.blocks(torch.cat([self.token.expand(len(x), -1, -1), patches], 1))
         return self.head(self.norm(out)[:, 0])
+
+
+class PatchEmbed(nn.Conv2d):
+    grid_size = (4, 4)
 
 
 class Block(nn.Module):
