@@ -16,7 +16,8 @@ from bench.analysis.tables import table_of
 KINDS = ("blur", "shift", "missing", "noise")
 VARIANTS = ("baseline", "steps", "seed")
 TRIAL_COLUMNS = [
-    "dataset", "model", "metric", "best", "best_map", *(f"tau_{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")),
+    "dataset", "model", "metric", "best", "best_map",
+    *(f"tau_{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")),
     "sees_one", "sees_one_low", "sees_one_high", "false_alarm", *VARIANTS, "passes", "trusted_for", "n", "protocol",
 ]  # fmt: skip
 # A metric is trusted for a kind of fault if its tau's whole interval is at least this: of ten pairs of a truth and four
@@ -49,10 +50,8 @@ def trial_table(group: Group) -> pd.DataFrame:
         `trusted_for`: kinds of faults whose order it finds. Empty for groups without such maps.
     """
     places = {entry.name: i for i, entry in enumerate(group.entries)}
-    chains = {
-        kind: [f"{kind}_{degree}" for degree in sorted(int(m[2]) for name in places if (m := MAP.fullmatch(name)) and m[1] == kind)]
-        for kind in KINDS
-    }  # fmt: skip
+    degrees = sorted((m[1], int(m[2])) for m in map(MAP.fullmatch, places) if m)
+    chains = {kind: [f"{kind}_{degree}" for own, degree in degrees if own == kind] for kind in KINDS}
     if "truth" not in places or not all(chains.values()):
         return table_of(group, [], TRIAL_COLUMNS)
     values = np.stack([entry.values for entry in group.entries])  # (maps, cases, outputs)
@@ -123,7 +122,7 @@ def order(values: Array, same: float) -> Array:
 
 
 def variants(group: Group, metric: str, name: str, span: float) -> dict[str, float]:
-    """Largest change of a map's mean when a metric has another baseline, number of steps or seed, as a share of the span.
+    """Largest change of a map's mean with another baseline, number of steps or seed, as a share of the span.
 
     `AGAINST` says which variant, or the metric itself, differs in nothing else.
     """

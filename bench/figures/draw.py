@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from bench.analysis.crash_test import crash_table
 from bench.analysis.groups import NO_LAYER, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
-from bench.figures.crash_test import crash_figure, failures_figure
+from bench.analysis.metric_trial import trial_table
+from bench.figures.crash_test import crash_figure, failures_figure, trial_figure
 from bench.figures.curves import curves_figure, randomization_figure
 from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.means import instances_figure, means_figure
@@ -32,6 +33,10 @@ TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger fi
 
 # Title and caption of each figure, in the order of reading.
 FIGURES = {
+    "metric_trial": (
+        "Metric trial",
+        "Does a metric put maps of known quality in order? Kendall's τ by kind of fault; 0 is chance.",
+    ),
     "crash_test": (
         "Crash test",
         "Does a method show what the network uses? A tile names the value furthest beyond its limit.",
@@ -100,6 +105,7 @@ def draw(
         save(figure, folder / f"failures-{safe_name(mechanism)}", ["png"], TILES_DPI)
     makers: dict[str, Callable[[], Figure | None]] = {
         "crash_test": lambda: crash_figure(crash),
+        "metric_trial": lambda: trial_figure(trial_table(group)),
         "randomization": lambda: randomization_figure(group),
         "curves": lambda: curves_figure(group),
         "ranks": lambda: ranks_figure(group, tables["ranks"].result()),

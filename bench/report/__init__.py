@@ -16,10 +16,11 @@ from bench.analysis.crash_test import CRASH_COLUMNS, crash_table
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
+from bench.analysis.metric_trial import TRIAL_COLUMNS, trial_table
 from bench.analysis.rankings import AGREEMENT_COLUMNS, RANK_COLUMNS, agreement_table, ranks_table
 from bench.analysis.tables import BREAKDOWN_COLUMNS, SUMMARY_COLUMNS, breakdown_group, join, summarize_group, to_csv
 from bench.figures.draw import draw, draw_figure1, figure_links, slug, stale
-from bench.report.crash_test import crash_markdown, print_crash_test
+from bench.report.crash_test import crash_markdown, print_crash_test, print_metric_trial, trial_markdown
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
 from bench.report.latex import write_tables
@@ -95,10 +96,9 @@ def report(
                 figure1 += draw_figure1(group, images, first / "figures" / slug(group))
     if not done:
         raise UserError(f"no readable cases under {listed}; run python -m bench out={first} again")
-    if any(len(tables["crash_test"]) for tables, _, _ in done):
-        write_text(
-            first / "crash_test.csv", to_csv(join([tables["crash_test"] for tables, _, _ in done], CRASH_COLUMNS))
-        )
+    for name, columns in {"crash_test": CRASH_COLUMNS, "metric_trial": TRIAL_COLUMNS}.items():
+        if len(table := join([tables[name] for tables, _, _ in done], columns)):
+            write_text(first / f"{name}.csv", to_csv(table))
     whole = {name: join([tables[name] for tables, _, _ in done], columns) for name, columns in COLUMNS.items()}
     for name, table in whole.items():
         write_text(first / f"{name}.csv", to_csv(table))
@@ -133,15 +133,16 @@ def report_group(
         if console and (redraw or stale(figures, group)):
             draw(group, pending, shown, figures, pdf=redraw)
         tables = {name: table.result() for name, table in pending.items()}
-    tables["crash_test"] = crash_table(group)
+    tables["crash_test"], tables["metric_trial"] = crash_table(group), trial_table(group)
     grid = make_grid(group, tables["summary"])
     if console:
         print_group(group, grid, console, reference)
         print_crash_test(tables["crash_test"], console)
+        print_metric_trial(tables["metric_trial"], console)
         printed_path(console, "figures", figures)
     write_tables(group, grid, root)
     text = markdown(group, grid, tables, figure_links(figures, root), reference)
-    text += crash_markdown(tables["crash_test"])
+    text += crash_markdown(tables["crash_test"]) + trial_markdown(tables["metric_trial"])
     return tables, text, section_of(group, grid, tables, shown, figures, reference, count)
 
 
