@@ -131,7 +131,8 @@ def variants(group: Group, metric: str, name: str, span: float) -> dict[str, flo
     for kind in VARIANTS:
         base = next((labels[one.format(metric)] for one in AGAINST[kind] if one.format(metric) in labels), "")
         others = [labels[one] for one in labels if (m := VARIANT.fullmatch(one)) and m.groups() == (metric, kind)]
-        changes = [largest_change(group, f"{base}.{name}", f"{other}.{name}") for other in others if other != base]
+        pairs = [(f"{base}.{name}", f"{other}.{name}") for other in others if other != base]
+        changes = [largest_change(group, *pair) for pair in pairs if {*pair} <= {*group.outputs}]
         result[kind] = max(changes) / span if changes and span > 0 else np.nan
     return result
 
