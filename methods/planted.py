@@ -84,7 +84,7 @@ def planted_map(
 
 
 def _blurred(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (N, H, W) convolved with a Gaussian cut at 4 standard deviations, then scaled to a maximum of 1."""
+    """Give maps (N, H, W) convolved with a Gaussian cut at 4 standard deviations, then scaled to a maximum of 1."""
     reach = int(4 * sigma + 0.5)
     taps = torch.exp(-torch.arange(-reach, reach + 1, device=maps.device).float().square() / (2 * sigma**2))
     taps = (taps / taps.sum()).view(1, 1, -1)

@@ -16,7 +16,8 @@ from bench.analysis.groups import NO_LAYER, Column, Entry, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
 from bench.analysis.parts import metric_of
 from bench.analysis.trials.crash_test import crash_table
-from bench.figures.crash_test import crash_figure, failures_figure
+from bench.analysis.trials.metric_trial import trial_table
+from bench.figures.crash_test import crash_figure, failures_figure, trial_figure
 from bench.figures.curves import curves_figure, randomization_figure
 from bench.figures.depth import depth_figure
 from bench.figures.forest import forest_figure
@@ -32,6 +33,10 @@ TILES_DPI = 200  # tiles have 134 pixels an inch: more would only make larger fi
 
 # Title and caption of each figure, in the order of reading.
 FIGURES = {
+    "metric_trial": (
+        "Metric trial",
+        "Does a metric put maps of known quality in order? Kendall's τ by kind of fault; 0 is chance.",
+    ),
     "crash_test": (
         "Crash test",
         "Does a method show what the network uses? A tile names the value furthest beyond its limit.",
@@ -114,6 +119,7 @@ def draw(
     sets, columns, layer, reference = chosen.sets, chosen.columns, chosen.layer, chosen.reference
     makers: dict[str, Callable[[float], Figure | None]] = {
         "crash_test": lambda w: crash_figure(crash),
+        "metric_trial": lambda w: trial_figure(trial_table(group)),
         "forest": lambda w: forest_figure(group, tables["comparisons"], sets, columns, layer, reference, w),
         "coverage_by_instances": lambda w: instances_figure(group, tables["breakdown"], sets, layer, reference, w),
         "depth": lambda w: depth_figure(group, tables["summary"], sets, columns, reference, w),

@@ -26,10 +26,11 @@ from bench.analysis.tables import (
     to_csv,
 )
 from bench.analysis.trials.crash_test import CRASH_COLUMNS, crash_table
+from bench.analysis.trials.metric_trial import TRIAL_COLUMNS, trial_table
 from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
 from bench.figures.draw import Chosen, draw, draw_figure1, figure_links, slug, stale
 from bench.report.answers import answers_of
-from bench.report.crash_test import crash_markdown, print_crash_test
+from bench.report.crash_test import crash_markdown, print_crash_test, print_metric_trial, trial_markdown
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
 from bench.report.latex import write_tables
@@ -108,10 +109,9 @@ def report(
                 figure1 += draw_figure1(group, images, first / "figures" / slug(group))
     if not done:
         raise UserError(f"no readable cases under {listed}; run python -m bench out={first} again")
-    if any(len(tables["crash_test"]) for tables, _, _ in done):
-        write_text(
-            first / "crash_test.csv", to_csv(join([tables["crash_test"] for tables, _, _ in done], CRASH_COLUMNS))
-        )
+    for name, columns in {"crash_test": CRASH_COLUMNS, "metric_trial": TRIAL_COLUMNS}.items():
+        if len(table := join([tables[name] for tables, _, _ in done], columns)):
+            write_text(first / f"{name}.csv", to_csv(table))
     whole = {name: join([tables[name] for tables, _, _ in done], columns) for name, columns in COLUMNS.items()}
     for name, table in whole.items():
         write_text(first / f"{name}.csv", to_csv(table))
@@ -142,7 +142,7 @@ def report_group(
         rest = {"breakdown": breakdown_group, "agreement": agreement_table, "ranks": ranks_table}
         pending = {name: pool.submit(make, group) for name, make in rest.items()}
         tables = {name: table.result() for name, table in pending.items()}
-        tables["crash_test"] = crash_table(group)
+        tables["crash_test"], tables["metric_trial"] = crash_table(group), trial_table(group)
         tables["summary"], tables["comparisons"] = summary.result()
         sets = equal_entries(group)
         verdicts = verdicts_of(group, tables["comparisons"], reference)
@@ -155,10 +155,11 @@ def report_group(
     if console:
         print_group(group, grid, answers, console, reference)
         print_crash_test(tables["crash_test"], console)
+        print_metric_trial(tables["metric_trial"], console)
         printed_path(console, "figures", figures)
     write_tables(group, grid, columns, root)
     text = markdown(group, grid, answers, tables["agreement"], figure_links(figures, root), reference)
-    text += crash_markdown(tables["crash_test"])
+    text += crash_markdown(tables["crash_test"]) + trial_markdown(tables["metric_trial"])
     return tables, text, section_of(group, grid, chosen, answers, tables, shown, figures, count)
 
 

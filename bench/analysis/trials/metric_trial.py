@@ -16,7 +16,8 @@ from bench.analysis.tables import table_of
 KINDS = ("blur", "shift", "missing", "noise")
 VARIANTS = ("baseline", "steps", "seed")
 TRIAL_COLUMNS = [
-    "dataset", "model", "metric", "best", "best_map", *(f"tau_{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")),
+    "dataset", "model", "metric", "best", "best_map",
+    *(f"tau_{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")),
     "sees_one", "sees_one_low", "sees_one_high", "false_alarm", *VARIANTS, "passes", "trusted_for", "n", "protocol",
 ]  # fmt: skip
 # A metric is trusted for a kind of fault if its tau's whole interval is at least this: of ten pairs of a truth and four
@@ -49,11 +50,8 @@ def trial_table(group: Group) -> pd.DataFrame:
         `trusted_for`: kinds of faults whose order it finds. Empty for groups without such maps.
     """
     places = {entry.name: i for i, entry in enumerate(group.entries)}
-    degrees: dict[str, list[int]] = {kind: [] for kind in KINDS}
-    for name in places:
-        if (match := MAP.fullmatch(name)) and match[1] in degrees:
-            degrees[match[1]].append(int(match[2]))
-    chains = {kind: [f"{kind}_{degree}" for degree in sorted(own)] for kind, own in degrees.items()}
+    degrees = sorted((m[1], int(m[2])) for m in map(MAP.fullmatch, places) if m)
+    chains = {kind: [f"{kind}_{degree}" for own, degree in degrees if own == kind] for kind in KINDS}
     if "truth" not in places or not all(chains.values()):
         return table_of(group, [], TRIAL_COLUMNS)
     values = np.stack([entry.values for entry in group.entries])  # (maps, cases, outputs)
@@ -124,7 +122,7 @@ def order(values: Array, same: float) -> Array:
 
 
 def variants(group: Group, metric: str, name: str, span: float) -> dict[str, float]:
-    """Largest change of a map's mean when a metric has another baseline, number of steps or seed, as a share of the span.
+    """Largest change of a map's mean with another baseline, number of steps or seed, as a share of the span.
 
     `AGAINST` says which variant, or the metric itself, differs in nothing else.
     """
@@ -133,7 +131,8 @@ def variants(group: Group, metric: str, name: str, span: float) -> dict[str, flo
     for kind in VARIANTS:
         base = next((labels[one.format(metric)] for one in AGAINST[kind] if one.format(metric) in labels), "")
         others = [labels[one] for one in labels if (m := VARIANT.fullmatch(one)) and m.groups() == (metric, kind)]
-        changes = [largest_change(group, f"{base}.{name}", f"{other}.{name}") for other in others if other != base]
+        pairs = [(f"{base}.{name}", f"{other}.{name}") for other in others if other != base]
+        changes = [largest_change(group, *pair) for pair in pairs if {*pair} <= {*group.outputs}]
         result[kind] = max(changes) / span if changes and span > 0 else np.nan
     return result
 
