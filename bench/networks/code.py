@@ -50,14 +50,14 @@ def is_library(file: str) -> bool:
     return file.startswith("<") or "site-packages" in path.parts or own in path.parents or standard in path.parents
 
 
-def code_hash(module: nn.Module, factory: Callable[..., Any] | None = None) -> str:
-    """Hash of a network's text and of the files that its classes and its factory are written in: 16 hex digits.
+def code_hash(module: nn.Module, function: Callable[..., Any] | None = None) -> str:
+    """Hash of a network's text and of the files that its classes and a user's function are written in: 16 hex digits.
 
     Files of torch, torchvision, timm and this program are left out: they change with a version.
     """
-    places = {type(part).__module__ for part in module.modules()} | {getattr(factory, "__module__", None) or ""}
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(module))  # a function's address is another one each time
     digest = hashlib.blake2b(text.encode(), digest_size=8)
+    places = {type(part).__module__ for part in module.modules()} | {getattr(function, "__module__", None) or ""}
     for place in sorted(place for place in places if place.partition(".")[0] not in LIBRARIES):
         file = getattr(sys.modules.get(place), "__file__", None)
         if file and Path(file).is_file():

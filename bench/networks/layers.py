@@ -21,6 +21,7 @@ ACTIVATIONS = (
 ACTIVATION_NAMES = {"Swish", "SiLU", "HardSwish", "HardSwishMe", "SwishMe", "MishJit", "GELUTanh", "QuickGELU", "GELU"}
 # The first norm of a block of timm's and of torchvision's vision transformers.
 FIRST_NORMS = ("norm1", "ln_1")
+MOST_TRIED = 32  # tensors, the last ones first: a trunk's last map is among the last few
 LEFT = 1e-3  # share of the logits' difference that rounding may leave when a layer is set to zero
 
 
@@ -79,11 +80,12 @@ def default_layers(name: str, module: nn.Module, size: int, reshape: Reshape | N
         return [norms[-1]]
     with torch.no_grad():
         logits = logits_of(name, module, pictures(module, (3, size, size)))
-    for layer in reversed(maps):
+    last = {one.place: layer for layer, one in maps.items()}  # one name a tensor
+    for layer in sorted(last.values(), key=list(maps).index, reverse=True)[:MOST_TRIED]:
         if everything_passes(name, module, layer, maps[layer], size, logits):
             break
     else:
-        raise UserError(f"{name} has no layer through which everything passes; name one with layer=")
+        raise UserError(f"{name} has no late layer through which everything passes; name one with layer=")
     unread = maps[layer].unread
     if unread > list(maps).index(layer) + 1:
         raise UserError(

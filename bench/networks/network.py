@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.checkpoints import load_weights, read_weights
+from bench.networks.code import code_hash, user_function
 from bench.networks.layers import default_layers, logits_of, pictures
 from bench.networks.outputs import fix_ends, probability_of
 from bench.networks.reshape import reshape_of
@@ -47,7 +48,9 @@ def finish(
     fix_ends(name, module, output)
     channels_last, logits = try_out(name, module, spec.shape)
     settings = {"code": code, "output": "" if output is None else str(output)}
-    settings["reshape"] = "" if reshape == "auto" else reshape
+    settings["reshape"] = "" if reshape == "auto" else str(reshape)
+    if ":" in str(reshape):  # a user's function
+        settings["reshape_code"] = code_hash(module, user_function(reshape, "model.reshape"))
     module.requires_grad_(False)
     read = reshape_of(module, reshape)
     return Network(

@@ -35,6 +35,7 @@ def reshape_of(module: nn.Module, wanted: str) -> Reshape:
     UserError
         `wanted` is none of these.
     """
+    wanted = str(wanted)
     if wanted == "none":
         return _plain
     if wanted == "channels_last":

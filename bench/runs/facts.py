@@ -65,7 +65,7 @@ def request_of(node: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
 
     None for a user's own code, which can change unseen.
     """
-    if "target" in node:
+    if "target" in node or ":" in str(node.get("reshape")):
         return None
     weights = Path(str(node.get("weights")))
     stat = weights.stat() if weights.is_file() else None

@@ -17,7 +17,7 @@ from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_logit, group_probability, output_values
 from bench.networks.sources import custom_model
 from bench.options import conf_node
-from bench.runs.facts import look_at
+from bench.runs.facts import look_at, request_of
 from bench.runs.rows import case_rows, metric_columns
 from bench.runs.setup import protocol_folder
 from bench.types import Batch, Network
@@ -136,7 +136,7 @@ def test_changed_code_is_another_network(tmp_path: Path, monkeypatch: pytest.Mon
     import sys
 
     source = (Path(__file__).parents[1] / "hostile_networks.py").read_text()
-    keys = {}
+    keys, reshapes = {}, list[str]()
     for version, text in {
         "first": source,
         "same": source,
@@ -151,8 +151,13 @@ def test_changed_code_is_another_network(tmp_path: Path, monkeypatch: pytest.Mon
         sys.modules.pop("changing_network", None)
         network = custom(target="changing_network:plain")
         keys[version] = folder_key(tmp_path, network), network.weights_hash
+        again = custom(target="hostile_networks:plain", reshape="changing_network:first_axes")
+        reshapes.append(again.settings["reshape_code"])
     assert keys["first"] == keys["same"]
     assert len({key for key, _ in keys.values()}) == 3 and len({weights for _, weights in keys.values()}) == 1
+    assert reshapes[0] == reshapes[1] and len(set(reshapes)) == 3
+    assert request_of({"name": "resnet18", "reshape": "changing_network:first_axes"}, 0) is None  # asked anew each time
+    assert request_of({"name": "resnet18", "reshape": "auto"}, 0) is not None
 
 
 def test_an_address_in_the_text_is_not_code() -> None:
