@@ -47,10 +47,10 @@ def test_entropy_maps_depend_on_neither_batch_size_nor_threads(layers, options) 
 
 
 def test_it_equals_a_pass_in_float32_up_to_rounding(network) -> None:
-    images, before = pictures(3), {name: value.clone() for name, value in network.state_dict().items()}
+    images, before = pictures(6), {name: value.clone() for name, value in network.state_dict().items()}
     flags = [parameter.requires_grad for parameter in network.parameters()]
-    plain = capture(network, images, None, ["layer2", "layer4"], image_of=[0, 2, 2])
-    wide = capture_float64(network, images, None, ["layer2", "layer4"], image_of=[0, 2, 2])
+    plain = capture(network, images, None, ["layer2", "layer4"], image_of=[5, 0, 2, 2, 4])
+    wide = capture_float64(network, images, None, ["layer2", "layer4"], image_of=[5, 0, 2, 2, 4])
     assert wide.targets == plain.targets
     torch.testing.assert_close(wide.logits, plain.logits, rtol=1e-4, atol=1e-5)
     assert not torch.equal(wide.layers["layer2"].acts, plain.layers["layer2"].acts)
