@@ -28,7 +28,9 @@ def weighted_sum(weights: Tensor, acts: Tensor) -> Tensor:
     """
     if weights.ndim > 2:
         return (weights * acts).sum(1)
-    return torch.bmm(weights[:, None], acts.flatten(2)).view(len(acts), *acts.shape[2:])
+    # In float64: in float32 a product's order of additions, so its last digits, depends on the batch size.
+    total = torch.bmm(weights[:, None].double(), acts.flatten(2).double())
+    return total.view(len(acts), *acts.shape[2:]).to(acts.dtype)
 
 
 def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from bench.maps.scorer import Scorer
 from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape
 
 # What a method may take that does not depend on the class.
-CLASS_BLIND = {"acts", "images", "ids"}
+CLASS_BLIND = {"acts", "images", "ids", "once"}
 
 Natives = dict[tuple[str, str], Tensor]
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from methods import activation, gradient
+from methods.common import weighted_sum
 from methods.entropy import ESTIMATORS, consensus_cam, feature_entropy, grad_entropy
 
 METHODS = {
@@ -175,3 +176,12 @@ def test_non_finite_value_is_seen_and_stays_in_its_case(name, bad):
 def test_zero_layer(name):
     zeros = torch.zeros(2, 4, 5, 6)
     assert not METHODS[name](zeros, zeros).any()
+
+
+def test_a_weighted_sum_is_exact_to_the_last_digit():
+    """In float32 it would depend on the batch size and the number of threads."""
+    generator = torch.Generator().manual_seed(0)
+    acts, weights = torch.rand(4, 1152, 7, 7, generator=generator), torch.randn(4, 1152, generator=generator)
+    expected = (weights.double()[..., None, None] * acts.double()).sum(1).float()
+    assert torch.equal(weighted_sum(weights, acts), expected)
+    assert torch.equal(weighted_sum(weights[:1], acts[:1]), expected[:1])
