@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from bench.options import LOADER, check_yaml
 from bench.types import UserError
 
 log = logging.getLogger(__name__)
@@ -33,14 +34,13 @@ PROTOCOL, PROVENANCE, COLUMNS = "_protocol.yaml", "_provenance.json", "columns.p
 OLD_CONFIG = "_config.yaml"  # of format 1
 PLACEHOLDER = b"digest:" + b"0" * 32
 PART = re.compile(r"part-\d{5,}-[0-9a-f]{10}\.parquet")
-LARGEST, LARGEST_TEXT, DEEPEST = 2**32, 2**26, 50  # bytes of a part, of another file, and levels of a yaml
+LARGEST, LARGEST_TEXT = 2**32, 2**26  # bytes of a part, and of another file
 DICTIONARY = ["method", "layer", "case_id", "image_id", "class_name", "degenerate"]
 # Columns that readers take for granted, beside those of metrics.
 RELIED_ON = {
     **dict.fromkeys(("method", "layer", "case_id", "image_id", "class_name", "degenerate"), pa.string()),
     **dict.fromkeys(("box_area", "probability"), pa.float64()), "n_instances": pa.int64(),
 }  # fmt: skip
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -336,12 +336,9 @@ def find_folders(root: Path) -> list[Folder]:
 def read_protocol(path: Path) -> dict[str, Any]:
     """Content of a ``_protocol.yaml``; ValueError where its key is not that of its parameters, or it was changed."""
     try:
-        text, depth = read_file(path).decode(), 0
-        for event in yaml.parse(text, _LOADER):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of them can stand for gigabytes
-                raise ValueError("it has aliases, or is too deep")
-        protocol = yaml.load(text, _LOADER)
+        text = read_file(path).decode()
+        check_yaml(text)
+        protocol = yaml.load(text, LOADER)
         if not isinstance(protocol["parameters"], dict):
             raise ValueError("its parameters are none")
         if hash_key(protocol["parameters"]) != protocol["key"] or protocol["format"] != FORMAT:
