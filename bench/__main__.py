@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -208,9 +209,12 @@ def main() -> None:
         signal.signal(signal.SIGINT, interrupt)
     # Our launchers' files are checked against the plugins' own settings, which is what we want.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
+    for stream in (sys.stdout, sys.stderr):  # names may have letters that the terminal has not
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if answer(sys.argv[1:]):
-            sys.stdout.flush()
+            print(end="", flush=True)
             return
         sys.argv[1:] = options_first(sys.argv[1:])
         sys.argv[1:] = check_overrides(sys.argv[1:])
@@ -224,8 +228,8 @@ def main() -> None:
         print("stopped; finished parts are kept, and the same command continues from there", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # as with | head; what is left to print goes nowhere
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        for number in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     except OSError as error:
         # Hydra makes its log folder in out= before our code runs; any other OSError is a fault of ours.
         out = next((word[4:] for word in sys.argv if word.startswith("out=")), "results")

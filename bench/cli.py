@@ -26,6 +26,9 @@ LISTS = {
 # Hydra's own options; a test compares them with its parser. Those in the first set take a value.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
           "--experimental-rerun", "--info", "-i"}  # fmt: skip
+CHOICES = dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")) | dict.fromkeys(
+    ("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+)
 FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
          "--shell-completion", "-sc"}  # fmt: skip
 MAIN = "this program has one main config; change it with NAME=VALUE, or with files in --config-dir DIR"
@@ -213,8 +216,12 @@ def check_words(words: Sequence[str]) -> None:
         if word.startswith("-"):
             if name not in VALUED | FLAGS:
                 raise UserError(f"there is no option {name}; python -m bench --help lists them")
+            if name in FLAGS and "=" in word:
+                raise UserError(f"{name} takes no value")
             if name in REFUSED:
                 raise UserError(f"{name} is refused: {REFUSED[name]}")
+        elif before in CHOICES and word not in CHOICES[before]:
+            raise UserError(f"{before} takes one of {', '.join(CHOICES[before])}, not {word}")
         elif "=" not in word and not word.startswith("~") and before not in VALUED:
             raise UserError(f"{word!r} is no setting: write NAME=VALUE, or see python -m bench --help")
         before = word

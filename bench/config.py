@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,7 +32,7 @@ from bench.binding import (
     written,
 )
 from bench.cli import LAUNCHERS
-from bench.options import CONF, GROUPS, SEVERAL, check_name, did_you_mean, named_function, names
+from bench.options import CONF, GROUPS, SEVERAL, check_name, check_yaml, did_you_mean, named_function, names
 from bench.types import Bound, UserError
 
 __all__ = [
@@ -123,7 +124,7 @@ def guard_hydra() -> None:
     ) -> Any:
         try:
             node = load(self, config_name, overrides, *more, **rest)
-        except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+        except (yaml.YAMLError, UnicodeError, RecursionError, NotYaml) as error:
             raise UserError(f"a config file cannot be read: {one_line(error)}") from error
         places = self.config_search_path.get_path()
         if any(place.provider == "main" and place.path.removeprefix("file://") == str(CONF) for place in places):
@@ -139,9 +140,27 @@ def guard_hydra() -> None:
                 check_sources(node, own, {one.key_or_group for one in given})
         return node
 
+    read = ConfigRepository.load_config
+
+    @wraps(read)
+    def load_config(self: ConfigRepository, config_path: str) -> Any:
+        for source in self.get_sources():
+            path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
+            if source.provider not in ("main", "hydra", "schema") and source.scheme() == "file" and path.is_file():
+                try:
+                    check_yaml(path.read_text(encoding="utf-8"))
+                except ValueError as error:
+                    raise NotYaml(f"{path}: {error}") from error
+        return read(self, config_path)
+
     if not hasattr(load, "__wrapped__"):
+        setattr(ConfigRepository, read.__name__, load_config)
         # Hydra has no public place between composing a config and acting on it.
         setattr(ConfigLoaderImpl, load.__name__, load_configuration)
+
+
+class NotYaml(Exception):
+    """A file of ``--config-dir`` that cannot be read."""
 
 
 def check_sources(node: DictConfig, own: DictConfig, given: Collection[str]) -> None:

@@ -20,6 +20,8 @@ from bench.types import UserError
 HERE = Path(__file__).parent
 # In a wheel conf/ lies in bench/, in a checkout beside it.
 CONF = HERE / "conf" if (HERE / "conf" / "config.yaml").is_file() else HERE.parent / "conf"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DEEPEST = 50  # levels of a yaml
 GROUPS = ("method", "metric", "model", "dataset", "experiment")
 SEVERAL = ("method", "metric")  # groups of which a run takes several at a time
 # Package whose functions a group's config may name.
@@ -43,6 +45,18 @@ def conf_node(group: str, name: str) -> dict[str, Any]:
         return {}
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8")) or {}
     return dict((node.get(name) or {}) if group in ("method", "metric") else node)
+
+
+def check_yaml(text: str) -> None:
+    """Raise ValueError for a YAML text of someone else's with aliases, of which ten lines can stand for gigabytes.
+
+    Also for one that is deeper than `DEEPEST`.
+    """
+    depth = 0
+    for event in yaml.parse(text, LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise ValueError("it has aliases (*name), or is too deep")
 
 
 def check_name(group: str, name: Any) -> None:

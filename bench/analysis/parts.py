@@ -151,6 +151,16 @@ def part_of(path: Path, note: dict[str, Any], shared: dict[Hashable, Any]) -> Pa
     """Part from its note; what is equal in many parts is kept in `shared` once."""
     about = [{key: value for key, value in e.items() if key not in ("maps", "seconds")} for e in note["entries"]]
     made = {**note["made"], "batch": note["batch"], "score_batch": note["score_batch"]}
+    for node in note["metrics"].values():
+        check_kinds(node, {"name": str, "version": int, "parameters": dict, "about": dict})
+        about_kinds = {"higher_is_better": dict, "show": list, "class_mean": list, "dataset_statistics": dict}
+        check_kinds(
+            node["about"], {key: kind for key, kind in about_kinds.items() if node["about"].get(key) is not None}
+        )
+    for entry in note["entries"]:
+        kinds = {"name": str, "category": str, "version": int, "index": int, "parameters": dict, "seconds": dict}
+        check_kinds(entry, kinds)
+        check_kinds(entry["seconds"], dict.fromkeys(entry["seconds"], (int, float)))
     keys = tuple((label, node["key"]) for label, node in note["metrics"].items())
     return Part(
         path=path,
@@ -162,6 +172,13 @@ def part_of(path: Path, note: dict[str, Any], shared: dict[Hashable, Any]) -> Pa
         made=shared.setdefault(json.dumps(made, default=str), made),
         skipped=note["skipped"],
     )
+
+
+def check_kinds(node: dict[str, Any], kinds: dict[str, Any]) -> None:
+    """Raise ValueError unless a node of a note has these keys, with values of these kinds."""
+    for key, kind in kinds.items():
+        if not isinstance(node.get(key), kind):
+            raise ValueError(f"{key} is {str(node.get(key))[:40]} in its note")
 
 
 def metric_of(output: str) -> tuple[str, str]:

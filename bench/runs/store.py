@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from bench.options import LOADER, check_yaml
 from bench.types import UserError
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,13 @@ PROTOCOL, PROVENANCE, COLUMNS = "_protocol.yaml", "_provenance.json", "columns.p
 OLD_CONFIG = "_config.yaml"  # of format 1
 PLACEHOLDER = b"digest:" + b"0" * 32
 PART = re.compile(r"part-\d{5,}-[0-9a-f]{10}\.parquet")
-LARGEST, LARGEST_TEXT, DEEPEST = 2**32, 2**26, 50  # bytes of a part, of another file, and levels of a yaml
+LARGEST, LARGEST_TEXT = 2**32, 2**26  # bytes of a part, and of another file
 DICTIONARY = ["method", "layer", "case_id", "image_id", "class_name", "degenerate"]
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Columns that readers take for granted, beside those of metrics.
+RELIED_ON = {
+    **dict.fromkeys(("method", "layer", "case_id", "image_id", "class_name", "degenerate"), pa.string()),
+    **dict.fromkeys(("box_area", "probability"), pa.float64()), "n_instances": pa.int64(),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ def hash_key(value: Any) -> str:
 
 
 def safe_name(text: str) -> str:
-    """Text as a part of a file name: every character outside ``[A-Za-z0-9._-]`` becomes ``_``."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text)
+    """Text as a file name: every character outside ``[A-Za-z0-9._-]``, and dots in front, become ``_``."""
+    return re.sub(r"[^A-Za-z0-9._-]|^\.+|^$", "_", text)
 
 
 def image_name(case_id: str) -> str:
@@ -242,6 +247,8 @@ def read_part(
         if sum(sizes) > LARGEST:
             raise ValueError(f"{path} is too large when it is unpacked")
         schema = file.schema_arrow
+        if any(schema.field(name).type != kind for name, kind in RELIED_ON.items()):
+            raise ValueError(f"{path} has columns of another kind")
         wanted = columns(schema) if callable(columns) else columns
         names = None if wanted is None else [name for name in wanted if name in schema.names]
         return file.read(columns=names, use_threads=False), note
@@ -329,12 +336,11 @@ def find_folders(root: Path) -> list[Folder]:
 def read_protocol(path: Path) -> dict[str, Any]:
     """Content of a ``_protocol.yaml``; ValueError where its key is not that of its parameters, or it was changed."""
     try:
-        text, depth = read_file(path).decode(), 0
-        for event in yaml.parse(text, _LOADER):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of them can stand for gigabytes
-                raise ValueError("it has aliases, or is too deep")
-        protocol = yaml.load(text, _LOADER)
+        text = read_file(path).decode()
+        check_yaml(text)
+        protocol = yaml.load(text, LOADER)
+        if not isinstance(protocol["parameters"], dict):
+            raise ValueError("its parameters are none")
         if hash_key(protocol["parameters"]) != protocol["key"] or protocol["format"] != FORMAT:
             raise ValueError("the key in it is not that of its parameters")
         if not is_unchanged(protocol):

@@ -232,6 +232,8 @@ def test_report_on_nothing(tmp_path: Path) -> None:
         (["--experimental-rerun=config.pickle"], "--experimental-rerun is refused"),
         (["--multi", "method=grad_cam"], "there is no option --multi"),
         (["--cfg"], "--cfg"),
+        (["--info", "what"], "--info takes one of all"),
+        (["--multirun=3"], "--multirun takes no value"),
         (["--cfg", "everything"], "--cfg"),
     ],
 )
@@ -243,6 +245,7 @@ def test_odd_words(
         command_line.main()
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and message in said and "Traceback" not in said
+    assert said.count("\n") == 1 or arguments == ["--cfg"]
 
 
 def test_help_lists_everything_and_waits_for_no_torch(tmp_path: Path) -> None:

@@ -166,6 +166,10 @@ ATTACKS = {
     "a module of a method": "method: {x: {_target_: evil.run}}",
     "a module of a metric": "metric: {x: {_target_: bench.runs.provenance.subprocess.Popen, args: [touch, ran]}}",
     "a function of a metric's about": "metric: {deletion: {about: {curve_points: evil.run}}}",
+    "an alias bomb": "\n".join(
+        ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    ),
+    "a deep yaml": "a: " + "[" * 3000,
     "a yaml's own constructor": "x: !!python/object/apply:os.system ['touch ran']",
 }  # fmt: skip
 

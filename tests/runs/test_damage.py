@@ -112,12 +112,16 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-def foreign_note(folder: Path, **changes: Any) -> None:
+ENTRY = {"key": "k", "method": "m", "name": "m", "layer": "l", "maps": "", "category": "other", "version": 1,
+         "index": 0, "parameters": {}, "seconds": {}}  # fmt: skip
+
+
+def foreign_note(folder: Path, schema: pa.Schema = CASE, **changes: Any) -> None:
     """A part with a sound hash whose note is not as ours."""
     note = {"format": store.FORMAT, "chunk": 7, "protocol": folder.name.rpartition("-")[2], "cases": [], "entries": [],
-            "metrics": {}, "skipped": [], **changes}  # fmt: skip
+            "metrics": {}, "skipped": [], "batch": 1, "score_batch": 1, "made": {}, **changes}  # fmt: skip
     stream = pa.BufferOutputStream()
-    with pq.ParquetWriter(stream, CASE) as writer:
+    with pq.ParquetWriter(stream, schema) as writer:
         writer.add_key_value_metadata({"bench": json.dumps(note), "digest": store.PLACEHOLDER})
     store.write_sealed(folder / "part-00007-0123456789.parquet", stream)
 
@@ -173,6 +177,20 @@ DAMAGE = {
         folder, cases=["a"], entries=[{"key": "k", "method": "m", "layer": "l", "maps": "0"}]
     ),
     "note without an entry's layer": lambda folder: foreign_note(folder, entries=[{"key": "k", "method": "m"}]),
+    "note with a word for seconds": lambda folder: foreign_note(
+        folder, entries=[{**ENTRY, "seconds": {"method": "x"}}]
+    ),
+    "note with a word for a place": lambda folder: foreign_note(folder, entries=[{**ENTRY, "index": "first"}]),
+    "note with a word for a version": lambda folder: foreign_note(folder, entries=[{**ENTRY, "version": "new"}]),
+    "note with numbers for directions": lambda folder: foreign_note(
+        folder,
+        metrics={"m": {"key": "k", "name": "m", "version": 1, "parameters": {}, "about": {"higher_is_better": 1}}},
+    ),
+    "note without what it is made with": lambda folder: foreign_note(folder, made=None),
+    "columns of another kind": lambda folder: foreign_note(folder, schema=pa.schema([("method", pa.int64())])),
+    "protocol with a list of parameters": lambda folder: (folder / store.PROTOCOL).write_text(
+        json.dumps({"format": 2, "key": store.hash_key([1]), "parameters": [1], "dataset": "d", "model": "m"})
+    ),
     "picture that is none": lambda folder: next((folder / "_images").glob("*.png")).write_bytes(b"%!PS-Adobe"),
 }  # fmt: skip
 

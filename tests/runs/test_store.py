@@ -140,5 +140,13 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_names() -> None:
     assert store.safe_name("a/b c@1") == "a_b_c_1"
+    assert [store.safe_name(name) for name in ("..", ".", "", "../x", ".x", "a..b")] == [
+        "_",
+        "_",
+        "_",
+        "__x",
+        "_x",
+        "a..b",
+    ]
     assert store.image_name("x/y") != store.image_name("x_y")
     assert store.hash_key({"a": 1, "b": 2}) == store.hash_key({"b": 2, "a": 1}) != store.hash_key({"a": 1, "b": 3})
