@@ -15,6 +15,8 @@ from bench.options import CONF, conf_node
 from bench.runs.setup import usable
 from bench.types import UserError
 
+TRIAL = yaml.safe_load((CONF / "experiment" / "metric_trial.yaml").read_text())
+VARIANTS = [name for name, node in TRIAL["metric"].items() if "_target_" in node]
 METHODS = ["grad_cam", "activation_sum", "feature_entropy", "grad_entropy", "random", "uniform"]
 
 
@@ -70,3 +72,15 @@ def test_the_metric_is_left_out_where_no_truth_is_known() -> None:
         "left out, because the data set has no known truth, as dataset=planted has: planted_truth"
     ]
     assert usable([metric], {"boxes": False, "truth": True}) == ([metric], [])
+
+
+def test_the_truth_is_the_best_map_for_metrics_of_location(tmp_path: Path) -> None:
+    metrics = ["energy_pointing_game", "box_coverage", "relevance"]
+    words = {"dataset.pictures": 2, "gallery.cases": 0}
+    drop = [f"~metric.{name}" for name in VARIANTS]
+    bench.run("experiment=metric_trial", *drop, metric=metrics, out=str(tmp_path), **words)
+    table = pd.read_csv(tmp_path / "metric_trial.csv").set_index("metric")
+    for name in ("energy_pointing_game.energy", "box_coverage.coverage", "relevance.rank", "relevance.mass"):
+        assert table.loc[name, "best"] and table.loc[name, "tau_shift"] == 1, name
+    assert table.loc["energy_pointing_game.energy", "sees_one"] == 0.5  # it cannot: all energy is on instances
+    assert table.loc["box_coverage.coverage", "sees_one"] == 1

@@ -40,14 +40,15 @@ def trial_table(group: Group) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `TRIAL_COLUMNS`, one row an output of a metric with a direction. `best`: whether the truth has the best
-        mean, else the map that has, in `best_map`. ``tau_<kind>``: Kendall's tau (a, so ties are 0) of a picture's
-        values with the degree to which the truth is spoilt, mean over pictures with 95 % interval: 1 is the right
-        order. `sees_one`: share of the pictures where the truth is above the map that lacks one instance, ties half.
-        `false_alarm`: mean change under a monotone transform of the map, as a share of the metric's span (best minus
-        worst mean of all maps). ``baseline``, ``steps``, ``seed``: largest change of a map's mean between variants of
-        the metric, as a share of the span; NaN where it has none. `passes`: forward passes a map, from the yaml.
-        `trusted_for`: kinds of faults whose order it finds. Empty for groups without such maps.
+        Columns `TRIAL_COLUMNS`, one row an output of a metric that has a direction and is defined for these pictures.
+        `best`: whether the truth has the best mean, else the map that has, in `best_map`. ``tau_<kind>``: Kendall's tau
+        (a, so ties are 0) of a picture's values with the degree to which the truth is spoilt, mean over pictures with
+        95 % interval: 1 is the right order. `sees_one`: share of the pictures where the truth is above the map that
+        lacks one instance, ties half. `false_alarm`: mean change under a monotone transform of the map, as a share of
+        the metric's span (best minus worst mean of all maps). ``baseline``, ``steps``, ``seed``: largest change of a
+        map's mean between variants of the metric, as a share of the span; NaN where it has none. `passes`: forward
+        passes a map, from the yaml. `trusted_for`: kinds of faults whose order it finds. Empty for groups without such
+        maps.
     """
     places = {entry.name: i for i, entry in enumerate(group.entries)}
     degrees = sorted((m[1], int(m[2])) for m in map(MAP.fullmatch, places) if m)
@@ -59,7 +60,8 @@ def trial_table(group: Group) -> pd.DataFrame:
     for column, output in enumerate(group.outputs):
         label, name = metric_of(output)
         better = group.higher_is_better(output)
-        if better is not None and not VARIANT.fullmatch(str(group.metrics[label]["name"])):
+        defined = np.isfinite(values[places["truth"], :, column]).any()
+        if defined and better is not None and not VARIANT.fullmatch(str(group.metrics[label]["name"])):
             signed = values[:, :, column] * (1 if better else -1)
             row = {"metric": f"{group.title(label)}.{name}", **judge(group, signed, places, chains)}
             row |= variants(group, str(group.metrics[label]["name"]), name, span_of(signed))
