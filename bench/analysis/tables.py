@@ -15,13 +15,13 @@ from bench.analysis.statistics import Array, resampled_means
 from bench.types import printable
 
 SUMMARY_COLUMNS = [
-    "dataset", "model", "weights", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images",
-    "degenerate", "reference", "difference", "difference_low", "difference_high", "p", "verdict", "no_better_than",
-    "reported", "reported_source", "protocol",
+    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
+    "reference", "difference", "difference_low", "difference_high", "p", "verdict", "no_better_than", "reported",
+    "reported_source", "weights", "protocol",
 ]  # fmt: skip
 COMPARISON_COLUMNS = [
-    "dataset", "model", "weights", "layer", "method", "metric", "cases", "mean", "ci_low", "ci_high", "n", "n_images",
-    "against", "against_layer", "difference", "difference_low", "difference_high", "p", "verdict", "protocol",
+    "dataset", "model", "layer", "method", "metric", "cases", "mean", "ci_low", "ci_high", "n", "n_images",
+    "against", "against_layer", "difference", "difference_low", "difference_high", "p", "verdict", "weights", "protocol",
 ]  # fmt: skip
 BREAKDOWN_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",

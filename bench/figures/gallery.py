@@ -41,11 +41,12 @@ def gallery_figure(group: Group, shown: Shown, layer: str) -> Figure | None:
 def figure1(group: Group, shown: Shown) -> Figure | None:
     """All pictures of `shown` with every method at every layer, like the paper's Figure 1: one block a layer.
 
-    Controls are left out. Returns None where no picture or no map was kept.
+    Controls are left out, unless nothing else was run. Returns None where no picture or no map was kept.
     """
     blocks = []
-    for layer in dict.fromkeys(entry.layer for entry in group.entries):
-        own = [entry for entry in group.entries if entry.layer == layer and not entry.control]
+    entries = [entry for entry in group.entries if not entry.control] or group.entries
+    for layer in dict.fromkeys(entry.layer for entry in entries):
+        own = [entry for entry in entries if entry.layer == layer]
         blocks += blocks_of(layer if layer != NO_LAYER else "no layer", own)
     cases = [case for case in shown.images if any(case in rows for rows in shown.rows.values())]
     return draw_blocks(group, shown, cases, blocks)

@@ -15,9 +15,9 @@ from bench.report.grid import make_grid
 from bench.report.notes import notes
 
 COLUMNS = [
-    "dataset", "model", "weights", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images",
-    "degenerate", "reference", "difference", "difference_low", "difference_high", "p", "verdict", "no_better_than",
-    "reported", "reported_source", "protocol",
+    "dataset", "model", "layer", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_images", "degenerate",
+    "reference", "difference", "difference_low", "difference_high", "p", "verdict", "no_better_than", "reported",
+    "reported_source", "weights", "protocol",
 ]  # fmt: skip
 
 

@@ -104,6 +104,12 @@ def test_figure1_shows_the_named_pictures_in_their_order(finished):
     assert figure1(group, read_shown(group, 9, ["nobody"])) is None
 
 
+def test_figure1_of_controls_alone_shows_them(results):
+    group = group_of(results(cases=4, methods=(("random", "-"), ("center", "-")), gallery=1))
+    texts = [text.get_text() for text in figure1(group, read_shown(group, 1)).axes[0].texts]
+    assert {"random", "center"} <= set(texts)
+
+
 def test_report_draws_figure1_or_says_what_is_missing(results, monkeypatch):
     monkeypatch.setattr("bench.report.draw", lambda *given, **more: None)
     root = results(cases=6, methods=(("grad_cam", "bn2.act"), ("random", "-")), gallery=2)

@@ -67,8 +67,8 @@ def test_files_and_repetition(reported):
     first = contents(root)
     header = first[Path("summary.csv")].decode().splitlines()[0]
     assert header == (
-        "dataset,model,weights,layer,method,metric,mean,ci_low,ci_high,n,n_images,degenerate,reference,"
-        "difference,difference_low,difference_high,p,verdict,no_better_than,reported,reported_source,protocol"
+        "dataset,model,layer,method,metric,mean,ci_low,ci_high,n,n_images,degenerate,reference,"
+        "difference,difference_low,difference_high,p,verdict,no_better_than,reported,reported_source,weights,protocol"
     )
     caption = (root / f"figures/collage-efficientnet_lite0-{KEY}/forest.txt").read_text()
     for word in ("collage", "efficientnet_lite0", "24 cases on 16 images", KEY, "95 %", "deletion: 14 steps"):
