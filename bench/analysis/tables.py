@@ -21,7 +21,8 @@ SUMMARY_COLUMNS = [
 ]  # fmt: skip
 COMPARISON_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "cases", "mean", "ci_low", "ci_high", "n", "n_images",
-    "against", "against_layer", "difference", "difference_low", "difference_high", "p", "verdict", "weights", "protocol",
+    "against", "against_layer", "difference", "difference_low", "difference_high", "p", "verdict", "weights",
+    "protocol",
 ]  # fmt: skip
 BREAKDOWN_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",
