@@ -98,7 +98,7 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     group = load_group(outcome.folder, cases=outcome.cases, entries=outcome.entries, metrics=outcome.metrics)
     if group is None:
         raise UserError(f"no readable cases under {node['out']}")
-    return summarize_group(group, reference=node["reference"])
+    return summarize_group(group, reference=node["reference"])[0]
 
 
 @dataclass(frozen=True, eq=False)
