@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -266,11 +266,20 @@ def build(group: str, node: Mapping[Any, Any], **more: Any) -> Any:
         raise UserError(f"{group}.name={written(name)} must be a word")
     if "name" not in taken:
         del values["name"]
+    # What conf/config.yaml says of any network, a network made in another way has not; a value of one's own it refuses.
+    common = shipped_defaults(group)
+    values = {key: value for key, value in values.items() if key in taken or common.get(key, ...) != value}
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
         raise UserError(f"{missing[0]}= is missing; add {group}.{missing[0]}=VALUE")
     defaults = {key: value() if callable(value) else value for key, value in more.items() if key in taken}
     return bind(name, {**defaults, **values}, (), group).call()
+
+
+@cache
+def shipped_defaults(group: str) -> dict[str, Any]:
+    """Read the settings that ``conf/config.yaml`` gives to every member of a group."""
+    return dict(yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8")).get(group) or {})
 
 
 def explain(error: BaseException) -> str:

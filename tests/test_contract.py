@@ -201,7 +201,7 @@ def test_conf_is_where_the_code_says() -> None:
     [
         (3, "int", None), (2.5, "int", "a whole number"), (True, "int", "a whole number"),
         (3, "float", None), (0.5, "float", None), ("x", "float", "a number"), ([1], "float", "a number"),
-        (None, "float", "a number"), (None, "float | None", None), ("x", "int | None", "a whole number"),
+        (None, "float", "a number"), (None, "float | None", None), ("x", "int | None", "a whole number or null"),
         (True, "bool", None), (1, "bool", "true or false"), ("zero", "str", None), ([], "str", "a word"),
         ([0.1, 1], "Sequence[float]", None), (["a"], "Sequence[float]", "a list of numbers"),
         (0.5, "Sequence[float]", "a list of numbers"), ([1], "dict[str, int]", None), ("${seed}", "int", None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image
-from scipy import ndimage
 
 from bench.analysis.groups import Group
 from bench.analysis.parts import read_parts
@@ -41,8 +41,17 @@ class Shown:
 
 def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """Finite map (h, w) at another size, as `bench.maps.heatmaps.upsample` has it, but without loading torch."""
-    h, w = values.shape
-    return ndimage.zoom(values, (height / h, width / w), order=1, mode="nearest", grid_mode=True)
+    return np.asarray(_weights(height, values.shape[0]) @ values @ _weights(width, values.shape[1]).T)
+
+
+@lru_cache(maxsize=16)
+def _weights(target: int, size: int) -> np.ndarray:
+    """Share of each of `size` positions in each of `target`: linear between centres, an average where there are fewer."""
+    scale = size / target
+    centres = (np.arange(target)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(size)[None] + 0.5 - centres) / max(scale, 1.0)
+    weights = np.clip(1 - distance, 0, None)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -197,7 +197,7 @@ def test_a_part_without_cases_hides_no_metric(finished, tmp_path, monkeypatch, h
     root = Path(shutil.copytree(finished, tmp_path / "copy"))
     (folder,) = find_folders(root)
     note = {"cases": [], "entries": [], "metrics": {}, "skipped": [{"case_id": "a", "reason": "no image"}]}
-    note |= {"made": {}, "batch": 16, "score_batch": 64}
+    note |= {"made": {}, "batch": 16, "score_batch": 64, "protocol": folder.protocol["key"]}
     write_part(folder.path, 0, [], CASE, note)
     group = group_of(root)
     assert group.outputs == whole.outputs and len(group.outputs) == 6 and len(group.parts) == len(whole.parts) + 1

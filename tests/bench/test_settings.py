@@ -151,8 +151,7 @@ def roots(tmp_path: Path) -> dict[str, str]:
     picture = Image.fromarray(np.full((30, 40, 3), 9, np.uint8))
     for place in ("folder", "imagefolder/n01440764", "coco/val2017", "voc/VOC2007/JPEGImages", "imagenet/val"):
         (tmp_path / place).mkdir(parents=True)
-        picture.save(tmp_path / place / "a.jpg")
-    picture.save(tmp_path / "imagenet" / "val" / "a.JPEG")
+        picture.save(tmp_path / place / ("a.JPEG" if place.startswith("imagenet/") else "a.jpg"))
     (tmp_path / "imagenet" / "LOC_val_solution.csv").write_text("ImageId,PredictionString\na,n01440764 0 0 20 20\n")
     content = {
         "images": [{"id": 1, "file_name": "a.jpg", "width": 40, "height": 30}],

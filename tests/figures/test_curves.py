@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-from matplotlib.figure import Figure
+from made_results import group_of
 
-from bench.figures.curves import note_equal
+from bench.analysis.verdicts import equal_entries
+from bench.figures.curves import curves_figure
 
 
-def test_curves_without_a_value_are_equal_to_none() -> None:
-    """All curves are NaN where ``open=true`` meets an unsure network; one of them equals not even itself."""
-    nothing, line = [np.full(5, np.nan)] * 3, [np.linspace(0.9, 0.1, 5)] * 3
-    axes = Figure().subplots()
-    note_equal(axes, {"a": nothing, "b": nothing, "c": line, "d": None, "e": line})
-    assert [text.get_text() for text in axes.texts] == ["c =\ne"]
-    note_equal(bare := Figure().subplots(), {"a": nothing, "b": nothing})
-    assert not bare.texts
+def test_curves_without_a_value_are_drawn_as_nothing(one_run) -> None:
+    """All curves are NaN where ``open=true`` meets an unsure network: the figure ends, with an empty panel."""
+    curves = {"grad_cam": [0.9, 0.5, 0.1], "hirescam": [float("nan")] * 3}
+    for method, curve in curves.items():
+        rows = [{"case_id": str(i), "image_id": str(i), "deletion.curve": curve} for i in range(4)]
+        root = one_run(method, "bn2.act", rows)
+    group = group_of(root)
+    figure = curves_figure(group, equal_entries(group), "bn2.act", resamples=20)
+    assert len(figure.axes) == 2

@@ -63,7 +63,7 @@ def mirrored(batch):
 
     changes = {
         name: [turned(boxes) for boxes in getattr(batch, name)]
-        for name in ("boxes", "other_boxes", "original_boxes", "ignore")
+        for name in ("boxes", "other_boxes", "original_boxes", "ignore", "parts")
     }
     masks = {name: [mask.flip(-1) for mask in getattr(batch, name)] for name in ("masks", "original_masks")}
     return SimpleNamespace(**vars(batch) | changes | masks | {"images": batch.images.flip(-1)})

@@ -67,11 +67,11 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_the_metric_is_left_out_where_no_truth_is_known() -> None:
     metric = bind("planted_truth", conf_node("metric", "planted_truth"), GIVEN_TO_METRIC)
-    kept, notes = usable([metric], {"boxes": True, "truth": False})
+    kept, notes = usable([metric], {"boxes"})
     assert not kept and notes == [
-        "left out, because the data set has no known truth, as dataset=planted has: planted_truth"
+        "left out, because the truth is not known, as it is for dataset=planted: planted_truth"
     ]
-    assert usable([metric], {"boxes": False, "truth": True}) == ([metric], [])
+    assert usable([metric], {"truth"}) == ([metric], [])
 
 
 def test_the_truth_is_the_best_map_for_metrics_of_location(tmp_path: Path) -> None:

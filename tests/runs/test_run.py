@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from bench.__main__ import shipped
+from bench.binding import check_settings
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, compose_config, plain
 from bench.runs import run as running
 from bench.runs import store
@@ -332,4 +333,4 @@ def test_gallery_settings_are_checked() -> None:
     node = plain(compose_config([]))
     for wrong in (8, {"cases": -1, "images": []}, {"cases": 1, "images": "one"}):
         with pytest.raises(UserError, match="gallery"):
-            check({**node, "gallery": wrong}, [object()])  # type: ignore[list-item]
+            check_settings({**node, "gallery": wrong})
