@@ -46,7 +46,7 @@ def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _weights(target: int, size: int) -> np.ndarray:
-    """Share of each of `size` positions in each of `target`: linear between centres, an average where there are fewer."""
+    """Share of each of `size` positions in each of `target`: linear between centres, averaged where these are fewer."""
     scale = size / target
     centres = (np.arange(target)[:, None] + 0.5) * scale
     distance = np.abs(np.arange(size)[None] + 0.5 - centres) / max(scale, 1.0)

@@ -123,7 +123,7 @@ def input_pixels(
         kind = Image.Resampling[spec.interpolation.upper()]
         small = torch.from_numpy(np.array(whole.resize((columns, rows), kind, (x0 * across, y0 * down, *ends))))
         small = small.permute(2, 0, 1)
-    mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
+    mean, std = (torch.tensor(values).view(-1, *[1] * spec.rank) for values in (spec.mean, spec.std))
     # Cut before the pixels become float32, of four times the size.
     return F.crop((F.to_dtype(small, torch.float32, scale=True) - mean) / std, min(top, 0), min(left, 0), size, size)
 

@@ -81,6 +81,8 @@ def compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
     network = Network("tiny", make_network(), InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3), ["3"], "random", "0")
 
     def opened(group: str, node: Any, **more: Any) -> Any:
+        if node.get("name") == "planted":  # made for one network alone
+            more["network"] = build("model", plain(compose_config(["model=planted"]).model))
         return network if group == "model" else build(group, node, **more)
 
     monkeypatch.chdir(tmp_path)
@@ -176,6 +178,7 @@ def test_every_parameter_of_a_data_set(
     root = [f"dataset.root={roots[name]}"] if name in roots else []
     small = {
         "collage": ["dataset.scenes=2"],
+        "planted": ["dataset.pictures=1", "dataset.mechanisms=[additive]"],
         "mosaic": ["dataset.mosaics=1", "dataset.size=32", "dataset.source={name: collage, scenes: 8}"],
     }.get(name, [])
     settings = base(f"dataset={name}", *root, *small)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.config import build, compose_config
+from bench.config import build, compose_config, plain
 from bench.datasets.planted import planted, shapley, subset_scores
 from bench.datasets.transforms import collate, prepare
 from bench.types import Case, UserError
@@ -152,7 +152,7 @@ def test_volumes(network: Any) -> None:
 
 
 def test_refuses_other_networks_and_numbers(network: Any) -> None:
-    other = build("model", {**compose_config(["model=resnet18"]).model, "weights": "random"})
+    other = build("model", {**plain(compose_config(["model=resnet18"]).model), "weights": "random"})
     with pytest.raises(UserError, match="made for model=planted.*not for resnet18"):
         planted(network=other)
     with pytest.raises(UserError, match="mechanisms: there is no 'additiv'; there are additive"):
