@@ -65,7 +65,8 @@ def test_one_method_end_to_end_and_nothing_twice(tmp_path: Path) -> None:
     known = summary[summary.n > 1]  # one value has no interval
     assert (known.ci_low <= known["mean"]).all() and (known["mean"] <= known.ci_high).all()
     figures = {path.name for path in (tmp_path / "results" / "figures").rglob("*.*g")}
-    assert {"forest.svg", "curves.svg", "gallery-bn2.act.png"} <= figures  # no bin of four cases is large enough
+    # Of the methods one is the reference and the other says nothing; random was not run: there is nothing to compare.
+    assert figures == {"curves.svg", "depth.svg", "gallery-blocks.6.0.bn2.act.png", "gallery-bn2.act.png"}
     # histogram entropy of a constant gradient is 0: named, not hidden
     assert "grad_entropy@bn2.act is degenerate in 100 %" in said.replace("\n", " ")
 
