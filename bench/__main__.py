@@ -140,7 +140,7 @@ def share_work(settings: dict[str, Any], workers: int) -> None:
 
 def workers_of(settings: dict[str, Any]) -> int:
     """Count the processes to share the work between: no more than cores, or GPUs, and no more than chunks."""
-    from bench.runs.store import CHUNK
+    from bench.store.parts import CHUNK
 
     cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
     chunks = settings["limit"] and -(-settings["limit"] // CHUNK)

@@ -8,17 +8,13 @@ from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.options import entries
-from bench.types import NO_LAYER, OneLine, UserError, printable
-
-if TYPE_CHECKING:
-    from bench.runs.store import Folder
+from bench.types import OneLine, UserError, printable
 
 LISTS = {
     "methods": "method", "metrics": "metric", "models": "model", "datasets": "dataset", "experiments": "experiment",
@@ -145,7 +141,8 @@ def print_results(roots: Sequence[str], console: Console) -> None:
     UserError
         They hold none.
     """
-    from bench.runs.store import find_folders
+    from bench.store.folders import find_folders
+    from bench.store.holdings import held_results, missing_results
 
     folders = [folder for root in roots for folder in find_folders(Path(root))]
     if not folders:
@@ -164,39 +161,6 @@ def print_results(roots: Sequence[str], console: Console) -> None:
                 lines.append(f"  {kind:<8}{name:<{width}}  {len(own)} cases")
         lines += [f"  missing {line}" for line in missing_results(held, len(cases))]
         console.file.write("".join(f"{printable(line)}\n" for line in lines))
-
-
-def held_results(folder: Folder) -> dict[tuple[str, str], set[str]]:
-    """Ids of the cases that a folder holds, by method at layer and metric, and by method and "" for its rows."""
-    from bench.runs.store import read_part
-
-    held: dict[tuple[str, str], set[str]] = {}
-    for path in folder.parts:
-        try:
-            _, note = read_part(path, [])
-        except (OSError, ValueError) as error:
-            logging.getLogger(__name__).warning("%s is left out: %s", path, error)
-            continue
-        for entry in note["entries"]:
-            name = entry["method"] if entry["layer"] == NO_LAYER else f"{entry['method']} at {entry['layer']}"
-            for metric in ("", *note["metrics"]):
-                held.setdefault((name, metric), set()).update(note["cases"])
-    return held
-
-
-def missing_results(held: dict[tuple[str, str], set[str]], cases: int) -> list[str]:
-    """Say which metric of which method lacks how many of the cases that the folder has."""
-    methods, metrics = ({pair[place] for pair in held} for place in range(2))
-    lines = []
-    for metric in sorted(metrics):
-        by_number: dict[int, list[str]] = {}
-        for method in sorted(methods):
-            by_number.setdefault(cases - len(held.get((method, metric), ())), []).append(method)
-        for number, lacking in sorted(by_number.items()):
-            if number:
-                who = "all methods" if len(lacking) == len(methods) else ", ".join(lacking)
-                lines.append(f"{metric or 'rows'}: {number} cases of {who}")
-    return lines
 
 
 def list_group(words: Sequence[str]) -> str:

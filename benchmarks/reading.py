@@ -22,7 +22,10 @@ import yaml
 from PIL import Image
 
 from bench.options import conf_node
-from bench.runs import store
+from bench.store import parts
+from bench.store.files import hash_key, image_name, write_atomically, write_text
+from bench.store.folders import PROTOCOL
+from bench.store.parts import FORMAT
 from benchmarks.common import measured
 
 IMAGES, CLASSES = 50_000, 1000
@@ -82,21 +85,21 @@ def metric_values(level: float, difficulty: float, large: bool, rng: np.random.G
 
 def gallery_numbers(images: int) -> list[int]:
     """Which cases have a picture and maps: the first of each of a few parts far apart."""
-    return list(range(0, images, store.CHUNK * max(images // store.CHUNK // PICTURES, 1)))[:PICTURES]
+    return list(range(0, images, parts.CHUNK * max(images // parts.CHUNK // PICTURES, 1)))[:PICTURES]
 
 
 def write_picture(folder: Path, case: dict[str, Any], rng: np.random.Generator) -> None:
     """Picture of a case of the gallery, soft patches of colour."""
     picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((224, 224))
-    path = folder / f"{store.image_name(case['case_id'])}.png"
-    store.write_atomically(path, lambda to: picture.save(to, "png"))
+    path = folder / f"{image_name(case['case_id'])}.png"
+    write_atomically(path, lambda to: picture.save(to, "png"))
 
 
 def entries() -> list[dict[str, Any]]:
     """Make the notes of all methods at all layers, layer by layer."""
     return [
         {
-            "key": store.hash_key([method, layer]), "method": method, "name": method, "layer": layer,
+            "key": hash_key([method, layer]), "method": method, "name": method, "layer": layer,
             "layers": [layer], "index": j, "version": 1, "parameters": {"relu": True}, "reads_network": True,
             "category": "control" if method == "activation_sum" else "gradient",
             "seconds": {"capture": 0.1, "method": 0.02 * (i + 1), "metrics": 0.5},
@@ -111,7 +114,7 @@ def metric_nodes() -> dict[str, Any]:
     nodes = {name: conf_node("metric", name) for name in METRICS}
     return {
         name: {
-            "key": store.hash_key(node), "name": name, "version": 1, "about": node["about"],
+            "key": hash_key(node), "name": name, "version": 1, "about": node["about"],
             "parameters": {key: value for key, value in node.items() if key not in ("about", "_target_")},
         }
         for name, node in nodes.items()
@@ -121,7 +124,7 @@ def metric_nodes() -> dict[str, Any]:
 def make_part(folder: Path, chunk: int, images: int) -> None:
     """Write one part, with pictures and maps where the gallery has a case."""
     rng = np.random.default_rng(chunk)
-    numbers = range(chunk * store.CHUNK, min(images, (chunk + 1) * store.CHUNK))
+    numbers = range(chunk * parts.CHUNK, min(images, (chunk + 1) * parts.CHUNK))
     cases = [case_of(number, rng) for number in numbers]
     difficulty = rng.standard_normal(len(cases))
     shown = [number in gallery_numbers(images) for number in numbers]
@@ -142,17 +145,17 @@ def make_part(folder: Path, chunk: int, images: int) -> None:
         "metrics": metric_nodes(), "skipped": [], "dropped": [], "batch": 16, "score_batch": 64, "device": "cpu",
         "made": {"command": ["benchmarks/reading.py"], "device": "cpu", "precision": "float32", "threads": 1},
     }  # fmt: skip
-    store.write_part(folder, chunk, rows, pa.schema([*ABOUT, *fields]), note)
+    parts.write_part(folder, chunk, rows, pa.schema([*ABOUT, *fields]), note)
 
 
 def make(root: Path, images: int = IMAGES) -> None:
     """Write the results folder; parts that exist are kept."""
     parameters = {"dataset": {"name": "imagenet"}, "seed": 0}
-    key = store.hash_key(parameters)
+    key = hash_key(parameters)
     folder = root / "imagenet" / f"resnet50-{key}"
-    protocol = {"format": store.FORMAT, "key": key, "dataset": "imagenet", "model": "resnet50", "weights": "default"}
-    store.write_text(folder / store.PROTOCOL, yaml.safe_dump({**protocol, "parameters": parameters}, sort_keys=False))
-    for chunk in range(-(-images // store.CHUNK)):
+    protocol = {"format": FORMAT, "key": key, "dataset": "imagenet", "model": "resnet50", "weights": "default"}
+    write_text(folder / PROTOCOL, yaml.safe_dump({**protocol, "parameters": parameters}, sort_keys=False))
+    for chunk in range(-(-images // parts.CHUNK)):
         if not any(folder.glob(f"part-{chunk:05d}-*.parquet")):
             make_part(folder, chunk, images)
 

@@ -16,7 +16,9 @@ from PIL import Image
 from bench.analysis import parts
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.loading import load_group
-from bench.runs import store
+from bench.store.files import hash_key, image_name, safe_name
+from bench.store.folders import PROTOCOL, find_folders
+from bench.store.parts import CHUNK, write_part
 
 CASE = pa.schema(
     [
@@ -29,7 +31,7 @@ CASE = pa.schema(
     ]
 )  # fmt: skip
 PARAMETERS = {"dataset": {"name": "made"}, "seed": 0}
-KEY = store.hash_key(PARAMETERS)
+KEY = hash_key(PARAMETERS)
 CATEGORIES = {"grad_cam": "gradient", "hirescam": "gradient", "grad_entropy": "entropy"}
 CONTROLS = ("activation_sum", "random", "center", "edges", "uniform")
 
@@ -94,13 +96,13 @@ def values_of(level: float, rng: np.random.Generator) -> dict[str, Any]:
 
 def protocol_folder(root: Path, dataset: str, model: str, parameters: dict[str, Any] = PARAMETERS) -> Path:
     """Make the folder of a protocol."""
-    key = store.hash_key(parameters)
-    folder = root / store.safe_name(dataset) / f"{store.safe_name(model)}-{key}"
+    key = hash_key(parameters)
+    folder = root / safe_name(dataset) / f"{safe_name(model)}-{key}"
     protocol = {"format": 2, "key": key, "dataset": dataset, "model": model, "weights": "random"}
     folder.mkdir(parents=True, exist_ok=True)
     protocol |= {"parameters": parameters}
-    text = yaml.safe_dump(protocol | {"hash": store.hash_key(protocol)}, sort_keys=False)
-    (folder / store.PROTOCOL).write_text(text, encoding="utf-8")
+    text = yaml.safe_dump(protocol | {"hash": hash_key(protocol)}, sort_keys=False)
+    (folder / PROTOCOL).write_text(text, encoding="utf-8")
     return folder
 
 
@@ -112,7 +114,7 @@ def entry_of(method: str, layer: str, **more: Any) -> dict[str, Any]:
         "index": LAYERS.index(layer) if layer in LAYERS else -1, "seconds": {},
         "category": "control" if name in CONTROLS else CATEGORIES.get(name, "other"),
     } | more  # fmt: skip
-    return {"key": store.hash_key([method, layer, entry["version"]])} | entry
+    return {"key": hash_key([method, layer, entry["version"]])} | entry
 
 
 def metric_node(label: str, node: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def metric_node(label: str, node: dict[str, Any]) -> dict[str, Any]:
     about = node.get("about", {})
     parameters = {key: value for key, value in node.items() if key not in ("about", "_target_")}
     version = about.get("version", 1)
-    return {"key": store.hash_key([label, parameters, version]), "name": label.partition("(")[0], "version": version,
+    return {"key": hash_key([label, parameters, version]), "name": label.partition("(")[0], "version": version,
             "parameters": parameters, "about": about}  # fmt: skip
 
 
@@ -128,7 +130,7 @@ def write_parts(
     folder: Path,
     entries: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]],
     metrics: dict[str, dict[str, Any]],
-    size: int = store.CHUNK,
+    size: int = CHUNK,
     first: int = 0,
     **note: Any,
 ) -> list[Path]:
@@ -162,7 +164,7 @@ def write_parts(
             "skipped": [], "dropped": [], "batch": 16, "score_batch": 64, "device": "cpu", "made": {},
         }  # fmt: skip
         schema = pa.schema([*CASE, *kinds.items()])
-        paths.append(store.write_part(folder, first + start // size, rows, schema, about | note))
+        paths.append(write_part(folder, first + start // size, rows, schema, about | note))
     return paths
 
 
@@ -202,13 +204,13 @@ def make_results(
     images.mkdir(parents=True, exist_ok=True)
     for case in about[:gallery]:
         picture = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(picture).resize((224, 224)).save(images / f"{store.image_name(case['case_id'])}.png")
+        Image.fromarray(picture).resize((224, 224)).save(images / f"{image_name(case['case_id'])}.png")
     return root
 
 
 def groups_of(root: Path, **filters: Any) -> list[Group]:
     """All groups below a root."""
-    return [load_group(*folders, **filters) for folders in group_folders(store.find_folders(root))]
+    return [load_group(*folders, **filters) for folders in group_folders(find_folders(root))]
 
 
 def group_of(root: Path, **filters: Any) -> Group:
@@ -244,12 +246,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
     """Parts that are read in this test, each with the names of its columns that are."""
     noted: list[tuple[Path, list[str]]] = []
 
-    def read_part(path: Path, columns: Any = None) -> tuple[pa.Table, dict[str, Any]]:
-        table, note = store.read_part(path, columns)
+    def read_and_note(path: Path, columns: Any = None) -> tuple[pa.Table, dict[str, Any]]:
+        table, note = read_part(path, columns)
         noted.append((path, table.column_names))
         return table, note
 
-    monkeypatch.setattr(parts, "read_part", read_part)
+    monkeypatch.setattr(parts, "read_part", read_and_note)
     return noted
 
 

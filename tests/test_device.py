@@ -23,7 +23,8 @@ from bench.runs.facts import Opener
 from bench.runs.rows import map_columns
 from bench.runs.run import run
 from bench.runs.setup import prepare_run
-from bench.runs.store import find_folders, read_part
+from bench.store.folders import find_folders
+from bench.store.parts import read_part
 from bench.types import Batch
 
 GPUS = ["pretended"] + [pytest.param("real", marks=pytest.mark.gpu)] * torch.cuda.is_available()

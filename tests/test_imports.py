@@ -18,15 +18,16 @@ ALLOWED = {
     "types": set(),
     "options": {"types"},
     "binding": {"options", "types"},
-    "cli": {"runs.store", "options", "types"},
+    "cli": {"store", "options", "types"},
     "config": {"binding", "cli", "options", "types"},
+    "store": {"options", "types"},
     "networks": {"types"},
     "datasets": {"types"},
     "maps": {"types"},
-    "runs": {"maps", "networks", "datasets", "options", "types"},
-    "analysis": {"runs.store", "options", "types"},
-    "figures": {"analysis", "runs.store", "options", "types"},
-    "report": {"figures", "analysis", "runs.store", "options", "types"},
+    "runs": {"store", "maps", "networks", "datasets", "options", "types"},
+    "analysis": {"store", "options", "types"},
+    "figures": {"analysis", "store", "options", "types"},
+    "report": {"figures", "analysis", "store", "options", "types"},
     # `bench.run` is the command line's own run, in this process.
     "api": {
         "__main__",
@@ -41,7 +42,7 @@ ALLOWED = {
         "options",
         "types",
     },
-    "__main__": {"report", "runs", "cli", "config", "options", "types"},
+    "__main__": {"report", "runs", "store", "cli", "config", "options", "types"},
     "__init__": {"api"},
 }
 
@@ -67,7 +68,7 @@ def imported(path: Path) -> set[str]:
 
 
 def own_modules(path: Path) -> set[str]:
-    """Modules of bench that a file imports: ``bench.runs.store`` for ``from bench.runs.store import Folder``."""
+    """Modules of bench that a file imports: ``bench.store.parts`` for ``from bench.store.parts import CHUNK``."""
     found = {name for name in imported(path) if name.split(".")[0] == "bench"}
     return {name if name in MODULES else name.rpartition(".")[0] for name in found}
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.analysis.parts import Part, metric_of
 from bench.analysis.statistics import Array, Codes
 from bench.options import conf_node
-from bench.runs.store import Folder
+from bench.store.folders import Folder
 
 NO_LAYER = "-"
 CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "attribution", "other", "control")

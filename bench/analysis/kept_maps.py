@@ -16,7 +16,7 @@ from PIL import Image
 
 from bench.analysis.groups import Group
 from bench.analysis.parts import read_parts
-from bench.runs.store import image_name, read_file
+from bench.store.files import image_name, read_file
 
 log = logging.getLogger(__name__)
 LARGEST = 4096**2  # pixels of a kept picture, which has the network's input size

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.analysis.groups import Curves, Entry, Group, entry_order
 from bench.analysis.parts import Newest, Part, Place, metric_of, newest_of, parts_of, place_of, read_parts
 from bench.analysis.statistics import Array
-from bench.runs.store import Folder
+from bench.store.folders import Folder
 
 CASE_COLUMNS = ["image_id", "class_name", "n_instances", "box_area", "probability"]
 FROM_NOTE = ("key", "method", "name", "layer", "category", "parameters", "version", "index")

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bench.runs.store import Folder, read_part
+from bench.store.folders import Folder
+from bench.store.parts import read_part
 
 log = logging.getLogger(__name__)
 

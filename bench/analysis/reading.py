@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bench.analysis.groups import group_folders
 from bench.analysis.parts import Newest, Part, metric_of, newest_of, parts_of, read_parts
-from bench.runs.store import Folder, find_folders
+from bench.store.folders import Folder, find_folders
 from bench.types import UserError
 
 KEYS = ["method", "layer", "case_id"]

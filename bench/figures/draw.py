@@ -24,7 +24,7 @@ from bench.figures.forest import forest_figure
 from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.instances import instances_figure
 from bench.figures.style import NARROW, WIDE, save
-from bench.runs.store import hash_key, safe_name, write_text
+from bench.store.files import hash_key, safe_name, write_text
 
 log = logging.getLogger(__name__)
 DRAWN = "_drawn"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.analysis.groups import NO_LAYER, Entry, about_method
-from bench.runs.store import write_atomically
+from bench.store.files import write_atomically
 
 # Any: matplotlib types the keys of its settings one by one.
 STYLE: Any = rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)

@@ -37,7 +37,8 @@ from bench.report.latex import write_tables
 from bench.report.matrix import matrices_of
 from bench.report.page import page_of, section_of
 from bench.report.text import markdown, print_group, printed_path
-from bench.runs.store import find_folders, write_text
+from bench.store.files import write_text
+from bench.store.folders import find_folders
 from bench.types import UserError
 
 COLUMNS = {

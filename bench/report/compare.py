@@ -19,7 +19,8 @@ from bench.analysis.tables import summarize, to_csv
 from bench.report.grid import interval, number
 from bench.report.page import render
 from bench.report.text import plain, printed_path, row, safe
-from bench.runs.store import find_folders, write_text
+from bench.store.files import write_text
+from bench.store.folders import find_folders
 from bench.types import UserError
 
 CELL = ["dataset", "model", "protocol", "metric", "layer", "method", "versions"]

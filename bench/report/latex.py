@@ -14,7 +14,7 @@ from bench.figures.style import titles
 from bench.report.grid import Cell, Grid, interval, number, sections
 from bench.report.notes import share, size_of
 from bench.report.text import markdown_table
-from bench.runs.store import write_text
+from bench.store.files import write_text
 from bench.types import printable
 
 SPECIAL = {

@@ -11,7 +11,8 @@ from bench.analysis.groups import NO_LAYER, Group, shown_columns
 from bench.analysis.parts import metric_of
 from bench.analysis.significance import LEAST_IMAGES
 from bench.options import conf_node
-from bench.runs.store import PROVENANCE, read_json
+from bench.store.files import read_json
+from bench.store.folders import PROVENANCE
 
 FLAT_GRADIENT = (
     "at the last layer before global average pooling the gradient of a channel is spatially constant, so value and"

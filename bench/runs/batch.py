@@ -21,7 +21,8 @@ from bench.runs.execution import Forward, Speed, memory_format
 from bench.runs.missing import Needs, Piece, asks_again, needs_pass
 from bench.runs.rows import CASE, case_rows, map_columns, metric_columns
 from bench.runs.setup import Prepared
-from bench.runs.store import image_name, read_part, write_atomically
+from bench.store.files import image_name, write_atomically
+from bench.store.parts import read_part
 from bench.types import Batch, Job, Reshape
 
 

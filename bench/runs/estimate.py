@@ -21,7 +21,7 @@ from bench.runs.provenance import device_name, facts
 from bench.runs.rows import Writer
 from bench.runs.run import Outcome, keeps_map, setting_of, speed_for
 from bench.runs.setup import Prepared
-from bench.runs.store import CHUNK
+from bench.store.parts import CHUNK
 from bench.types import NO_LAYER, UserError
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.runs.store import hash_key, read_json, write_first
+from bench.store.files import hash_key, read_json, write_first
 from bench.types import Network, UserError
 
 log = logging.getLogger(__name__)

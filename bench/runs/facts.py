@@ -14,7 +14,8 @@ import yaml
 from bench.maps.capture import capture
 from bench.networks.layers import resolve_layers
 from bench.runs.provenance import versions
-from bench.runs.store import PROTOCOL, Folder, hash_key, read_protocol, write_text
+from bench.store.files import hash_key, write_text
+from bench.store.folders import PROTOCOL, Folder, read_protocol
 from bench.types import InputSpec, Network
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.runs.plan import reads_network
-from bench.runs.store import CHUNK, Folder, read_part, set_aside
+from bench.store.folders import Folder, set_aside
+from bench.store.parts import CHUNK, read_part
 from bench.types import Case, Job, Metric
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.options import named_function
-from bench.runs.store import hash_key
+from bench.store.files import hash_key
 from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError
 
 FUSIONS = ("mean", "max", "product")

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from bench.runs.execution import Speed
-from bench.runs.store import PROVENANCE, Folder, read_json, write_first, write_json
+from bench.store.files import read_json, write_first, write_json
+from bench.store.folders import PROVENANCE, Folder
 
 PACKAGES = (
     "cam-bench", "torch", "torchvision", "pillow", "timm", "numpy", "scipy", "scikit-image", "pandas", "pyarrow",

@@ -15,7 +15,7 @@ from bench.maps.target_scores import group_probability, output_values
 from bench.runs.missing import Piece
 from bench.runs.plan import curve_points, parameters_of
 from bench.runs.provenance import finish_provenance
-from bench.runs.store import write_columns, write_part
+from bench.store.parts import write_columns, write_part
 from bench.types import Batch, Bound, Metric
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,9 @@ from bench.runs.progress import Progress
 from bench.runs.provenance import facts, kept_or_chosen, left_out
 from bench.runs.rows import Writer
 from bench.runs.setup import Prepared
-from bench.runs.store import CHUNK, Folder, damaged, image_name
+from bench.store.files import image_name
+from bench.store.folders import Folder, damaged
+from bench.store.parts import CHUNK
 from bench.types import Job
 
 log = logging.getLogger(__name__)

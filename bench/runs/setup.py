@@ -18,7 +18,9 @@ from bench.datasets.transforms import GEOMETRIES
 from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
 from bench.runs.plan import FUSIONS, check_targets, choose_cases, plan_jobs, plan_metrics
-from bench.runs.store import FORMAT, Folder, hash_key, safe_name
+from bench.store.files import hash_key, safe_name
+from bench.store.folders import Folder
+from bench.store.parts import FORMAT
 from bench.types import Bound, Case, Dataset, Job, Metric, UserError, printable
 
 HASHED = 2**28  # bytes of pictures, some 3,000 photographs, whose content is read in under half a second

@@ -15,7 +15,8 @@ from bench.analysis.statistics import resample_counts
 from bench.analysis.tables import summarize, to_csv
 from bench.options import conf_node, named_function
 from bench.report import report
-from bench.runs.store import find_folders, write_part
+from bench.store.folders import find_folders
+from bench.store.parts import write_part
 from bench.types import UserError
 
 CASES, LEVELS = 30, 9
@@ -207,7 +208,7 @@ def test_a_part_without_cases_hides_no_metric(finished, tmp_path, monkeypatch, h
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "metrics.localization.no_such", "metricsx.f", "metrics.no_such.f", "bench.runs.store.os"]
+    "target", ["os.system", "metrics.localization.no_such", "metricsx.f", "metrics.no_such.f", "bench.store.files.os"]
 )
 def test_only_functions_of_the_program_are_called(target):
     with pytest.raises(UserError, match="dataset_statistics"):

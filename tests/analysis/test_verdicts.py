@@ -19,7 +19,7 @@ from bench.analysis.statistics import resampled_means
 from bench.analysis.tables import summarize_group
 from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
 from bench.report.answers import answers_of
-from bench.runs.store import Folder
+from bench.store.folders import Folder
 
 ABOUT = {
     "box_coverage": {

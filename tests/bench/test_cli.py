@@ -299,20 +299,22 @@ def test_list_survives_a_function_that_is_not_there(target: str) -> None:
 
 
 def test_list_results_says_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench.runs import store
     from bench.runs.rows import META, schema_of
+    from bench.store.files import hash_key, write_text
+    from bench.store.folders import PROTOCOL
+    from bench.store.parts import FORMAT, write_part
 
     parameters = {"dataset": {"name": "toy"}}
-    known = {"format": store.FORMAT, "key": store.hash_key(parameters), "dataset": "toy", "model": "net"}
+    known = {"format": FORMAT, "key": hash_key(parameters), "dataset": "toy", "model": "net"}
     folder = tmp_path / "toy" / "net-1"
-    store.write_text(folder / store.PROTOCOL, json.dumps({**known, "weights": "random", "parameters": parameters}))
+    write_text(folder / PROTOCOL, json.dumps({**known, "weights": "random", "parameters": parameters}))
     entries = [{"key": "a", "method": "cam", "layer": "l4", "maps": "00"}]
     for chunk, (cases, metric) in enumerate([(["a", "b"], "deletion"), (["c", "d"], "road")]):
         rows = [{**dict.fromkeys(META.names), "method": "cam", "layer": "l4", "case_id": case} for case in cases]
         control = [{"key": "r", "method": "random", "layer": "-", "maps": "00"}] if chunk else []
         rows += [{**row, "method": "random", "layer": "-"} for row in rows] if chunk else []
         note = {"protocol": "", "cases": cases, "metrics": {metric: {"key": metric}}, "skipped": []}
-        store.write_part(folder, chunk, rows, schema_of({}), {**note, "entries": entries + control})
+        write_part(folder, chunk, rows, schema_of({}), {**note, "entries": entries + control})
     assert answer(["list", "results", str(tmp_path)])
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6

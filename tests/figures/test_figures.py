@@ -64,7 +64,7 @@ def test_the_reading_benchmark_has_a_gallery(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
     reading = import_module("benchmarks.reading")
     monkeypatch.setattr(reading, "METHODS", ["grad_cam", "hirescam"])
-    monkeypatch.setattr(reading.store, "CHUNK", 4)
+    monkeypatch.setattr(reading.parts, "CHUNK", 4)
     reading.make(tmp_path, images=70)
     group = group_of(tmp_path)
     shown = read_shown(group, 60)

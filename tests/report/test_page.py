@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bench.analysis.kept_maps import native_map, read_shown, upsample
 from bench.report import report
-from bench.runs.store import image_name
+from bench.store.files import image_name
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -21,7 +21,7 @@ from bench.report.answers import answers_of
 from bench.report.grid import interval, make_grid, number
 from bench.report.notes import banners, notes
 from bench.report.text import print_group, safe
-from bench.runs.store import find_folders
+from bench.store.folders import find_folders
 from bench.types import UserError
 
 REPOSITORY = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from bench.maps.scorer import Scorer
 from bench.runs import execution as speed
 from bench.runs.execution import Speed, choose_speed, forwards, measured, set_precision
 from bench.runs.provenance import speed_of
-from bench.runs.store import read_json
+from bench.store.files import read_json
 from bench.types import InputSpec, Network, UserError
 
 CPU = torch.device("cpu")

@@ -16,11 +16,13 @@ from bench.__main__ import shipped
 from bench.binding import check_settings
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, compose_config, plain
 from bench.runs import run as running
-from bench.runs import store
 from bench.runs.facts import Opener, request_of
 from bench.runs.missing import Needs
 from bench.runs.run import Outcome, run
 from bench.runs.setup import check, prepare_run
+from bench.store.files import read_json
+from bench.store.folders import PROVENANCE, find_folders
+from bench.store.parts import read_part
 from bench.types import UserError
 
 ALONE = ["gallery.cases=0", "save_maps=none"]
@@ -71,8 +73,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
 def rows_of(root: Path) -> pd.DataFrame:
     """All rows below a results folder, a later part's columns beside the earlier ones'."""
-    (folder,) = store.find_folders(root)
-    frames = [store.read_part(path)[0].to_pandas() for path in folder.parts]
+    (folder,) = find_folders(root)
+    frames = [read_part(path)[0].to_pandas() for path in folder.parts]
     keys = ["method", "layer", "case_id"]
     frame = pd.concat(frames).groupby(keys, as_index=False, sort=True).first()
     return frame.sort_values(keys, ignore_index=True)
@@ -268,9 +270,9 @@ def test_too_little_memory_halves_the_batch(counted: Counted, tmp_path: Path, mo
     assert sizes.count(4) == 1  # what memory did not hold once is not tried again
     whole, torn = rows_of(tmp_path / "whole"), rows_of(tmp_path / "torn")
     pd.testing.assert_frame_equal(whole, torn, rtol=1e-4, atol=1e-5)
-    (folder,) = store.find_folders(tmp_path / "torn")
-    notes = [store.read_part(path, [])[1] for path in folder.parts]
-    assert store.read_json(folder.path / store.PROVENANCE)["batch"] == 4
+    (folder,) = find_folders(tmp_path / "torn")
+    notes = [read_part(path, [])[1] for path in folder.parts]
+    assert read_json(folder.path / PROVENANCE)["batch"] == 4
     assert min(note["batch"] for note in notes) == 2
 
 
@@ -298,10 +300,10 @@ def test_a_folder_keeps_the_batch_sizes_that_it_was_begun_with(counted: Counted,
     words = ["method=grad_cam", "limit=18", "shards=2", f"out={tmp_path}", *ALONE]
     counted(*words, "shard=0", "batch=1", "score_batch=3")
     counted(*words, "shard=1", "batch=2", "score_batch=5")
-    (folder,) = store.find_folders(tmp_path)
-    known = store.read_json(folder.path / store.PROVENANCE)
+    (folder,) = find_folders(tmp_path)
+    known = read_json(folder.path / PROVENANCE)
     assert (known["batch"], known["score_batch"]) == (1, 3)
-    notes = [store.read_part(path, [])[1] for path in folder.parts]
+    notes = [read_part(path, [])[1] for path in folder.parts]
     assert {(note["batch"], note["score_batch"]) for note in notes} == {(1, 3)}
 
 

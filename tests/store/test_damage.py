@@ -26,7 +26,9 @@ from bench.cli import answer
 from bench.report import report
 from bench.report.__main__ import main as report_main
 from bench.report.page import made
-from bench.runs import store
+from bench.store.files import hash_key, read_json, write_json
+from bench.store.folders import PROTOCOL, PROVENANCE, damaged, find_folders, read_protocol
+from bench.store.parts import COLUMNS, FORMAT, PLACEHOLDER, is_whole, write_columns, write_sealed
 from bench.types import UserError, printable
 
 
@@ -35,7 +37,7 @@ def everything(root: Path) -> list[Any]:
     table, group, said = load_results(root), group_of(root), io.StringIO()
     answer(["list", "results", str(root)], Console(file=said))
     pictures = read_shown(group, 8).images
-    provenance = store.read_json(group.folders[0].path / store.PROVENANCE)
+    provenance = read_json(group.folders[0].path / PROVENANCE)
     records = (
         provenance.get("batch"),
         provenance.get("bad_records"),
@@ -54,9 +56,9 @@ def small(tmp_path: Path) -> Path:
     root = make_results(
         tmp_path / "results", cases=2, methods=(("grad_cam", "bn2.act"), ("random", "-")), gallery=1, note=note
     )
-    (folder,) = store.find_folders(root)
-    store.write_json(folder.path / store.PROVENANCE, {"batch": 16, "bad_records": [{"record": "x", "reason": "torn"}]})
-    store.write_columns(folder.path, CASE)
+    (folder,) = find_folders(root)
+    write_json(folder.path / PROVENANCE, {"batch": 16, "bad_records": [{"record": "x", "reason": "torn"}]})
+    write_columns(folder.path, CASE)
     return root
 
 
@@ -90,21 +92,21 @@ def test_no_flipped_bit_in_any_file_is_accepted_silently(small: Path, caplog: py
 
 
 def test_a_damaged_list_of_columns_is_written_anew(small: Path) -> None:
-    (folder,) = store.find_folders(small)
-    path = folder.path / store.COLUMNS
+    (folder,) = find_folders(small)
+    path = folder.path / COLUMNS
     data = path.read_bytes()
-    assert not store.damaged(folder) and store.is_whole(data) and pq.read_schema(path) == CASE
+    assert not damaged(folder) and is_whole(data) and pq.read_schema(path) == CASE
     for bit in range(0, 8 * len(data), 7):
         path.write_bytes(data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :])
-        assert store.damaged(folder)
-    store.write_columns(folder.path, CASE)
+        assert damaged(folder)
+    write_columns(folder.path, CASE)
     assert path.read_bytes() == data
 
 
 def bomb(folder: Path) -> None:
     """Nine levels of nine aliases: a billion words from 500 bytes."""
     lines = ["a0: &a0 [lol, lol, lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
-    (folder / store.PROTOCOL).write_text("\n".join(lines) + "\nparameters: *a9\nkey: x\nformat: 2\n")
+    (folder / PROTOCOL).write_text("\n".join(lines) + "\nparameters: *a9\nkey: x\nformat: 2\n")
 
 
 def pipe(path: Path) -> None:
@@ -118,12 +120,12 @@ ENTRY = {"key": "k", "method": "m", "name": "m", "layer": "l", "maps": "", "cate
 
 def foreign_note(folder: Path, schema: pa.Schema = CASE, **changes: Any) -> None:
     """A part with a sound hash whose note is not as ours."""
-    note = {"format": store.FORMAT, "chunk": 7, "protocol": folder.name.rpartition("-")[2], "cases": [], "entries": [],
+    note = {"format": FORMAT, "chunk": 7, "protocol": folder.name.rpartition("-")[2], "cases": [], "entries": [],
             "metrics": {}, "skipped": [], "batch": 1, "score_batch": 1, "made": {}, **changes}  # fmt: skip
     stream = pa.BufferOutputStream()
     with pq.ParquetWriter(stream, schema) as writer:
-        writer.add_key_value_metadata({"bench": json.dumps(note), "digest": store.PLACEHOLDER})
-    store.write_sealed(folder / "part-00007-0123456789.parquet", stream)
+        writer.add_key_value_metadata({"bench": json.dumps(note), "digest": PLACEHOLDER})
+    write_sealed(folder / "part-00007-0123456789.parquet", stream)
 
 
 def sparse(path: Path, size: int) -> None:
@@ -133,28 +135,28 @@ def sparse(path: Path, size: int) -> None:
 
 DAMAGE = {
     "alias bomb": bomb,
-    "pipe for the protocol": lambda folder: pipe(folder / store.PROTOCOL),
+    "pipe for the protocol": lambda folder: pipe(folder / PROTOCOL),
     "pipe for a part": lambda folder: pipe(folder / "part-00009-0123456789.parquet"),
-    "pipe for the provenance": lambda folder: pipe(folder / store.PROVENANCE),
+    "pipe for the provenance": lambda folder: pipe(folder / PROVENANCE),
     "pipe for a picture": lambda folder: pipe(next((folder / "_images").glob("*.png"))),
-    "folder for the protocol": lambda folder: ((folder / store.PROTOCOL).unlink(), (folder / store.PROTOCOL).mkdir()),
+    "folder for the protocol": lambda folder: ((folder / PROTOCOL).unlink(), (folder / PROTOCOL).mkdir()),
     "folder for a part": lambda folder: (folder / "part-00009-0123456789.parquet").mkdir(),
     "folder for the provenance": lambda folder: (
-        (folder / store.PROVENANCE).unlink(missing_ok=True), (folder / store.PROVENANCE).mkdir()
+        (folder / PROVENANCE).unlink(missing_ok=True), (folder / PROVENANCE).mkdir()
     ),
-    "huge protocol": lambda folder: sparse(folder / store.PROTOCOL, 2**40),
-    "huge provenance": lambda folder: sparse(folder / store.PROVENANCE, 2**40),
+    "huge protocol": lambda folder: sparse(folder / PROTOCOL, 2**40),
+    "huge provenance": lambda folder: sparse(folder / PROVENANCE, 2**40),
     "huge part": lambda folder: sparse(folder / "part-00009-0123456789.parquet", 2**40),
     "huge picture": lambda folder: sparse(next((folder / "_images").glob("*.png")), 2**40),
-    "deep yaml": lambda folder: (folder / store.PROTOCOL).write_text("[" * 100_000),
-    "deep blocks": lambda folder: (folder / store.PROTOCOL).write_text("- " * 100_000),
-    "deep json": lambda folder: (folder / store.PROVENANCE).write_text('{"a":' + "[" * 200_000),
-    "long number": lambda folder: (folder / store.PROVENANCE).write_text('{"a": ' + "9" * 10_000 + "}"),
-    "bytes for text": lambda folder: (folder / store.PROTOCOL).write_bytes(b"\xff\xfe\x00"),
-    "empty protocol": lambda folder: (folder / store.PROTOCOL).write_text(""),
-    "list for the protocol": lambda folder: (folder / store.PROTOCOL).write_text("[1, 2]"),
-    "code in the protocol": lambda folder: (folder / store.PROTOCOL).write_text("!!python/object/apply:os.abort []"),
-    "list for the provenance": lambda folder: (folder / store.PROVENANCE).write_text("[1]"),
+    "deep yaml": lambda folder: (folder / PROTOCOL).write_text("[" * 100_000),
+    "deep blocks": lambda folder: (folder / PROTOCOL).write_text("- " * 100_000),
+    "deep json": lambda folder: (folder / PROVENANCE).write_text('{"a":' + "[" * 200_000),
+    "long number": lambda folder: (folder / PROVENANCE).write_text('{"a": ' + "9" * 10_000 + "}"),
+    "bytes for text": lambda folder: (folder / PROTOCOL).write_bytes(b"\xff\xfe\x00"),
+    "empty protocol": lambda folder: (folder / PROTOCOL).write_text(""),
+    "list for the protocol": lambda folder: (folder / PROTOCOL).write_text("[1, 2]"),
+    "code in the protocol": lambda folder: (folder / PROTOCOL).write_text("!!python/object/apply:os.abort []"),
+    "list for the provenance": lambda folder: (folder / PROVENANCE).write_text("[1]"),
     "link to itself": lambda folder: (folder / "loop").symlink_to(folder),
     "link to the root": lambda folder: (folder / "loop").symlink_to(folder.parent.parent),
     "link that leads nowhere": lambda folder: (folder / "part-00009-0123456789.parquet").symlink_to("nowhere"),
@@ -188,8 +190,8 @@ DAMAGE = {
     ),
     "note without what it is made with": lambda folder: foreign_note(folder, made=None),
     "columns of another kind": lambda folder: foreign_note(folder, schema=pa.schema([("method", pa.int64())])),
-    "protocol with a list of parameters": lambda folder: (folder / store.PROTOCOL).write_text(
-        json.dumps({"format": 2, "key": store.hash_key([1]), "parameters": [1], "dataset": "d", "model": "m"})
+    "protocol with a list of parameters": lambda folder: (folder / PROTOCOL).write_text(
+        json.dumps({"format": 2, "key": hash_key([1]), "parameters": [1], "dataset": "d", "model": "m"})
     ),
     "picture that is none": lambda folder: next((folder / "_images").glob("*.png")).write_bytes(b"%!PS-Adobe"),
 }  # fmt: skip
@@ -236,7 +238,7 @@ def test_a_folder_behind_a_link_is_read_once(small: Path, tmp_path: Path) -> Non
     shutil.move(small / "collage", other)
     (small / "collage").symlink_to(other)
     (small / "again").symlink_to(other)
-    assert len(store.find_folders(small)) == 1 and len(load_results(small)) == 4
+    assert len(find_folders(small)) == 1 and len(load_results(small)) == 4
 
 
 def test_names_with_control_characters_are_escaped_outside_the_page(
@@ -273,10 +275,10 @@ def test_a_part_of_another_protocol_is_named(tmp_path: Path, caplog: pytest.LogC
 
 def test_a_changed_letter_outside_the_key_is_found(tmp_path: Path) -> None:
     folder = protocol_folder(tmp_path, "made", "resnet18")
-    path = folder / store.PROTOCOL
+    path = folder / PROTOCOL
     known = yaml.safe_load(path.read_text())
-    assert store.read_protocol(path)["model"] == "resnet18"
+    assert read_protocol(path)["model"] == "resnet18"
     for key, value in {"model": "resnet08", "weights": "default", "dataset": "mad"}.items():
         path.write_text(yaml.safe_dump({**known, key: value}))
         with pytest.raises(ValueError, match="hash"):
-            store.read_protocol(path)
+            read_protocol(path)
