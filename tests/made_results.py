@@ -18,7 +18,7 @@ from bench.analysis.groups import Group, group_folders
 from bench.analysis.loading import load_group
 from bench.store.files import hash_key, image_name, safe_name
 from bench.store.folders import PROTOCOL, find_folders
-from bench.store.parts import CHUNK, write_part
+from bench.store.parts import CHUNK, read_part, write_part
 
 CASE = pa.schema(
     [
