@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.analysis.curves import Statistic, each_entry, read_curves, statistic_curves, statistics_of
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.significance import holm, paired_p, verdict
 from bench.analysis.statistics import Array, means, percentile_interval, resampled_means
+from bench.types import NO_LAYER
 
 ALL, ONE = "all", "one object"  # which cases a mean is over
 EQUAL_WITHIN = 1e-5  # of the larger value: methods whose values differ by less on all cases are the same

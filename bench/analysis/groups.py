@@ -16,8 +16,8 @@ from bench.analysis.parts import Part, metric_of
 from bench.analysis.statistics import Array, Codes
 from bench.options import conf_node
 from bench.store.folders import Folder
+from bench.types import NO_LAYER
 
-NO_LAYER = "-"
 CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "attribution", "other", "control")
 
 ARROWS = {True: "↑", False: "↓", None: ""}

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.curves import each_entry, mean_curves
-from bench.analysis.groups import NO_LAYER, Curves, Entry, Group
+from bench.analysis.groups import Curves, Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.statistics import Array, percentile_interval
 from bench.figures.style import STYLE, WIDE, at_layer, drawn, legend, style_of, titles, wrapped
+from bench.types import NO_LAYER
 
 Band = tuple[Array, Array, Array]
 END = "_curve"

@@ -11,8 +11,9 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.groups import NO_LAYER, Column, Entry, Group
+from bench.analysis.groups import Column, Entry, Group
 from bench.figures.style import NARROW, STYLE, WIDE, legend, shown_lines, style_of
+from bench.types import NO_LAYER
 
 LINES_UP_TO = 6  # layers; more become a heat map
 TALLEST = 8.5

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis.groups import NO_LAYER, Column, Entry, Group
+from bench.analysis.groups import Column, Entry, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
 from bench.analysis.parts import metric_of
 from bench.analysis.trials.crash_test import crash_table
@@ -25,6 +25,7 @@ from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.instances import instances_figure
 from bench.figures.style import NARROW, WIDE, save
 from bench.store.files import hash_key, safe_name, write_text
+from bench.types import NO_LAYER
 
 log = logging.getLogger(__name__)
 DRAWN = "_drawn"

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import Entry, Group
 from bench.analysis.kept_maps import Shown, native_map, overlay, upsample
 from bench.figures.style import STYLE, wrapped
+from bench.types import NO_LAYER
 
 TILE, GAP = 168, 6
 STEP, INCH = TILE + GAP, 1.25 / TILE

@@ -16,8 +16,9 @@ from matplotlib import rc_context, rc_params_from_file
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.analysis.groups import NO_LAYER, Entry, about_method
+from bench.analysis.groups import Entry, about_method
 from bench.store.files import write_atomically
+from bench.types import NO_LAYER
 
 # Any: matplotlib types the keys of its settings one by one.
 STYLE: Any = rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.significance import LEAST_IMAGES
 from bench.analysis.verdicts import Verdict
 from bench.figures.style import titles
 from bench.report.grid import interval, number, signed
+from bench.types import NO_LAYER
 
 NAMED = 3  # methods in a sentence
 HEADINGS = {

@@ -14,9 +14,10 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from bench.analysis.groups import NO_LAYER, Column, Entry, Group
+from bench.analysis.groups import Column, Entry, Group
 from bench.analysis.kept_maps import PALETTE, Shown, native_map, upsample
 from bench.figures.gallery import REASONS
+from bench.types import NO_LAYER
 
 CASES = 60  # in one gallery, at most
 IMAGENET_OUTPUTS = 1000

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.groups import NO_LAYER, Column, Entry, Group, shown_columns
+from bench.analysis.groups import Column, Entry, Group, shown_columns
 from bench.analysis.significance import LEAST_IMAGES
+from bench.types import NO_LAYER
 
 SIGNS = {"better": "▲", "worse": "▼", "equal": "=", "undecided": "", "few images": "", "": ""}
 

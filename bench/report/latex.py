@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analysis.groups import NO_LAYER, Column, Group
+from bench.analysis.groups import Column, Group
 from bench.analysis.tables import to_csv
 from bench.figures.draw import slug
 from bench.figures.style import titles
@@ -15,7 +15,7 @@ from bench.report.grid import Cell, Grid, interval, number, sections
 from bench.report.notes import share, size_of
 from bench.report.text import markdown_table
 from bench.store.files import write_text
-from bench.types import printable
+from bench.types import NO_LAYER, printable
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",

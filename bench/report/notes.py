@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.groups import NO_LAYER, Group, shown_columns
+from bench.analysis.groups import Group, shown_columns
 from bench.analysis.parts import metric_of
 from bench.analysis.significance import LEAST_IMAGES
 from bench.options import conf_node
 from bench.store.files import read_json
 from bench.store.folders import PROVENANCE
+from bench.types import NO_LAYER
 
 FLAT_GRADIENT = (
     "at the last layer before global average pooling the gradient of a channel is spatially constant, so value and"

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.groups import NO_LAYER, Group
+from bench.analysis.groups import Group
 from bench.analysis.parts import metric_of
 from bench.figures.draw import Chosen
 from bench.figures.style import p_text, titles
 from bench.report.answers import where
 from bench.report.grid import SIGNS, Cell, Grid, interval, number, sections, signed
 from bench.report.notes import share
+from bench.types import NO_LAYER
 
 OPEN_LAYERS = 2  # up to so many layers all are open
 RANK_ROWS = 60

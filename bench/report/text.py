@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.groups import NO_LAYER, Entry, Group
+from bench.analysis.groups import Entry, Group
 from bench.figures.style import titles, wrapped
 from bench.report.answers import Answer
 from bench.report.grid import SIGNS, Cell, Grid, interval, number, sections
 from bench.report.notes import agreement_notes, banners, notes, share
-from bench.types import printable
+from bench.types import NO_LAYER, printable
 
 METHOD_WIDTH = 18  # at least
 # rich's SIMPLE_HEAD with a visible rule between sections

@@ -1,0 +1,25 @@
+"""The few types that the rooms exchange: records without logic, and errors."""
+
+from bench.types.cases import Batch, Case, Dataset
+from bench.types.jobs import FUSED, NO_LAYER, Bound, Job, Metric
+from bench.types.messages import OneLine, UserError, WorkerDied, printable
+from bench.types.networks import InputSpec, Layer, Network, Reshape
+
+__all__ = [
+    "Batch",
+    "Bound",
+    "Case",
+    "Dataset",
+    "FUSED",
+    "InputSpec",
+    "Job",
+    "Layer",
+    "Metric",
+    "NO_LAYER",
+    "Network",
+    "OneLine",
+    "Reshape",
+    "UserError",
+    "WorkerDied",
+    "printable",
+]

@@ -1,0 +1,83 @@
+"""What is run: methods and metrics with their parameters, and a method at a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+NO_LAYER = "-"  # the layer of methods that look at none
+FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over several layers
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A method or metric with its parameters bound.
+
+    Attributes
+    ----------
+    name : str
+        Its key in the config.
+    call : callable
+    wants : tuple of str
+        Names of the arguments it takes from the runner.
+    about : dict
+        Version, unit, direction: the sidecar in its yaml.
+    parameters : dict
+        Everything else in its node, with ``_target_``.
+    relu : bool
+        Whether the runner puts a ReLU behind it.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    wants: tuple[str, ...]
+    about: dict[str, Any]
+    parameters: dict[str, Any]
+    relu: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One method at one layer.
+
+    Attributes
+    ----------
+    method : Bound
+    label : str
+        Name of the method with those of its parameters that are not the defaults, e.g. ``grad_entropy(bins=64)``.
+    layer : str
+        Name of the layer; `NO_LAYER` for a method that looks at none, ``fuse_mean`` and the like for a map fused over
+        several.
+    layers : tuple of str
+        Layers that the map is made of, in the order of the network; empty for `NO_LAYER`.
+    index : int
+        Place of the layer in the network, for sorting.
+    key : str
+        Hash of the method's name, version and parameters, and of the layer.
+    """
+
+    method: Bound
+    label: str
+    layer: str
+    layers: tuple[str, ...]
+    index: int
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A metric as a run uses it.
+
+    Attributes
+    ----------
+    bound : Bound
+    label : str
+        Name with those of its parameters that are not the defaults, e.g. ``deletion(steps=7)``.
+    key : str
+        Hash of its name, version and parameters.
+    """
+
+    bound: Bound
+    label: str
+    key: str

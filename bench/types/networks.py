@@ -1,0 +1,91 @@
+"""Who is asked: a network, what it expects of its input, and one layer of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a mistyped name or --help needs none of it
+    from torch import Tensor, nn
+
+# (layer's name, shape of its output without N, the input's spatial size) -> index (K, *spatial) into the flattened
+# output, or None where that is (K, *spatial) already. UserError where it cannot be read.
+Reshape = Callable[[str, Sequence[int], Sequence[int]], Any]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1.
+
+    `rank` is 2 for pictures, 3 for volumes, which are as long as `size` along every axis.
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+    rank: int = 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: three channels and the spatial axes."""
+        return (3, *[self.size] * self.rank)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network in evaluation mode with what is needed to ask it.
+
+    Attributes
+    ----------
+    name : str
+    module : nn.Module
+        Gives the logits (n, C) and leaves its input as it is.
+    spec : InputSpec
+    layers : list of str
+        Default layers, in the order of the forward pass.
+    weights : str
+        What was loaded: ``default``, a file name or ``random``.
+    weights_hash : str
+        Hash of all parameters and buffers.
+    probability : {"softmax", "sigmoid", "none"}
+        How a probability follows from the logits; ``none`` takes the explained score itself.
+    reshape : callable, optional
+        Which entries of a layer's output are channels and positions; None takes every output as (N, K, *spatial).
+    channels_last : bool
+        Whether it also runs in the channels-last memory format.
+    settings : dict
+        What else makes this network's numbers: its code, how its output and its layers are read, where not as usual.
+    """
+
+    name: str
+    module: nn.Module
+    spec: InputSpec
+    layers: list[str]
+    weights: str
+    weights_hash: str
+    probability: str = "softmax"
+    reshape: Reshape | None = None
+    channels_last: bool = True
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer's activations and d score / d activations, each (N, K, *spatial).
+
+    `index` (K, *spatial) says where in the module's flattened output they are; None where they are that output.
+    """
+
+    acts: Tensor
+    grads: Tensor
+    index: Tensor | None = None
+    _known: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
+        """Give ``function()``, computed at the first call with this key: what several methods need of the layer."""
+        if key not in self._known:
+            self._known[key] = function()
+        return self._known[key]
