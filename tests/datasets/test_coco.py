@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.datasets.annotations.segmentations import decode_masks
 from bench.datasets.classes.class_map import read_class_map
 from bench.datasets.coco import coco
-from bench.datasets.images import decode_masks
 from bench.types import UserError
 
 CATEGORIES = [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}, {"id": 13, "name": "stop sign"}]

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from skimage.data import chelsea
 
 from bench.datasets import images
+from bench.datasets.annotations import segmentations
 from bench.datasets.images import read_image
 from bench.types import UserError
 
@@ -167,11 +168,11 @@ def test_run_lengths_of_text_are_pycocotools(seed: int) -> None:
         for mask in masks:
             code = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
             for counts in (code["counts"], code["counts"].decode()):
-                (decoded,) = images.decode_masks([{"size": [height, width], "counts": counts}], height, width)
+                (decoded,) = segmentations.decode_masks([{"size": [height, width], "counts": counts}], height, width)
                 assert np.array_equal(decoded, mask)
 
 
 def test_masks_of_gigabytes_are_refused() -> None:
     outline = [[0, 0, 9, 0, 9, 9]]
     with pytest.raises(ValueError, match="30 masks of 9000 x 9000 pixels take over 2 GiB"):
-        images.decode_masks([outline] * 30, 9000, 9000)
+        segmentations.decode_masks([outline] * 30, 9000, 9000)

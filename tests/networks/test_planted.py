@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import build, compose_config
-from bench.networks.planted import AMPLITUDE, GREY, SPREAD, THRESHOLD, Glyph, Mechanism, Planted, tile_patterns
+from bench.networks.mechanisms import Glyph, Mechanism
+from bench.networks.planted import AMPLITUDE, GREY, SPREAD, THRESHOLD, Planted, tile_patterns
 from bench.types import UserError
 from methods.control import edges
 
