@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -53,8 +52,8 @@ def task(node: DictConfig) -> None:
         check_settings(settings)
         if settings["verbose"]:
             be_verbose()
-        if settings["workers"] > 1 and not settings["estimate"] and (workers := workers_of(settings)) > 1:
-            share_work(settings, workers)
+        if settings["workers"] > 1 and not settings["estimate"]:
+            share(settings)
         show(settings, compute(settings))
     except UserError as error:
         # In a sweep Hydra lets the other jobs finish, then says which one failed.
@@ -63,6 +62,16 @@ def task(node: DictConfig) -> None:
         fail(str(error))
     except WorkerDied as error:  # here, since Hydra would print the settings before it
         fail(str(error), status=1)
+
+
+def share(settings: dict[str, Any]) -> None:
+    """Compute in several processes, if there is work for more than one."""
+    # As a script this module is called __main__, which the other processes do not know.
+    from bench.__main__ import compute
+    from bench.runs.workers import share_work, workers_of
+
+    if (workers := workers_of(settings)) > 1:
+        share_work(compute, settings, workers)
 
 
 def compute(settings: dict[str, Any], functions: Sequence[Bound] = ()) -> Outcome:
@@ -79,6 +88,8 @@ def compute(settings: dict[str, Any], functions: Sequence[Bound] = ()) -> Outcom
     keep_freed_memory()
     settings = {"worker": "", **settings}
     if multiprocessing.current_process().name != "MainProcess":  # of ours, or of a launcher
+        from bench.runs.workers import end_with
+
         end_with(settings.get("parent", os.getppid()))
     if settings["worker"]:
         logging.basicConfig(level=logging.WARNING)
@@ -104,69 +115,6 @@ def shipped(seed: int, bound: Bound) -> dict[str, Any]:
     group = "method" if str(bound.parameters.get("_target_")).startswith("methods.") else "metric"
     node = conf_node(group, bound.name)
     return {key: seed if value == "${seed}" else value for key, value in node.items()}
-
-
-def share_work(settings: dict[str, Any], workers: int) -> None:
-    """Compute in ``workers`` processes on this machine, each with its own chunks and its share of the cores.
-
-    UserError for what a worker says is wrong with the settings, WorkerDied where one ended early.
-    """
-    from joblib.externals.loky import get_reusable_executor
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    # As a script this module is called __main__, which the other processes do not know.
-    from bench.__main__ import compute
-
-    shards, threads = settings["shards"], settings["threads"] or max(1, cores() // workers)
-    share = {"workers": 1, "threads": threads, "shards": shards * workers, "parent": os.getpid()}
-    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    executor = get_reusable_executor(workers, env=variables)
-    # Ctrl-C reaches all processes of the terminal. The workers leave it to this one: they ignore it from their start,
-    # which is here, at the first task.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    executor.submit(int)
-    signal.signal(signal.SIGINT, before)
-    try:
-        places = [{"shard": settings["shard"] + shards * i, "worker": f"worker {i + 1}: "} for i in range(workers)]
-        for future in [executor.submit(compute, {**settings, **share, **place}) for place in places]:
-            future.result()
-    except BrokenProcessPool as error:
-        raise WorkerDied(
-            "a worker ended early (killed, or out of memory); finished parts are kept, and the same command continues"
-        ) from error
-    finally:
-        executor.shutdown(kill_workers=True)
-
-
-def workers_of(settings: dict[str, Any]) -> int:
-    """Count the processes to share the work between: no more than cores, or GPUs, and no more than chunks."""
-    from bench.store.parts import CHUNK
-
-    cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    chunks = settings["limit"] and -(-settings["limit"] // CHUNK)
-    most = min(max(cores(), cards), chunks or settings["workers"])
-    if most < settings["workers"] and not settings["quiet"]:
-        print(
-            f"workers={settings['workers']}: {most} for {cores()} cores and {chunks or 'all'} chunks", file=sys.stderr
-        )
-    return min(settings["workers"], most)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def end_with(parent: int) -> None:
-    """Let this process end within a second when its parent has ended, however that was."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    if not any(thread.name == "parent" for thread in threading.enumerate()):
-        threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def show(settings: dict[str, Any], outcome: Outcome) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,7 @@ def check_sources(node: DictConfig, own: DictConfig, given: Collection[str]) -> 
     given : collection of str
         Keys on the command line.
     """
-    settings: Any
-    ours, theirs = both = [dict(OmegaConf.to_container(one.hydra, resolve=False)) for one in (own, node)]  # type: ignore[arg-type]
-    for settings in both:
-        settings["job"] = {**settings["job"], "override_dirname": None}
-        for key in ("overrides", "runtime", "searchpath"):
-            settings.pop(key, None)
+    ours, theirs = (hydra_settings(one) for one in (own, node))
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             raise UserError(f"hydra.{key} from a file is refused: it could run code; say it on the command line")
@@ -188,6 +183,13 @@ def check_sources(node: DictConfig, own: DictConfig, given: Collection[str]) -> 
         value = OmegaConf.select(node, key, throw_on_missing=False)
         if key not in given and isinstance(value, str) and ":" in value:
             raise UserError(f"{key}={value} from a file is refused: it runs code; say it on the command line")
+
+
+def hydra_settings(node: DictConfig) -> dict[str, Any]:
+    """Hydra's own settings, without those that repeat the command line."""
+    settings: Any = OmegaConf.to_container(node.hydra, resolve=False)
+    kept = {key: value for key, value in settings.items() if key not in ("overrides", "runtime", "searchpath")}
+    return {**kept, "job": {**settings["job"], "override_dirname": None}}
 
 
 def is_hydras(override: Override) -> bool:
@@ -266,20 +268,11 @@ def build(group: str, node: Mapping[Any, Any], **more: Any) -> Any:
         raise UserError(f"{group}.name={written(name)} must be a word")
     if "name" not in taken:
         del values["name"]
-    # What conf/config.yaml says of any network, a network made in another way has not; a value of one's own it refuses.
-    common = shipped_defaults(group)
-    values = {key: value for key, value in values.items() if key in taken or common.get(key, ...) != value}
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
         raise UserError(f"{missing[0]}= is missing; add {group}.{missing[0]}=VALUE")
     defaults = {key: value() if callable(value) else value for key, value in more.items() if key in taken}
     return bind(name, {**defaults, **values}, (), group).call()
-
-
-@cache
-def shipped_defaults(group: str) -> dict[str, Any]:
-    """Read the settings that ``conf/config.yaml`` gives to every member of a group."""
-    return dict(yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8")).get(group) or {})
 
 
 def explain(error: BaseException) -> str:

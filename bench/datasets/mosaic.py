@@ -122,7 +122,14 @@ def mosaic(
     refused = len(judge.refused)
     notes = [f"mosaic: {refused} pictures under probability {min_probability} not used"] if refused else []
     wrong = data.bad_records + judge.broken
-    return Dataset(cases, wrong, notes + bad_note(wrong), data.outputs, data.most_bad)
+    return Dataset(
+        cases=cases,
+        bad_records=wrong,
+        notes=notes + bad_note(wrong),
+        outputs=data.outputs,
+        most_bad=data.most_bad,
+        offers=("mosaic",),
+    )
 
 
 def _source(source: Mapping[str, Any] | None, allow_bad_records: bool) -> Dataset:

@@ -53,15 +53,13 @@ def finish(
         settings["reshape_code"] = code_hash(module, user_function(reshape, "model.reshape"))
     module.requires_grad_(False)
     read = reshape_of(module, reshape)
+    if layers is None:
+        layers = default_layers(name, module, spec.size, read)
     return Network(
         name=name,
         module=module,
         spec=spec,
-        layers=default_layers(name, module, spec.size, read)
-        if layers is None
-        else [layers]
-        if isinstance(layers, str)
-        else list(layers),
+        layers=[layers] if isinstance(layers, str) else list(layers),
         weights=weights,
         weights_hash=weights_hash(module),
         probability=probability_of(name, probability, logits),

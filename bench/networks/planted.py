@@ -173,7 +173,15 @@ def tile_patterns(side: int, rank: int) -> list[Tensor]:
 
 
 def planted_model(
-    *, name: str, mechanisms: Mapping[str, Any], rank: int = 2, layers: Sequence[str] | None = None
+    *,
+    name: str,
+    mechanisms: Mapping[str, Any],
+    rank: int = 2,
+    layers: Sequence[str] | None = None,
+    num_classes: None = None,
+    output: str | int | None = None,
+    probability: str = "auto",
+    reshape: str = "auto",
 ) -> Network:
     """Build the network of these mechanisms, one output each, in the order of their names.
 
@@ -187,12 +195,18 @@ def planted_model(
         2 for pictures of 224 x 224 pixels, 3 for volumes of 48 x 48 x 48.
     layers : sequence of str, optional
         Default layers.
+    num_classes : None
+        The mechanisms say how many outputs there are.
+    output, probability, reshape
+        As of any network.
 
     Raises
     ------
     UserError
         A field that does not exist or makes no sense.
     """
+    if num_classes is not None:
+        raise UserError(f"model.num_classes={num_classes}: a planted network has one output a mechanism")
     if rank not in SIDE:
         raise UserError(f"model.rank={rank} must be 2 (pictures) or 3 (volumes)")
     if len(mechanisms or ()) < 2:
@@ -200,4 +214,7 @@ def planted_model(
     module = Planted({str(key): read_mechanism(str(key), mechanisms[key]) for key in sorted(mechanisms)}, rank)
     size = module.size
     spec = InputSpec(size=size, resize=size, mean=(GREY,) * 3, std=(SPREAD,) * 3, interpolation="nearest", rank=rank)
-    return finish(name, module, spec, layers, "default", {"default": module.state_dict})
+    return finish(
+        name, module, spec, layers, "default", {"default": module.state_dict},
+        output=output, probability=probability, reshape=reshape,
+    )  # fmt: skip

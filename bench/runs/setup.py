@@ -59,9 +59,10 @@ def prepare_run(
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
     has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
-    present = {"boxes"} if any(len(case.boxes) for case in cases) else set()
+    present = {*whole.offers}
+    present |= {"boxes"} if any(len(case.boxes) for case in cases) else set()
     present |= {"truth"} if any(len(case.parts) for case in cases) else set()
-    metrics, notes = usable(metrics, present | ({"mosaic"} if all(map(is_mosaic, cases)) else set()))
+    metrics, notes = usable(metrics, present)
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
     # Submitit's local jobs all run at once and nothing else limits them.
@@ -180,7 +181,8 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
         "save_maps": ("auto", "all", "none", True, False),
     }
     for key in ("batch", "score_batch"):
-        choices[key] = ("auto", config[key] if isinstance(config[key], int) else "a whole number")
+        if config[key] != "auto" and not isinstance(config[key], int):
+            raise UserError(f"{key}={config[key]} is unknown; it takes auto, a whole number")
     for key, known in choices.items():
         if config[key] not in known:
             words = ", ".join(str(value).lower() for value in known if value is not None)
@@ -195,14 +197,6 @@ def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bou
         metrics = [part for part in metrics if part.name not in skipped]
         notes += [f"left out, because {reason}: {', '.join(skipped)}"] if skipped else []
     return list(metrics), notes
-
-
-def is_mosaic(case: Case) -> bool:
-    """Whether the boxes of all classes are cells of one grid, of at least 2 x 2."""
-    boxes = torch.cat([case.boxes, case.other_boxes])
-    sides = boxes[:, 2:] - boxes[:, :2]
-    whole = bool((sides == sides[:1]).all()) and bool((boxes[:, :2] % sides[:1] == 0).all())
-    return len(boxes) >= 4 and whole
 
 
 def find_device(name: str, shard: int = 0) -> torch.device:

@@ -97,6 +97,8 @@ class Dataset:
         Number of outputs of the networks that the cases' targets are meant for; None where not known.
     most_bad : float
         Share of the run's pictures that may turn out to be bad before the run stops.
+    offers : tuple of str
+        What some metrics need beside boxes: ``mosaic``, each picture is a grid of pictures of one class each.
     """
 
     cases: list[Case]
@@ -104,6 +106,7 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     outputs: int | None = None
     most_bad: float = 1.0
+    offers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bench import __main__ as command_line
 from bench.runs import execution
+from bench.runs import workers as shared
 from bench.runs.execution import measured
 from bench.types import InputSpec, Network
 
@@ -93,13 +93,13 @@ def test_ctrl_c_five_times_is_one_line(tmp_path: Path, words: tuple[str, ...], r
 def test_no_more_workers_than_cores_and_chunks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command_line, "cores", lambda: 8)
+    monkeypatch.setattr(shared, "cores", lambda: 8)
     for workers, limit, expected in ((100, 2, 1), (100, 33, 3), (100, None, 8), (4, None, 4), (2, 1000, 2)):
         settings = {"workers": workers, "limit": limit, "quiet": False}
-        assert command_line.workers_of(settings) == max(expected, 1)
+        assert shared.workers_of(settings) == max(expected, 1)
         said = capsys.readouterr().err
         assert bool(said) == (expected < workers) and (not said or f"workers={workers}" in said)
-    assert command_line.workers_of({"workers": 100, "limit": 2, "quiet": True}) == 1 and not capsys.readouterr().err
+    assert shared.workers_of({"workers": 100, "limit": 2, "quiet": True}) == 1 and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reader", ["true", "head -n 1"])
