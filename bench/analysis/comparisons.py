@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,12 @@ class Block:
     drawn: list[Array]
     draw: Callable[[Array], Array]
     strata: Images | None = None
-    described: list[Array] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        for values, drawn in zip(self.values, self.drawn, strict=True):
-            self.described.append(describe(values, drawn, self.strata, values))
+    @cached_property
+    def described(self) -> list[Array]:
+        """Mean and both ends of its interval of every column, shape (3, C), by entry."""
+        pairs = zip(self.values, self.drawn, strict=True)
+        return [describe(values, drawn, self.strata, values) for values, drawn in pairs]
 
 
 def compare_group(group: Group, reference: str, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -136,7 +137,7 @@ def block_rows(group: Group, block: Block, reference: str) -> list[dict[str, Any
         for at in np.flatnonzero(present.any(axis=0)):
             about: dict[str, Any] = {"layer": entry.layer, "method": entry.method}
             about |= {"metric": block.names[at], "cases": block.cases}
-            images = int(np.count_nonzero(np.bincount(group.images[present[:, at]])))
+            images = images_under(group, present[:, at])
             about |= dict(zip(RESULT, (*block.described[i][:, at], int(present[:, at].sum()), images), strict=True))
             own = [
                 about | dict(zip(PAIR, (other.method, other.layer, *numbers[:, at]), strict=True))
@@ -145,6 +146,11 @@ def block_rows(group: Group, block: Block, reference: str) -> list[dict[str, Any
             ]
             rows += own or [about | {"against": "", "against_layer": ""}]
     return rows
+
+
+def images_under(group: Group, cases: NDArray[np.bool_]) -> int:
+    """Count the images that these cases (a mask over all of them) show."""
+    return len(np.unique(group.images[cases]))
 
 
 def pair_of(group: Group, block: Block, first: int, second: int) -> Array:
@@ -163,7 +169,7 @@ def pair_of(group: Group, block: Block, first: int, second: int) -> Array:
         if alike(values[:, column], other[:, column]):
             drawn[:, column], difference[column] = 0.0 * drawn[:, column], 0.0
     ends = percentile_interval(drawn)
-    images = np.array([np.count_nonzero(np.bincount(group.images[kept])) for kept in present.T])
+    images = np.array([images_under(group, kept) for kept in present.T])
     numbers = steady(np.stack([difference, *ends]), np.concatenate([values, other]))
     return np.vstack([numbers, paired_p(numbers[0], drawn, images)])
 
@@ -209,7 +215,7 @@ def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> l
         opponents = opponents_of(group, entry, reference)
         for name, own in known[entry.label].items():
             numbers = np.round([own.value, *np.concatenate(percentile_interval(own.resampled[:, None]))], 12) + 0.0
-            images = int(np.count_nonzero(np.bincount(group.images[own.present])))
+            images = images_under(group, own.present)
             about: dict[str, Any] = {"layer": entry.layer, "method": entry.method, "metric": name, "cases": ALL}
             about |= dict(zip(RESULT, (*numbers, int(own.present.sum()), images), strict=True))
             pairs = []
@@ -245,5 +251,5 @@ def statistic_pair(
         first, second = own, other
     gap = (first.resampled - second.resampled)[:, None]
     numbers = np.round(np.array([first.value - second.value, *np.concatenate(percentile_interval(gap))]), 12) + 0.0
-    images = np.array([np.count_nonzero(np.bincount(group.images[both]))])
+    images = np.array([images_under(group, both)])
     return np.concatenate([numbers, paired_p(numbers[:1], np.round(gap, 12), images)])

@@ -83,14 +83,18 @@ class Entry:
     @property
     def title(self) -> str:
         """Name for readers, with the parameters that are not the defaults: ``Grad Entropy-CAM (bins=64)``."""
-        return self.method.replace(self.name, str(about_method(self.name).get("title", self.name)), 1).replace(
-            "(", " (", 1
-        )
+        title = str(about_method(self.name).get("title", self.name))
+        return self.method.replace(self.name, title, 1).replace("(", " (", 1)
 
     @property
     def label(self) -> str:
-        """Unique within the group: ``method@layer``, or the method where it looks at no layer."""
-        return self.method if self.layer == NO_LAYER else f"{self.method}@{self.layer}"
+        """Unique within the group, see `label_of`."""
+        return label_of(self.method, self.layer)
+
+
+def label_of(method: str, layer: str) -> str:
+    """Name a method at a layer: ``method@layer``, or the method where it looks at no layer."""
+    return method if layer == NO_LAYER else f"{method}@{layer}"
 
 
 @dataclass(frozen=True, eq=False)

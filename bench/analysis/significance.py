@@ -13,7 +13,6 @@ from bench.analysis.statistics import Array
 LEAST_IMAGES = 20  # under so many images nothing is said of a difference
 LEVEL = 0.05
 MARGIN = 0.02  # of a metric's range: methods that differ by less are called equal
-WORDS = ("better", "worse", "equal", "undecided", "few images")
 
 
 def paired_p(difference: Array, resampled: Array, images: NDArray[np.integer]) -> Array:
@@ -76,8 +75,9 @@ def verdict(low: float, high: float, p: float, images: int, higher_is_better: bo
     Returns
     -------
     str
-        One of `WORDS`, or "" without a direction or a difference. ``better`` and ``worse`` need p under .05 and an
-        interval on one side of 0; ``equal`` an interval within `MARGIN` of the range on both sides of 0.
+        ``better`` and ``worse`` need p under .05 and an interval on one side of 0; ``equal`` an interval within
+        `MARGIN` of the range on both sides of 0. Else ``undecided``, or ``few images``, under `LEAST_IMAGES`; "" for
+        a metric without a direction or a difference that is not known.
     """
     if higher_is_better is None or not np.isfinite([low, high, p]).all():
         return "few images" if higher_is_better is not None and images < LEAST_IMAGES else ""

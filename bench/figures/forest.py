@@ -17,7 +17,6 @@ from bench.analysis.groups import Column, Entry, Group
 from bench.figures.style import NARROW, STYLE, WIDE, at_layer, drawn, titles, wrapped
 
 ROW, TALLEST = 0.19, 8.5  # inches: of a line, of the figure
-OPPONENTS = ("random", "reference")
 LOOK: dict[str, dict[str, Any]] = {
     "random": {"color": "#767676", "marker": "s", "mfc": "white"},
     "reference": {"color": "#0072B2", "marker": "o"},

@@ -118,9 +118,8 @@ def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(native.shape[1:]) == tuple(size):
         return native
     smooth = len(size) == 2 and any(old > new for old, new in zip(native.shape[1:], size, strict=True))
-    larger = interpolate(native[:, None], list(size), mode=MODES[len(size)], align_corners=False, antialias=smooth)[
-        :, 0
-    ]
+    channel = native[:, None]
+    larger = interpolate(channel, list(size), mode=MODES[len(size)], align_corners=False, antialias=smooth)[:, 0]
     axes = tuple(range(1, native.ndim))  # without the clamp rounding would order a constant map's positions
     return larger.clamp(native.amin(axes, keepdim=True), native.amax(axes, keepdim=True))
 

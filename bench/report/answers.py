@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.analysis.groups import Entry, Group
+from bench.analysis.groups import Entry, Group, label_of
 from bench.analysis.parts import metric_of
 from bench.analysis.significance import LEAST_IMAGES
 from bench.analysis.verdicts import Verdict
@@ -64,15 +64,15 @@ def answer_of(group: Group, verdict: Verdict, named: dict[str, str], reference: 
         why = f"{LEAST_IMAGES} images are needed" if few else "no method has enough maps that say something"
         return Answer(heading, f"{measure} ({higher})", f"no verdict: {why} ({size})", "open")
     leader = verdict.leader
-    name = where(named[label_of(leader)], leader["layer"])
+    name = shown(named, leader)
     best = f"{name} has the best mean, {value_of(leader)}"
     if verdict.control is None:
         text, tone = f"{best}; no control was run, so nothing says how good that is", "open"
     elif not verdict.winners:
-        control = where(named[label_of(verdict.control)], verdict.control["layer"])
+        control = shown(named, verdict.control)
         text, tone = f"no method is better than every control: {best}; {control} has {value_of(verdict.control)}", "no"
     else:
-        control = where(named[label_of(verdict.control)], verdict.control["layer"])
+        control = shown(named, verdict.control)
         count = f"{len(verdict.winners)} of {verdict.judged} methods at layers beat every control"
         text, tone = f"{best}; {count} (the best of these: {control}, {value_of(verdict.control)})", "yes"
     return Answer(heading, f"{measure} ({higher})", f"{text}{reference_text(verdict, reference)} ({size})", tone)
@@ -87,9 +87,9 @@ def reference_text(verdict: Verdict, reference: str) -> str:
     return f"; {AGAINST[row['verdict']].format(reference)} ({signed(row['difference'])}, {ends})"
 
 
-def label_of(row: dict[str, Any]) -> str:
-    """Label of a row's entry."""
-    return str(row["method"]) if row["layer"] == NO_LAYER else f"{row['method']}@{row['layer']}"
+def shown(named: dict[str, str], row: dict[str, Any]) -> str:
+    """Title of a row's method, or of all that share its maps, with the layer."""
+    return where(named[label_of(row["method"], row["layer"])], row["layer"])
 
 
 def where(name: str, layer: str) -> str:

@@ -55,12 +55,11 @@ def column_of(group: Group, grid: Grid, at: int, short: bool) -> dict[str, Any]:
 def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
     """Rows of the main table, layer by layer; the best layer is open, and methods without a layer always are."""
     spans, bands = [], []
-    for i, column in enumerate(grid.columns):
+    for i in range(len(grid.columns)):
         ends = [v for line in grid.cells if (c := line[i]) for v in (c.mean, c.low, c.high) if math.isfinite(v)]
         spans.append((min(ends, default=0.0), max(ends, default=1.0)))
         random = next((line[i] for e, line in zip(grid.entries, grid.cells, strict=True) if e.name == "random"), None)
         bands.append(random)
-        del column
     numbers = {layer: i + 1 for i, layer in enumerate(group.layers)}
     parts = []
     for title, methods, controls in sections(grid.entries):
