@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from orientations import SHOWN
 from PIL import Image
 
 from bench.datasets.folder import folder
@@ -38,25 +39,12 @@ def write_png(path, samples, colour_type):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
 
 
-# What a viewer shows for the stored pixels s, by EXIF orientation.
-ORIENTATIONS = {
-    1: lambda s: s,
-    2: lambda s: s[:, ::-1],
-    3: lambda s: s[::-1, ::-1],
-    4: lambda s: s[::-1],
-    5: lambda s: s.swapaxes(0, 1),
-    6: lambda s: np.rot90(s, -1),
-    7: lambda s: s[::-1, ::-1].swapaxes(0, 1),
-    8: lambda s: np.rot90(s, 1),
-}
-
-
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("orientation", SHOWN)
 def test_exif_orientation(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(COLOUR).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(decoded(tmp_path / "a.png"), ORIENTATIONS[orientation](COLOUR))
+    assert np.array_equal(decoded(tmp_path / "a.png"), SHOWN[orientation](COLOUR))
 
 
 def test_exif_orientation_of_a_photograph(tmp_path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from orientations import SHOWN
 from PIL import Image
 from torch import Tensor
 
@@ -20,17 +20,6 @@ from bench.datasets.voc import voc
 from bench.types import Case
 
 TENCH = "n01440764"
-# Shown pixels from the stored ones (H, W, 3), by EXIF orientation.
-SHOWN: dict[int, Any] = {
-    1: lambda s: s,
-    2: lambda s: s[:, ::-1],
-    3: lambda s: s[::-1, ::-1],
-    4: lambda s: s[::-1],
-    5: lambda s: s.swapaxes(0, 1),
-    6: lambda s: np.rot90(s, -1),
-    7: lambda s: s[::-1, ::-1].swapaxes(0, 1),
-    8: lambda s: np.rot90(s, 1),
-}
 
 
 def stored(height: int, width: int) -> np.ndarray:
