@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -36,20 +37,35 @@ def hits(points: Tensor, boxes: Tensor, masks: Tensor | None, tolerance: float =
         False where there is no ground truth at all.
     """
     if masks is not None:
-        rows, columns = masks.any(0).nonzero().double().unbind(1)
-        if not len(rows):
-            return torch.zeros(len(points), dtype=torch.bool)
-        if len(points) == 1:
-            x, y = points[0].tolist()
-            return ((columns - x) ** 2 + (rows - y) ** 2 < tolerance**2).any()[None]
-        nearest, _ = KDTree(torch.stack([columns, rows], dim=1).numpy()).query(points.numpy())
-        return torch.from_numpy(nearest < tolerance)
+        return near_mask(points, masks.any(0), tolerance)
     # The nearest pixel of a box: distances along x and y are independent, so no mask has to be drawn.
     x0, y0, x1, y1 = pixel_ranges(boxes).double().unbind(1)
     x, y = points[:, :1], points[:, 1:]
     across = torch.maximum(torch.minimum(x.round(), x1), x0) - x
     down = torch.maximum(torch.minimum(y.round(), y1), y0) - y
     return (across**2 + down**2 < tolerance**2).any(1)
+
+
+def near_mask(points: Tensor, mask: Tensor, tolerance: float) -> Tensor:
+    """Whether the distance of each point (P, 2) to the nearest pixel of a mask (H, W) is below the tolerance."""
+    rows, columns = mask.nonzero().double().unbind(1)
+    if not len(rows):
+        return torch.zeros(len(points), dtype=torch.bool)
+    if len(points) == 1:
+        x, y = points[0].tolist()
+        return ((columns - x) ** 2 + (rows - y) ** 2 < tolerance**2).any()[None]
+    # A constant map points at every position. Distances from whole pixels come quickly, and those of the points differ
+    # by no more than the way to the pixel: only points near the tolerance are looked at one by one.
+    pixels = torch.minimum(points.round().clamp(min=0), torch.tensor(mask.shape[::-1]) - 1)
+    x, y = pixels.long().unbind(1)
+    coarse = torch.from_numpy(distance_transform_edt(~mask.numpy()))[y, x]
+    slack = (points - pixels).norm(dim=1) + 1e-9
+    near = coarse + slack < tolerance
+    unsure = ~near & (coarse - slack < tolerance)
+    if unsure.any():
+        nearest, _ = KDTree(torch.stack([columns, rows], dim=1).numpy()).query(points[unsure].numpy())
+        near[unsure] = torch.from_numpy(nearest < tolerance)
+    return near
 
 
 def original_points(places: Tensor, width: int, to_input: tuple[float, float, float, float]) -> Tensor:

@@ -69,6 +69,24 @@ def test_pointing_game_equals_brute_force(make_batch, maps, size):
     assert size == (1, 1) or seen > {0, 1}
 
 
+@pytest.mark.parametrize("tolerance", [0.3, 1.0, 2.5, 5.0, 15.0])
+def test_many_points_are_near_a_mask_as_by_brute_force(tolerance):
+    rng = np.random.default_rng(0)
+    for height, width, scale, shift in (
+        (20, 31, 1.0, 0.0),
+        (20, 31, 0.77, 3.3),
+        (33, 17, 1.31, -4.2),
+        (1, 1, 1.0, 0.5),
+    ):
+        mask = torch.from_numpy(rng.random((height, width)) < 0.03)
+        x, y = torch.meshgrid(torch.arange(40.0).double(), torch.arange(30.0).double(), indexing="xy")
+        points = torch.stack([x.flatten(), y.flatten()], dim=1) * scale + shift  # also beyond the picture
+        rows, columns = mask.nonzero().double().unbind(1)
+        squares = (points[:, :1] - columns) ** 2 + (points[:, 1:] - rows) ** 2
+        expected = (squares < tolerance**2).any(1)
+        assert torch.equal(pointing.near_mask(points, mask, tolerance), expected)
+
+
 def test_tolerance_is_strict_and_edges_are_exact():
     box = torch.tensor([[20.0, 40.0, 30.0, 50.0]])  # pixels 20..29 and 40..49
     assert not hit((5, 45), box, None) and hit((6, 45), box, None)
