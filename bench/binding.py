@@ -18,7 +18,7 @@ from bench.types import Bound, UserError
 # What the runner hands to a method or metric, by parameter name.
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
-    "outputs", "once", "truth",
+    "outputs", "once", "truth", "outside",
 )  # fmt: skip
 GIVEN_TO_METRIC = ("heatmaps", "batch", "score", "explain")
 # Kinds of parameters, by their annotation.
@@ -48,7 +48,7 @@ SETTINGS = {
 ABOUT = {
     "needs": "Sequence[str]", "show": "Sequence[str]", "class_mean": "Sequence[str]", "version": "int",
     "category": "str", "unit": "str | Mapping[str, Any]", "higher_is_better": "Mapping[str, Any]",
-    "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str",
+    "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str", "folder": "str",
     "passes": "int | str | Mapping[str, Any]",
 }  # fmt: skip
 # Least and largest value of settings and parameters by name. A method's or metric's own limits are in its function;
@@ -104,6 +104,8 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
     for key, value in arguments.items():
         if key not in accepted:
             raise UserError(f"{name} has no parameter {key!r}; {did_you_mean(key, accepted)}")
+        if value == "???":
+            raise UserError(f"{name} needs {key}=; add {group}.{name}.{key}=VALUE")
         if wanted := wanted_instead(value, signature.parameters[key].annotation) or out_of_bounds(value, key):
             raise UserError(f"{name if given else group}.{key}={written(value)} must be {wanted}")
     wants = tuple(key for key in given if key in signature.parameters)

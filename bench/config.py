@@ -250,8 +250,16 @@ def bind_all(node: Mapping[Any, Any], given: Sequence[str]) -> list[Bound]:
             # An experiment may have settings for methods and metrics that this run leaves out.
             check_name("method" if given == GIVEN_TO_METHOD else "metric", name)
         else:
-            parts.append(bind(str(name), settings, given))
+            parts += [bind(str(name), one, given) for one in one_folder_each(settings)]
     return parts
+
+
+def one_folder_each(settings: Any) -> list[Any]:
+    """Split the settings of a method that reads a folder (``about.folder`` names the parameter) into those of each."""
+    about = settings.get("about") if isinstance(settings, dict) else None
+    key = about.get("folder") if isinstance(about, dict) else None
+    folders = settings.get(key) if key else None
+    return [{**settings, key: one} for one in folders] if isinstance(folders, list) and folders else [settings]
 
 
 def build(group: str, node: Mapping[Any, Any], **more: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -252,19 +253,22 @@ def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
 
     `extra` holds names of the summary that are no values of cases, e.g. a score at the best threshold of the data set.
     """
-    columns: list[Column] = []
     known = {*group.outputs, *group.statistics}
-    names = [node["name"] for node in group.metrics.values()]
-    for metric, node in group.metrics.items():
-        about, title, several = group.about(metric), group.title(metric), names.count(node["name"]) > 1
+    shown: dict[str, list[str]] = {}
+    for metric in group.metrics:
+        about = group.about(metric)
         outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
         own = [name for name in outputs if name.removesuffix("_class_mean") in known]
         statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
-        own += [name for name in statistics if name in extra and name not in own]
+        shown[metric] = own + [name for name in statistics if name in extra and name not in own]
+    of_several = Counter(metric_of(output)[1] for own in shown.values() if len(own) > 1 for output in own)
+    columns: list[Column] = []
+    for metric, own in shown.items():
+        title = group.title(metric).split("_")
         for output in own:
             name = metric_of(output)[1]
-            words = [*title.split("_"), "AUC"] if name == "auc" else (name if len(own) > 1 else title).split("_")
-            if tuple(words) in {column.heading for column in columns} or (several and len(own) > 1 and name != "auc"):
-                words = [*title.split("_"), *name.split("_")]
+            words = [*title, "AUC"] if name == "auc" else name.split("_") if len(own) > 1 else title
+            if of_several[name] > 1 and name != "auc":  # two metrics have a value of this name
+                words = [*title, *name.split("_")]
             columns.append(Column(output, tuple(words), group.higher_is_better(output)))
     return columns

@@ -143,7 +143,7 @@ def draw(
 def caption_of(group: Group, name: str, chosen: Chosen) -> str:
     """Title, what is to be seen, and on which data, network, cases and protocol."""
     title, text = FIGURES[name]
-    where = "" if name == "depth" or chosen.layer == NO_LAYER else f" Layer {chosen.layer}."
+    where = "" if name in ("depth", "randomization") or chosen.layer == NO_LAYER else f" Layer {chosen.layer}."
     steps = [
         f"{m}: {node['parameters']['steps']} steps"
         for m, node in group.metrics.items()

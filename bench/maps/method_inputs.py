@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from bench.maps.capture import capture, hooked
+from bench.maps.outside import outside_maps
 from bench.maps.scorer import Scorer
 from bench.types import Batch, Layer
 
@@ -22,8 +23,8 @@ def offered(
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
-    batch's images), ``once`` (see `Layer`) and ``truth`` (parts and values of `Batch`, where they are known). `name` is
-    that of the layer in `module`, ``-`` without one.
+    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known) and
+    ``outside`` (`outside_maps` of the batch). `name` is that of the layer in `module`, ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
@@ -41,6 +42,7 @@ def offered(
         "outputs": lambda: logits,
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
+        "outside": lambda: partial(outside_maps, batch),
     }
 
 

@@ -74,7 +74,7 @@ def answer_of(group: Group, verdict: Verdict, named: dict[str, str], reference: 
     else:
         control = shown(named, verdict.control)
         count = f"{len(verdict.winners)} of {verdict.judged} methods at layers beat every control"
-        text, tone = f"{best}; {count} (the best of these: {control}, {value_of(verdict.control)})", "yes"
+        text, tone = f"{best}; {count} (the best control is {control}, {value_of(verdict.control)})", "yes"
     return Answer(heading, f"{measure} ({higher})", f"{text}{reference_text(verdict, reference)} ({size})", tone)
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from bench.options import named_function
-from bench.store.files import hash_key
+from bench.store.files import folder_content, hash_key
 from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError
 
 FUSIONS = ("mean", "max", "product")
@@ -149,8 +150,10 @@ def plan_metrics(metrics: Sequence[Bound], defaults: Callable[[Bound], dict[str,
 
 
 def parameters_of(bound: Bound) -> dict[str, Any]:
-    """Everything that a method's or metric's values follow from beside its name: no path of Python's."""
+    """Everything that a method's or metric's values follow from beside its name: no path, but a folder's content."""
     values = {key: value for key, value in bound.parameters.items() if key != "_target_"}
+    if folder := bound.about.get("folder"):
+        values[folder] = folder_content(values[folder])
     return {**values, "relu": bound.relu, "version": bound.about.get("version", 0)}
 
 
@@ -160,6 +163,8 @@ def label_of(bound: Bound, defaults: dict[str, Any]) -> str:
     taken = {name: each.default for name, each in inspect.signature(function).parameters.items()}
     known = {"relu": True, **taken, **defaults}
     values = {**bound.parameters, "relu": bound.relu}
+    if folder := bound.about.get("folder"):
+        values[folder] = Path(values[folder]).name
     changed = [f"{key}={value}" for key, value in values.items() if key != "_target_" and known.get(key) != value]
     return f"{bound.name}({', '.join(changed)})" if changed else bound.name
 

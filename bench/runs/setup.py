@@ -6,8 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from typing import Any
 import torch
 
 from bench.datasets.transforms import GEOMETRIES
+from bench.maps.outside import load_map
 from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
 from bench.runs.plan import FUSIONS, check_targets, choose_cases, plan_jobs, plan_metrics
-from bench.store.files import hash_key, safe_name
+from bench.store.files import file_states, hash_key, safe_name
 from bench.store.folders import Folder
 from bench.store.parts import FORMAT
 from bench.types import Bound, Case, Dataset, Job, Metric, UserError, printable
 
-HASHED = 2**28  # bytes of pictures, some 3,000 photographs, whose content is read in under half a second
+MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,7 @@ def prepare_run(
     if facts is None:
         facts = look_at(on_device(network, device), config["layer"], device)
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
+    fixed, metrics = maps_in_folders(methods, metrics, cases)
     jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults)
     folder = protocol_folder(config, facts, whole.cases, geometry)
     remember(folder, network.request, config["layer"], facts)
@@ -85,7 +86,7 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + notes,
+        notes=whole.notes + notes + fixed,
     )
 
 
@@ -148,25 +149,6 @@ def fingerprint(cases: Sequence[Case]) -> str:
     return digest.hexdigest()
 
 
-def file_states(paths: Iterable[str]) -> dict[str, str]:
-    """Tell files from others of the same name: by a hash of the content, or by size and time of change in seconds.
-
-    The content is read where all files together have at most `HASHED` bytes. Both survive a move of the data set as
-    ``cp -a`` or ``tar`` makes it. A file that cannot be read has none.
-    """
-    known: dict[str, os.stat_result] = {}
-    for path in dict.fromkeys(paths):
-        with suppress(OSError):
-            known[path] = os.stat(path)
-    if sum(one.st_size for one in known.values()) > HASHED:
-        return {path: f"{one.st_size} {int(one.st_mtime)}" for path, one in known.items()}
-    states = {}
-    for path in known:
-        with suppress(OSError):
-            states[path] = hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
-    return states
-
-
 def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
     """Raise UserError for settings of the right kind that make no sense."""
     if not methods:
@@ -197,6 +179,39 @@ def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bou
         metrics = [part for part in metrics if part.name not in skipped]
         notes += [f"left out, because {reason}: {', '.join(skipped)}"] if skipped else []
     return list(metrics), notes
+
+
+def maps_in_folders(
+    methods: Sequence[Bound], metrics: Sequence[Bound], cases: Sequence[Case]
+) -> tuple[list[str], list[Bound]]:
+    """Check the folders of maps that methods read: notes on what is missing, and the metrics that can be measured.
+
+    UserError for a folder that does not exist, or without maps of over `MOST_MISSING` of the cases.
+    """
+    notes = []
+    readers = [method for method in methods if "folder" in method.about]
+    names = Counter(Path(method.parameters[method.about["folder"]]).name for method in readers)
+    for method in readers:
+        root = method.parameters[method.about["folder"]]
+        if names[Path(root).name] > 1:
+            raise UserError(f"two folders of maps are called {Path(root).name}; rename one, since that is their name")
+        if not Path(root).is_dir():
+            raise UserError(f"{method.name}.{method.about['folder']}={root}: no such folder")
+        faults = {}
+        for case in cases:
+            try:
+                load_map(root, case.id, case.image_id)
+            except ValueError as error:
+                faults[case.id] = str(error)
+        listed = "; ".join(f"{printable(case)}: {printable(reason)}" for case, reason in list(faults.items())[:3])
+        text = f"{root} has no map for {len(faults)} of {len(cases)} cases ({listed}{'; …' if len(faults) > 3 else ''})"
+        if len(faults) > MOST_MISSING * len(cases):
+            raise UserError(f"{text}; name each like the case or the image, as {printable(cases[0].id)}.npy")
+        notes += [text] if faults else []
+    again = [metric.name for metric in metrics if readers and "explain" in metric.wants]
+    if again:
+        notes.append(f"left out, because maps in a folder cannot be made again: {', '.join(again)}")
+    return notes, [metric for metric in metrics if metric.name not in again]
 
 
 def find_device(name: str, shard: int = 0) -> torch.device:

@@ -56,7 +56,7 @@ def test_a_picture_of_the_same_size_and_time_is_another_by_its_content(tmp_path:
 
 
 def test_large_data_go_by_size_and_time_and_may_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "HASHED", 0)
+    monkeypatch.setattr(files, "HASHED", 0)
     cases = folder(root=pictures(tmp_path / "one", 1))
     before = fingerprint(cases)
     shutil.copytree(tmp_path / "one", tmp_path / "moved")  # with times, as cp -a

@@ -1,8 +1,8 @@
-"""Maps of known quality, made from the truth of planted pictures: what a metric has to put in the right order."""
+"""Maps that no network is asked for: another program's, and maps of known quality made from the planted truth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,35 @@ from torch.nn.functional import conv1d, pad
 
 from .common import seeded
 
+FRAMES = ("original", "input")
 NOTHING = 1e-3  # a value below this share of the largest is rounding
+
+
+def external(outside: Callable[[str, str], Tensor], *, root: str, frame: str = "original") -> Tensor:
+    """Take the maps that another program made, from a folder with one file for each case or image.
+
+    Parameters
+    ----------
+    outside : callable
+        ``outside(root, frame) -> maps`` (N, H, W) at input size, NaN for a case without a map.
+    root : str
+        Folder of ``.npy``, ``.npz``, ``.png`` or ``.tif`` files, each named like a case (``000012/cat.npy`` in the
+        results' ``case_id``) or like an image (``000012.npy``), which then is the map of all its cases.
+    frame : {"original", "input"}
+        What a map covers, in any number of positions: the whole picture as its file has it, or the network's input.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W)
+
+    Raises
+    ------
+    ValueError
+        For an unknown frame.
+    """
+    if frame not in FRAMES:
+        raise ValueError(f"frame={frame} is unknown; it takes {', '.join(FRAMES)}")
+    return outside(root, frame)
 
 
 def planted_map(

@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from methods.planted import planted_map
+from methods.given import planted_map
 
 PARTS = torch.tensor([[4.0, 6, 12, 14], [24, 8, 32, 16], [40, 20, 48, 28], [8, 30, 16, 38]])
 VALUES = torch.tensor([2.0, 1.0, -1.0, 0.0])
