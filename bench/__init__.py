@@ -9,7 +9,7 @@ from typing import Any
 if not (Path(__file__).parent / "methods").is_dir():
     __path__.append(str(Path(__file__).parents[1]))
 
-__all__ = ["explain_image", "load_results", "run", "score_map"]
+__all__ = ["explain_image", "load_results", "run", "score_map", "score_maps"]
 
 
 def __getattr__(name: str) -> Any:

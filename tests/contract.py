@@ -18,7 +18,9 @@ from bench.runs.plan import looks_at_layer
 from bench.runs.rows import metric_columns
 from bench.types import NO_LAYER, Batch, Bound, Job, Layer
 
-METHODS, METRICS = names("method"), names("metric")
+METRICS = names("metric")
+# Maps from a folder have their own tests.
+METHODS = [name for name in names("method") if "folder" not in conf_node("method", name)["about"]]
 
 
 def part(group: str, name: str) -> Bound:

@@ -24,6 +24,7 @@ import yaml
 
 from bench.cli import answer, check_words
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, compose_config
+from bench.export import main as export
 from bench.report.__main__ import main as report
 from bench.types import UserError
 
@@ -138,6 +139,8 @@ def check_line(line: str) -> None:
             assert asked and set(filter(None, (asked[1] or "").split(","))) <= set(extras)
         case ["python", "-m", "bench.report", *rest]:
             assert report(rest) == 2  # understood; there are no results here
+        case ["python", "-m", "bench.export", *rest]:
+            assert export(rest) == 2  # as the report
         case ["python", "-m", "bench", *rest] | ["cam-bench", *rest]:
             check_bench(rest)
         case _:

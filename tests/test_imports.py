@@ -42,6 +42,7 @@ ALLOWED = {
         "options",
         "types",
     },
+    "export": {"analysis", "store", "types"},
     "__main__": {"report", "runs", "store", "cli", "config", "options", "types"},
     "__init__": {"api"},
 }

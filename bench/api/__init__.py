@@ -2,6 +2,6 @@
 
 from bench.analysis.reading import load_results
 from bench.api.pictures import Explanation, explain_image, score_map
-from bench.api.runs import run
+from bench.api.runs import run, score_maps
 
-__all__ = ["Explanation", "explain_image", "load_results", "run", "score_map"]
+__all__ = ["Explanation", "explain_image", "load_results", "run", "score_map", "score_maps"]

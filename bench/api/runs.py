@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from bench.analysis.loading import load_group
 from bench.analysis.tables import summarize_group
@@ -15,7 +20,7 @@ from bench.config import (
     compose_config,
     plain,
 )
-from bench.types import UserError
+from bench.types import UserError, printable
 
 
 def run(*overrides: str, **settings: Any) -> pd.DataFrame:
@@ -64,3 +69,55 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     if group is None:
         raise UserError(f"no readable cases under {node['out']}")
     return summarize_group(group, reference=node["reference"])[0]
+
+
+def score_maps(
+    maps: str | Path | Sequence[str | Path] | Mapping[str, ArrayLike],
+    *overrides: str,
+    frame: str = "original",
+    **settings: Any,
+) -> pd.DataFrame:
+    """Score maps of another program for the cases of a data set, as ``python -m bench method=external`` does.
+
+    Parameters
+    ----------
+    maps : path, sequence of paths or mapping
+        A folder, or several, with one file a case or image (see `docs/external.md`), or arrays (h, w) by the ids of
+        cases or images.
+    overrides, settings
+        As in `run`; other methods, e.g. ``method=["random"]``, stand in the same table.
+    frame : {"original", "input"}
+        Whether maps cover the whole picture or the network's input.
+
+    Returns
+    -------
+    DataFrame
+        As `run`.
+
+    Raises
+    ------
+    bench.types.UserError
+        As `run`; a folder without maps of over 5 % of the cases; an array that is no map.
+    """
+    listed = settings.pop("method", ())
+    methods = ["external", *(listed if isinstance(listed, list | tuple) else [listed])]
+    with TemporaryDirectory() as temporary:
+        if isinstance(maps, Mapping):
+            maps = save_maps(maps, Path(temporary) / "maps")
+        root: Any = str(maps) if isinstance(maps, str | Path) else list(map(str, maps))
+        given = {"method.external.root": root, "method.external.frame": frame}
+        return run(*overrides, method=methods, **settings, **given)
+
+
+def save_maps(maps: Mapping[str, ArrayLike], folder: Path) -> Path:
+    """Write arrays as the files that ``method=external`` reads."""
+    for name, values in maps.items():
+        path = folder / f"{name}.npy"
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{printable(name)!r} is no id of a case or an image")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            np.save(path, np.asarray(values), allow_pickle=False)
+        except ValueError as error:
+            raise UserError(f"the map of {printable(name)} is no array of numbers: {error}") from error
+    return folder

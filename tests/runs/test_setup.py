@@ -24,6 +24,7 @@ from bench.runs import setup
 from bench.runs.facts import known_facts, request_of
 from bench.runs.plan import choose_cases
 from bench.runs.setup import fingerprint
+from bench.store import files
 from bench.store.folders import PROTOCOL
 from bench.types import Case, UserError
 

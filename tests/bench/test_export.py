@@ -1,0 +1,156 @@
+"""Maps leave as files and come back as a method: the same numbers; mistakes are one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bench
+from bench.export import export_maps, main
+from bench.types import UserError
+
+RUN = {"model": "resnet18", "model.weights": "random", "layer": "layer4", "limit": 5, "device": "cpu"}
+METRICS = ["box_coverage", "energy_pointing_game", "pointing_game", "deletion"]
+
+
+def values(out: Path, method: str) -> pd.DataFrame:
+    table = bench.load_results(out)
+    rows = table[table["method"] == method].set_index("case_id").sort_index()
+    return rows[[name for name in rows if "." in str(name) and rows[name].dtype == float]]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "results"
+    bench.run(method=["grad_cam"], metric=METRICS, out=out, **RUN, **{"metric.deletion.steps": 3})
+    return out
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_exported_maps_score_as_the_original_ones(out: Path, tmp_path: Path, kind: str) -> None:
+    (folder, number), *others = export_maps(out, tmp_path / "maps", kind).items()
+    assert number == 5 and not others and Path(folder).name == "grad_cam_layer4"
+    there = {"method.external.root": folder, "method.external.frame": "input", "metric.deletion.steps": 3}
+    bench.run(method=["external"], metric=METRICS, out=tmp_path / "again", **RUN, **there)
+    again = values(tmp_path / "again", "external(root=grad_cam_layer4, frame=input)")
+    own = values(out, "grad_cam")
+    assert len(again) == 5 and list(again) == list(own)
+    np.testing.assert_allclose(again, own, rtol=0, atol=1e-6)
+
+
+def test_pictures_keep_the_order_of_positions_but_for_rounding(out: Path, tmp_path: Path) -> None:
+    (folder,) = export_maps(out, tmp_path / "maps", "png")
+    there = {"method.external.root": folder, "method.external.frame": "input"}
+    bench.run(method=["external"], metric=["energy_pointing_game"], out=tmp_path / "again", **RUN, **there)
+    again = values(tmp_path / "again", "external(root=grad_cam_layer4, frame=input)")
+    np.testing.assert_allclose(
+        again["energy_pointing_game.energy"], values(out, "grad_cam")["energy_pointing_game.energy"], atol=1e-4
+    )
+
+
+def test_changed_maps_are_computed_anew_and_moved_ones_are_not(out: Path, tmp_path: Path) -> None:
+    (folder,) = export_maps(out, tmp_path / "maps")
+
+    def energy(root: str | Path) -> pd.Series:
+        there = {"method.external.root": str(root), "method.external.frame": "input"}
+        return bench.run(method=["external"], metric=["energy_pointing_game"], out=tmp_path / "r", **RUN, **there)[
+            "mean"
+        ]
+
+    first = energy(folder)
+    parts = sorted((tmp_path / "r").rglob("part-*"))
+    moved = Path(folder).rename(tmp_path / "grad_cam_layer4")
+    assert energy(moved).equals(first) and sorted((tmp_path / "r").rglob("part-*")) == parts
+    for path in moved.rglob("*.npy"):
+        np.save(path, np.load(path)[::-1])
+    assert not energy(moved).equals(first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "external needs root="),
+        ({"method.external.root": "nowhere"}, "nowhere: no such folder"),
+        ({"method.external.root": "."}, "has no map for 5 of 5 cases .*there is no file"),
+        ({"method.external.root": ["a", "b/a"]}, "two folders of maps are called a"),
+        ({"method.external.root": "maps", "method.external.frame": "native"}, "frame=native is unknown"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict, says: str
+) -> None:
+    (folder,) = export_maps(out, tmp_path / "exported")
+    Path(folder).rename(tmp_path / "maps")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b/a"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=says):
+        bench.run(method=["external"], metric=["energy_pointing_game"], out=tmp_path / "r", **RUN, **settings)
+
+
+def test_one_missing_map_of_twenty_is_named_and_the_others_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = RUN | {"limit": 20}
+    bench.run(method=["grad_cam"], metric=["energy_pointing_game"], out=tmp_path / "first", **settings)
+    (folder,) = export_maps(tmp_path / "first", tmp_path / "maps")
+    sorted(Path(folder).rglob("*.npy"))[0].unlink()
+    there = {"method.external.root": folder, "method.external.frame": "input", "quiet": False}
+    metrics = ["energy_pointing_game", "class_sensitivity"]
+    bench.run(method=["external"], metric=metrics, out=tmp_path / "r", **settings, **there)
+    said = capsys.readouterr().err
+    assert "has no map for 1 of 20 cases" in said and "cannot be made again: class_sensitivity" in said
+    table = bench.load_results(tmp_path / "r")
+    assert list(table["degenerate"]).count("nonfinite") == 1 and not any("class_sensitivity" in name for name in table)
+
+
+def test_maps_that_the_docs_script_saves_with_pytorch_grad_cam_are_scored_with_boxes_on_coco(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
+) -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    text = (Path(__file__).parents[2] / "docs" / "external.md").read_text()
+    script = text.split("```python\n")[1].split("```")[0]
+    assert len([line for line in script.splitlines() if line and "import" not in line]) <= 10
+    pictures = tmp_path / "COCO" / "sample2017"
+    pictures.mkdir(parents=True)
+    for path in sorted((shared_data / "coco" / "sample2017").glob("*.jpg"))[:6]:
+        (pictures / path.name).symlink_to(path)
+    (tmp_path / "COCO" / "annotations").symlink_to(shared_data / "coco" / "annotations")
+    (tmp_path / "images.txt").write_text("\n".join(path.stem for path in pictures.iterdir()))
+    monkeypatch.chdir(tmp_path)
+    exec(script, {"__name__": "script"})
+    names = {path.stem for path in pictures.iterdir()}
+    assert {path.stem for path in (tmp_path / "MAPS").iterdir()} == names
+    coco = {"dataset": "coco", "dataset.root": "COCO", "dataset.split": "sample2017", "dataset.subset": "images.txt"}
+    network = {"model": "resnet18", "model.weights": "random", "device": "cpu"}
+    metrics = ["box_coverage", "pointing_game"]
+    bench.score_maps("MAPS", metric=metrics, out=tmp_path / "r", **coco, **network)
+    table = bench.load_results(tmp_path / "r")
+    assert set(table["image_id"]) <= names and len(table) >= 4 and (table["degenerate"] == "").all()
+    assert table["box_coverage.coverage"].dropna().between(0, 1).all() and table["n_instances"].min() >= 1
+
+
+def test_arrays_by_id_are_scored_as_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cases = bench.load_results(bench_cases(tmp_path))["case_id"]
+    maps = {name: rng.random((7, 7)) for name in cases}
+    table = bench.score_maps(maps, metric=["energy_pointing_game"], method=["uniform"], out=tmp_path / "r", **RUN)
+    assert set(table["method"]) == {"external(root=maps)", "uniform"}
+    for name, says in (("../a", "no id of a case"), ("a", "no array of numbers")):
+        with pytest.raises(UserError, match=says):
+            bench.score_maps({name: [[None]]}, out=tmp_path / "r", **RUN)
+
+
+def bench_cases(folder: Path) -> Path:
+    bench.run(method=["uniform"], metric=["energy_pointing_game"], out=folder / "cases", **RUN)
+    return folder / "cases"
+
+
+def test_the_command_line_says_what_it_wrote(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(out), "--out", str(tmp_path / "maps")]) == 0
+    assert "5 maps in" in capsys.readouterr().out
+    assert main([str(tmp_path), "--out", str(tmp_path / "maps")]) == 2
+    assert capsys.readouterr().err.startswith("error: no results under")
