@@ -215,6 +215,9 @@ def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = No
     UserError
         As on the command line.
     """
+    for word in words:
+        if not isinstance(word, str) or word.startswith("-") or not ("=" in word or word.startswith("~")):
+            raise UserError(f"{word!r} is no setting: write NAME=VALUE; options are for the command line")
     overrides = [*words, *(f"{name}={written(value)}" for name, value in (settings or {}).items())]
     overrides = check_overrides(overrides)
     # Hydra keeps one composer for the whole process: the caller may be a Hydra program itself.
