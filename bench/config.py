@@ -43,6 +43,7 @@ __all__ = [
 # For hydra/launcher=ray: GPUs that a job gets where this machine has any.
 OmegaConf.register_new_resolver("bench_gpus", lambda: int(Path("/dev/nvidia0").exists()), replace=True)
 # Settings whose value may be ``package.module:function``, which is imported and called.
+LARGEST_FILE = 2**22  # bytes of a config of a user's
 CODE = ("model.target", "model.reshape", "target")
 
 
@@ -148,6 +149,8 @@ def guard_hydra() -> None:
             path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
             if source.provider not in ("main", "hydra", "schema") and source.scheme() == "file" and path.is_file():
                 try:
+                    if path.stat().st_size > LARGEST_FILE:
+                        raise ValueError(f"it has {path.stat().st_size / 1e6:,.0f} MB")
                     check_yaml(path.read_text(encoding="utf-8"))
                 except ValueError as error:
                     raise NotYaml(f"{path}: {error}") from error
