@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -60,6 +61,11 @@ def task(node: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename:  # all files are named
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        fail("cannot print the table: no space left; its files are written")
     except WorkerDied as error:  # here, since Hydra would print the settings before it
         fail(str(error), status=1)
 
@@ -161,6 +167,10 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        os.getcwd()
+    except OSError:
+        fail("the current folder has been deleted; go to another one")
+    try:
         if answer(sys.argv[1:]):
             print(end="", flush=True)
             return
@@ -180,9 +190,10 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     except OSError as error:
         # Hydra makes its log folder in out= before our code runs; any other OSError is a fault of ours.
-        out = next((word[4:] for word in sys.argv if word.startswith("out=")), "results")
+        folders = ("out=", "hydra.run.dir=", "hydra.sweep.dir=")
+        places = [Path(word.partition("=")[2]) for word in sys.argv if word.startswith(folders)] or [Path("results")]
         name = Path(str(error.filename or ""))
-        if "logs" in name.parts or name == Path(out):
+        if "logs" in name.parts or any(name in (place, *place.parents) for place in places if error.filename):
             fail(f"cannot write {name}: {error.strerror}; choose another folder with out=DIR")
         raise
 

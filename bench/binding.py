@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import re
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from bench.identity import identity
 from bench.options import CONF, GROUPS, SEVERAL, conf_node, did_you_mean, named_function, names, text_parameters
 from bench.types import Bound, UserError
 
@@ -119,21 +119,22 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
 def bind_function(function: Callable[..., Any], given: Sequence[str]) -> Bound:
     """Bind a function that has no config node: with its own defaults, under its own name.
 
-    A hash of its code is its only parameter, so that results of a changed function are not taken for the new one's.
+    Its only parameter is its `identity`, so that results of a changed function are not taken for the new one's.
     UserError where it has a parameter without default that nobody gives.
     """
-    name = getattr(function, "__name__", "function")
-    parameters = inspect.signature(function).parameters
+    plain: Any = function
+    while isinstance(plain, partial):
+        plain = plain.func
+    name = getattr(plain, "__name__", type(plain).__name__)
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError as error:  # one that is written in C
+        raise UserError(f"{name} does not say what it takes; write a function around it") from error
     for key, one in parameters.items():
         if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and key not in given:
             raise UserError(f"{name} needs {key}=; give it a default, or take functools.partial")
-    try:
-        code = inspect.getsource(function).encode()
-    except (OSError, TypeError):  # typed into a prompt, or an object that can be called
-        code = getattr(getattr(function, "__code__", None), "co_code", type(function).__name__.encode())
     wants = tuple(key for key in given if key in parameters)
-    digest = hashlib.sha256(code).hexdigest()[:8]
-    return Bound(name=name, call=function, wants=wants, about={}, parameters={"code": digest}, relu=True)
+    return Bound(name=name, call=function, wants=wants, about={}, parameters={"code": identity(function)}, relu=True)
 
 
 def wanted_instead(value: Any, annotation: Any) -> str | None:
@@ -193,6 +194,8 @@ def written(value: Any) -> str:
         return "{" + ",".join(f"{key}:{written(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(written, value))}]"
+    if hasattr(value, "item") and not getattr(value, "shape", ()):  # a number of numpy's
+        value = value.item()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)

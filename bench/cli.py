@@ -144,6 +144,8 @@ def print_results(roots: Sequence[str], console: Console) -> None:
     from bench.store.folders import find_folders
     from bench.store.holdings import held_results, missing_results
 
+    if not all(roots):
+        raise UserError("a folder has an empty name; the current one is .")
     folders = [folder for root in roots for folder in find_folders(Path(root))]
     if not folders:
         raise UserError(f"no results in {', '.join(roots)}; the command is: python -m bench list results DIR")

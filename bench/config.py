@@ -43,6 +43,7 @@ __all__ = [
 # For hydra/launcher=ray: GPUs that a job gets where this machine has any.
 OmegaConf.register_new_resolver("bench_gpus", lambda: int(Path("/dev/nvidia0").exists()), replace=True)
 # Settings whose value may be ``package.module:function``, which is imported and called.
+LARGEST_FILE = 2**22  # bytes of a config of a user's
 CODE = ("model.target", "model.reshape", "target")
 
 
@@ -148,6 +149,8 @@ def guard_hydra() -> None:
             path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
             if source.provider not in ("main", "hydra", "schema") and source.scheme() == "file" and path.is_file():
                 try:
+                    if path.stat().st_size > LARGEST_FILE:
+                        raise ValueError(f"it has {path.stat().st_size / 1e6:,.0f} MB")
                     check_yaml(path.read_text(encoding="utf-8"))
                 except ValueError as error:
                     raise NotYaml(f"{path}: {error}") from error
@@ -215,6 +218,9 @@ def compose_config(words: Sequence[str], settings: Mapping[str, Any] | None = No
     UserError
         As on the command line.
     """
+    for word in words:
+        if not isinstance(word, str) or word.startswith("-") or not ("=" in word or word.startswith("~")):
+            raise UserError(f"{word!r} is no setting: write NAME=VALUE; options are for the command line")
     overrides = [*words, *(f"{name}={written(value)}" for name, value in (settings or {}).items())]
     overrides = check_overrides(overrides)
     # Hydra keeps one composer for the whole process: the caller may be a Hydra program itself.

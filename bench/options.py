@@ -63,7 +63,7 @@ def check_name(group: str, name: Any) -> None:
     """Raise UserError, with the nearest names, unless `name` is one of the group's (None passes)."""
     text = str(getattr(name, "text", name))  # Hydra's parser wraps quoted words
     if name is not None and text not in names(group):
-        raise UserError(f"unknown {group} {text!r}; {did_you_mean(text, names(group))}")
+        raise UserError(f"unknown {group} {text[:100]!r}; {did_you_mean(text, names(group))}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -251,3 +253,116 @@ class Recursive(Net):
 
 def never_ends() -> nn.Module:
     return Recursive()
+
+
+class Remembers(Net):
+    """Keeps its last feature map, with its graph, as networks with a Grad-CAM of their own do."""
+
+    def forward(self, x: Tensor) -> Any:
+        self.maps = self.features(x)
+        return self.fc(self.maps.mean((2, 3)))
+
+
+def remembers() -> nn.Module:
+    net = Remembers()
+    net(torch.zeros(1, 3, 32, 32))
+    return net
+
+
+def normed_by_hooks() -> nn.Module:
+    net = Net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is the older way
+        nn.utils.weight_norm(net.body[0])
+    net(torch.zeros(1, 3, 32, 32))
+    return net
+
+
+def with_a_lock() -> nn.Module:
+    net = Net()
+    net.lock = threading.Lock()
+    return net
+
+
+class DropsAlways(Net):
+    def features(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.body(x), 0.1)
+
+
+def drops_always() -> nn.Module:
+    return DropsAlways()
+
+
+def statistics_of_the_batch() -> nn.Module:
+    net = Net()
+    net.body.insert(1, nn.BatchNorm2d(8, track_running_stats=False))
+    return net
+
+
+class Counts(Net):
+    passes = 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.passes += 1
+        return super().forward(x) * self.passes
+
+
+def counts_its_passes() -> nn.Module:
+    return Counts()
+
+
+def diverged() -> nn.Module:
+    net = Net()
+    net.fc.weight.data[2, 3] = torch.nan
+    return net
+
+
+def overflown() -> nn.Module:
+    net = Net()
+    net.fc.bias.data[0] = torch.inf
+    return net
+
+
+class Masked(Net):
+    """Has a mask of minus infinity, as attention has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0, -torch.inf]))
+
+
+def masked() -> nn.Module:
+    return Masked()
+
+
+def quantized() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net: Any = torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear})
+    return net
+
+
+class Trains(Net):
+    def train(self, mode: bool = True) -> nn.Module:
+        raise NotImplementedError("only trained")
+
+
+def refuses_evaluation() -> nn.Module:
+    return Trains()
+
+
+def exits() -> nn.Module:
+    raise SystemExit(2)  # as argparse does in a script that reads the command line
+
+
+class Exits(Net):
+    def forward(self, x: Tensor) -> Any:
+        raise SystemExit(3)
+
+
+def exits_in_a_pass() -> nn.Module:
+    return Exits()
+
+
+def no_classes() -> nn.Module:
+    return Net(lambda y: y[:, :0])

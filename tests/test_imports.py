@@ -17,7 +17,8 @@ OUTSIDE = {"torch", "numpy", "skimage", "scipy", "captum", "cv2"}
 ALLOWED = {
     "types": set(),
     "options": {"types"},
-    "binding": {"options", "types"},
+    "identity": set(),
+    "binding": {"identity", "options", "types"},
     "cli": {"store", "options", "types"},
     "config": {"binding", "cli", "options", "types"},
     "store": {"options", "types"},

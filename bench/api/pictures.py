@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index
@@ -25,11 +24,11 @@ from bench.config import (
     compose_config,
 )
 from bench.datasets.classes.class_map import class_name
-from bench.datasets.images import Picture, read_pixels
+from bench.datasets.images import Picture, array_of, read_pixels, shorten
 from bench.datasets.records import read_boxes, read_instances
 from bench.datasets.transforms import collate, prepare
 from bench.maps.capture import capture
-from bench.maps.explain import job_map
+from bench.maps.explain import copied, job_map
 from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
@@ -174,15 +173,16 @@ def score_map(
         A name or output that does not exist, a picture, map, boxes or masks that cannot be used, or a metric that
         needs more than a map.
     """
+    given = array_of(heatmap)
+    if given.ndim != 2 or not given.size or given.dtype == object:
+        raise UserError(f"a map has two dimensions (height, width) of numbers, not {given.dtype} {given.shape}")
     with np.errstate(over="ignore"):
-        native = torch.as_tensor(np.asarray(heatmap, dtype=np.float32))[None]
-    if native.ndim != 3 or not native.numel():
-        raise UserError(f"a map has two dimensions (height, width), not {tuple(native.shape[1:])}")
+        native = torch.from_numpy(given.astype(np.float32))[None]
     native = native.clamp(min=0) if relu else native
     network = find_network(model)
     batch, _ = one_case(image, network, target, boxes, masks, ignore)
-    listed = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics or ())
-    names = [metric for metric in listed if not callable(metric)]
+    listed = list(metrics or ()) if isinstance(metrics, list | tuple | None) else [metrics]
+    names = [metric if isinstance(metric, str) else repr(metric) for metric in listed if not callable(metric)]
     parts = bind_all(compose_config([], None if metrics is None else {"metric": names}).metric, GIVEN_TO_METRIC)
     parts += [bind_function(metric, GIVEN_TO_METRIC) for metric in listed if callable(metric)]
     for part in parts:
@@ -210,7 +210,9 @@ def find_network(model: str | nn.Module | Network) -> Network:
     """Take the network as it is, describe a copy of the module, or build the network of this name."""
     if isinstance(model, nn.Module):
         spec = InputSpec(size=224, resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        return finish(type(model).__name__, deepcopy(model), spec, None, "random", {})
+        return finish(type(model).__name__, copied(model), spec, None, "random", {})
+    if not isinstance(model, str | Network):
+        raise UserError(f"model={shorten(model)} is no name of a network, no torch.nn.Module and no Network")
     return model if isinstance(model, Network) else named_network(model)
 
 
@@ -260,4 +262,4 @@ def read_target(target: int | Sequence[int] | None) -> tuple[int, ...]:
     try:
         return tuple(map(index, target)) if np.iterable(target) else (index(target),)
     except TypeError as error:
-        raise UserError(f"target={target} is no output index and no sequence of them") from error
+        raise UserError(f"target={shorten(target)} is no output index and no sequence of them") from error

@@ -156,7 +156,10 @@ def _load(
     except ValueError as error:
         raise ValueError(f"{printable(path)}: a segmentation cannot be decoded ({printable(error)})") from error
     for mask, box in zip(masks, boxes.tolist(), strict=True):
+        x0, y0, x1, y1 = (int(value) for value in box)
         if not mask.numpy().any():  # an outline thinner than a pixel; numpy stops at the first pixel that is set
-            x0, y0, x1, y1 = (int(value) for value in box)
             mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
+        elif not mask[max(y0 - 1, 0) : y1 + 2, max(x0 - 1, 0) : x1 + 2].numpy().any():
+            shown = " ".join(f"{value:g}" for value in box)
+            raise ValueError(f"{printable(path)}: a segmentation lies outside its box {shown}")
     return image, masks

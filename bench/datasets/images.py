@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.io import decode_jpeg
@@ -134,7 +134,7 @@ def read_pixels(image: Picture) -> Tensor:
             image = np.asarray(to_rgb(ImageOps.exif_transpose(image)))
     except (OSError, ValueError) as error:
         raise UserError(f"{printable(image)} cannot be read as a picture: {error}") from error
-    pixels = np.asarray(image)
+    pixels = array_of(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise UserError(
             f"a picture is a uint8 array (height, width[, 3]), this one {pixels.dtype} {pixels.shape}; "
@@ -144,6 +144,18 @@ def read_pixels(image: Picture) -> Tensor:
         raise UserError(f"the picture has no pixels: {pixels.shape}")
     colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(colours.transpose(2, 0, 1)))
+
+
+def array_of(values: Any) -> NDArray[Any]:
+    """Numbers of a user's as an array: of lists, pictures, tensors of any kind and place; else an array of objects."""
+    if isinstance(values, Tensor):
+        values = values.detach().to_dense().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths
+        return np.empty((), dtype=object)
+    return array if array.dtype.kind in "biuf" else np.empty(array.shape, dtype=object)
 
 
 def is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from bench.datasets.images import is_number, read_image, shorten
+from bench.datasets.images import array_of, is_number, read_image, shorten
 from bench.types import Case, Dataset, UserError, printable
 
 MOST_BAD = 0.05
@@ -75,13 +75,10 @@ def sound_box(box: Sequence[float], width: float, height: float) -> tuple[float,
 
 def read_boxes(boxes: Any, height: int, width: int) -> Tensor:
     """Boxes of the user's own as float32 (M, 4); UserError where one is none in a picture of this size."""
-    try:
-        rows = np.asarray(boxes, dtype=np.float64)
-    except (TypeError, ValueError):  # rows of different lengths, or no numbers
-        rows = np.zeros(1)
-    if rows.size and (rows.ndim != 2 or rows.shape[1] != 4):
+    rows = array_of(boxes)
+    if rows.dtype == object or rows.size and (rows.ndim != 2 or rows.shape[1] != 4):
         raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {shorten(boxes)}")
-    sound = [sound_box(row, width, height) for row in rows.reshape(-1, 4).tolist()]
+    sound = [sound_box(row, width, height) for row in rows.reshape(-1, 4).astype(np.float64).tolist()]
     for box in sound:
         if isinstance(box, str):
             raise UserError(f"{box}; boxes are (x0, y0, x1, y1) in pixels of the picture, x1 and y1 exclusive")
@@ -93,10 +90,18 @@ def read_instances(boxes: Any, masks: Any, height: int, width: int) -> tuple[Ten
     outlines = read_boxes(boxes, height, width)
     if masks is None:
         return outlines, None
-    shapes = torch.from_numpy(np.asarray(masks) != 0)
-    if shapes.ndim != 3 or tuple(shapes.shape[1:]) != (height, width) or len(outlines) not in (0, len(shapes)):
+    array = array_of(masks)
+    shapes = torch.from_numpy(np.atleast_1d(array != 0))
+    if (
+        array.dtype == object
+        or shapes.ndim != 3
+        or tuple(shapes.shape[1:]) != (height, width)
+        or len(outlines) not in (0, len(shapes))
+    ):
         number = f"{len(outlines)} boxes" if len(outlines) else "instances"
-        raise UserError(f"masks are ({number}, {height}, {width}), as the picture is, not {tuple(shapes.shape)}")
+        raise UserError(
+            f"masks are ({number}, {height}, {width}) of numbers, as the picture is, not {tuple(array.shape)}"
+        )
     if not shapes.flatten(1).any(1).all():
         raise UserError("a mask is empty; leave it out, and its box")
     around = masks_to_boxes(shapes) + torch.tensor([0, 0, 1, 1])  # whose last row and column are inside

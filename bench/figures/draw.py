@@ -24,7 +24,7 @@ from bench.figures.forest import forest_figure
 from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.instances import instances_figure
 from bench.figures.style import NARROW, WIDE, save
-from bench.store.files import hash_key, safe_name, write_text
+from bench.store.files import hash_key, remove, safe_name, write_text
 from bench.types import NO_LAYER
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def draw(
     names = {*layers, *failures, *FIGURES, *(f"{name}-column" for name in FIGURES)}
     for path in folder.glob("*"):
         if path.stem not in names and path.suffix in (".svg", ".png", ".pdf", ".txt"):
-            path.unlink()
+            remove(path)
     for name, layer in layers.items():
         save(gallery_figure(group, pictures, layer), folder / name, ["png", "pdf"][: 1 + prints], TILES_DPI)
     for mechanism in dict.fromkeys(crash["mechanism"]):
@@ -133,7 +133,7 @@ def draw(
         save(make(NARROW) if prints and figure else None, folder / f"{name}-column", ["pdf"], 300)
         caption = folder / f"{name}.txt"
         if figure is None:
-            caption.unlink(missing_ok=True)
+            remove(caption)
         else:
             write_text(caption, caption_of(group, name, chosen) + "\n")
     write_text(folder / DRAWN, state_of(group, reference))

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.analysis.groups import Entry, about_method
-from bench.store.files import write_atomically
+from bench.store.files import remove, write_atomically
 from bench.types import NO_LAYER
 
 # Any: matplotlib types the keys of its settings one by one.
@@ -84,7 +84,7 @@ def save(figure: Figure | None, path: Path, formats: Collection[str], dpi: int) 
     """Write a figure as `path` with each format's suffix, atomically; files of other formats are deleted."""
     for suffix in ("svg", "png", "pdf"):
         if figure is None or suffix not in formats:
-            path.with_name(f"{path.name}.{suffix}").unlink(missing_ok=True)
+            remove(path.with_name(f"{path.name}.{suffix}"))
     if figure is None:
         return
     with rc_context(STYLE):

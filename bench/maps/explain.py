@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,7 +14,7 @@ from bench.maps.heatmaps import fuse, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
-from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape
+from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape, UserError
 
 # What a method may take that does not depend on the class.
 CLASS_BLIND = {"acts", "images", "ids", "once"}
@@ -38,6 +39,29 @@ def shared_pass(
     image_of = [different.index(first[name]) for name in batch.image_ids]
     run = capture_float64 if float64 else capture
     return run(module, images, batch.targets, layers, gradients=gradients, image_of=image_of, reshape=reshape)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Copy a network, also one that keeps tensors of its last pass as attributes, which Python does not copy.
+
+    UserError for one that keeps what cannot be copied, such as a lock or an open file.
+    """
+    kept = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    try:
+        return deepcopy(module, {id(value): value.detach() for value in kept if not value.is_leaf})
+    except (TypeError, RuntimeError) as error:
+        raise UserError(
+            f"the network {type(module).__name__} keeps something that cannot be copied ({error}); take that attribute "
+            "from it"
+        ) from error
+
+
+def changed(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Let `change` make a changed copy of a network; of one that Python does not copy as it is, of a copy of ours."""
+    try:
+        return change(module)
+    except (TypeError, RuntimeError):
+        return change(copied(module))
 
 
 def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
@@ -135,7 +159,7 @@ class Explain:
             images=self.batch.images if images is None else images,
             targets=self.batch.targets if targets is None else list(targets),
         )
-        module = self.module if change is None else change(self.module)
+        module = self.module if change is None else changed(self.module, change)
         gradients, reshape = any("grads" in job.method.wants for job in jobs), self.captured.reshape
         if images is None:
             captured = shared_pass(module, batch, layers, gradients, self.memory_format, reshape, float64=self.float64)

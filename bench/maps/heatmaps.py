@@ -41,9 +41,11 @@ def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequ
         The method's output has another shape than its contract says.
     """
     with named_errors(method.name):
-        native = method.call(**{name: offer[name]() for name in method.wants}).detach().float()
-    if tuple(native.shape) != tuple(size):
-        raise TypeError(f"{method.name} gave {tuple(native.shape)} instead of {tuple(size)}")
+        native = method.call(**{name: offer[name]() for name in method.wants})
+    if not isinstance(native, Tensor) or tuple(native.shape) != tuple(size) or native.is_complex():
+        kind = f"{native.dtype} {tuple(native.shape)}" if isinstance(native, Tensor) else type(native).__name__
+        raise TypeError(f"{method.name} gave {kind} instead of a tensor {tuple(size)} of numbers")
+    native = native.detach().float()
     return native.clamp(min=0) if method.relu else native
 
 

@@ -71,8 +71,9 @@ def read_weights(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
         alternatives that the message lists.
     """
     if not path.is_file():
+        fault = "a folder or pipe, no file" if path.exists() else "no such file"
         raise UserError(
-            f"model.weights={path}: no such file; it takes a .pth or .safetensors file, random, or {', '.join(names)}"
+            f"model.weights={path}: {fault}; it takes a .pth or .safetensors file, random, or {', '.join(names)}"
         )
     from safetensors.torch import load_file
 
@@ -95,12 +96,19 @@ def read_weights(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
                 "with torch.save(network.state_dict(), …)"
             ) from error
         detail = " ".join(str(error).split())[:120]
+        if path.suffix != ".safetensors":  # of which torch says only that it is none
+            with path.open("rb") as file:
+                detail = f"it begins with {file.read(24)!r}" if size else "it is empty"
         raise UserError(f"{path} is not a weights file (.pth or .safetensors): {detail}") from error
-    state = unwrapped(state)
+    keys, state = list(state) if isinstance(state, Mapping) else [], unwrapped(state)
     if not state:
-        raise UserError(f"{path} holds no state dict (names to tensors)")
-    if any(value.is_meta or value.layout != torch.strided for value in state.values()):
-        raise UserError(f"{path} holds tensors without values or sparse ones, which are no weights")
+        holds = ", ".join(map(str, keys[:5]))[:100] or "something else"
+        raise UserError(
+            f"{path} holds no state dict (names to tensors) but {holds}; save it again with "
+            "torch.save(network.state_dict(), …)"
+        )
+    if any(value.is_meta or value.is_complex() or value.layout != torch.strided for value in state.values()):
+        raise UserError(f"{path} holds tensors without values, sparse or complex ones, which are no weights")
     check_growth(path, size, sum(value.numel() * value.element_size() for value in state.values()))
     return state
 

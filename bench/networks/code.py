@@ -28,7 +28,7 @@ def user_function(target: str, setting: str) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function: Any = getattr(import_module(place), name)
-    except Exception as error:  # whatever a user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
         raise UserError(f"{setting}={target} cannot be imported from {Path.cwd()} ({place_of(error)})") from error
     if not callable(function):
         raise UserError(f"{setting}={target} is no function")

@@ -36,14 +36,14 @@ def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list
         if wanted == "all":
             return activation_layers(network)
         return default_layers(network.name, network.module, network.spec.size, network.reshape)
-    patterns = network.layers if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
+    patterns = network.layers if wanted is None else list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     names = [name for name, _ in network.module.named_modules() if name]
     chosen: set[str] = set()
     for pattern in map(str, patterns):
         matching = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
         if not matching:
             near = get_close_matches(pattern, names, 5, 0.3) or names[-5:]
-            raise UserError(f"{network.name} has no layer {pattern!r}; nearest: {', '.join(near)}")
+            raise UserError(f"{network.name} has no layer {pattern[:100]!r}; nearest: {', '.join(near)}")
         chosen.update(matching)
     return [name for name in names if name in chosen]
 
@@ -199,7 +199,7 @@ def logits_of(name: str, module: nn.Module, images: Tensor) -> Tensor:
         return module(images.clone())  # the network may write into its input
     except UserError:
         raise
-    except Exception as error:  # of the network's code: a user's, timm's or torchvision's
+    except (Exception, SystemExit) as error:  # of the network's code: a user's, timm's or torchvision's
         size = " x ".join(map(str, images.shape[2:]))
         first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
         advice = "if it is made for another size, set model.size="

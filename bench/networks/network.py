@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.checkpoints import load_weights, read_weights
-from bench.networks.code import code_hash, user_function
+from bench.networks.code import code_hash, place_of, user_function
 from bench.networks.layers import default_layers, logits_of, pictures
 from bench.networks.outputs import fix_ends, probability_of
 from bench.networks.reshape import reshape_of
 from bench.types import InputSpec, Network, UserError
+
+STEADY = 1e-3  # share of the logits by which batch size and chance may change them
 
 
 def finish(
@@ -41,12 +43,14 @@ def finish(
         raise UserError(
             f"{name} is TorchScript, which lets nobody look into its layers; give the module it was made of"
         )
-    module.eval().float()
+    check_parts(name, module)
     if weights != "random":
         state = sources[weights]() if weights in sources else read_weights(Path(str(weights)), sorted(sources))
         load_weights(name, module, weights, state)
     fix_ends(name, module, output)
+    check_weights(name, module)
     channels_last, logits = try_out(name, module, spec.shape)
+    check_alone(name, module, spec.shape, logits.detach())
     settings = {"code": code, "output": "" if output is None else str(output)}
     settings["reshape"] = "" if reshape == "auto" else str(reshape)
     if ":" in str(reshape):  # a user's function
@@ -83,6 +87,41 @@ def fill_lazy(name: str, module: nn.Module, shape: Sequence[int]) -> None:
     """Give lazy layers their shapes and weights by a first pass."""
     if any(isinstance(part, nn.modules.lazy.LazyModuleMixin) for part in module.modules()):
         logits_of(name, module.eval(), pictures(module, shape))
+
+
+def check_parts(name: str, module: nn.Module) -> None:
+    """Bring a network to evaluation mode and float32; UserError where it refuses, or is quantized."""
+    try:
+        module.eval().float()
+    except Exception as error:  # the network's own code
+        raise UserError(f"{name} cannot be brought to evaluation mode and float32 ({place_of(error)})") from error
+    if any(not isinstance(value, Tensor) or value.is_quantized for value in module.state_dict().values()):
+        raise UserError(f"{name} holds weights that are no plain tensors; give the network before it was quantized")
+
+
+def check_weights(name: str, module: nn.Module) -> None:
+    """Raise UserError where a weight or a running statistic is NaN or infinite; -inf, as in masks, passes."""
+    for key, value in module.state_dict().items():
+        if value.is_floating_point() and value.numel() and not value.max() < torch.inf:
+            raise UserError(
+                f"{name}: its {key} holds NaN or infinite values, as after a training that diverged; take an earlier "
+                "checkpoint"
+            )
+
+
+def check_alone(name: str, module: nn.Module, shape: Sequence[int], logits: Tensor) -> None:
+    """Raise UserError where a picture's logits change with the pictures beside it, or from one pass to the next.
+
+    `logits` are those of `pictures`. Rounding changes 1e-7 of them; dropout, noise and statistics of the batch, 5e-3.
+    """
+    with torch.no_grad():
+        alone = logits_of(name, module, pictures(module, shape)[:1])[0]
+    off, apart = (alone - logits[0]).abs().max(), (logits[0] - logits[1]).abs().max()
+    if off > STEADY * logits[0].abs().max() and off > STEADY * apart:
+        raise UserError(
+            f"{name} gives a picture other values alone than beside another one, or in each pass: batch norm without "
+            "running statistics, dropout or noise that eval() leaves on, or a state; switch that off"
+        )
 
 
 def try_out(name: str, module: nn.Module, shape: Sequence[int]) -> tuple[bool, Tensor]:

@@ -40,7 +40,7 @@ def _logits(name: str, output: str | int | None, _module: nn.Module, _inputs: An
     if value.ndim > 2 and value.shape[2:].numel() == 1:
         value = value.flatten(1)
     value = value[:, None] if value.ndim == 1 else value
-    if value.ndim != 2 or not value.is_floating_point():
+    if value.ndim != 2 or not value.shape[1] or not value.is_floating_point():
         kind = "" if value.is_floating_point() else f" of {value.dtype}"
         raise UserError(
             f"{name} gives {tuple(value.shape)}{kind}, which are not logits (N, classes); see model.output="

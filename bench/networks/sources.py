@@ -212,7 +212,7 @@ def custom_model(
     factory = user_function(target, "model.target")
     try:
         module = seeded(partial(factory, **classes(num_classes, "", [])), seed)
-    except Exception as error:  # the user's code
+    except (Exception, SystemExit) as error:  # the user's code
         raise UserError(f"model.target={target} raised {place_of(error)}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.target={target} returned {type(module).__name__}, not a torch.nn.Module")

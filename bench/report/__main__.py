@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -19,12 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     about = "Make report.html, tables and figures from results on disk, or compare two results folders."
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=about)
     parser.add_argument(
-        "folders", type=Path, nargs="*", metavar="DIR", help="results folder, as given to out=; files go to the first"
+        "folders", type=named, nargs="*", metavar="DIR", help="results folder, as given to out=; files go to the first"
     )
     parser.add_argument("--reference", default="grad_cam", help="method that the others are compared with")
     parser.add_argument("--images", nargs="+", default=[], metavar="ID", help="cases or images to draw as figure1.pdf")
     about = "say what changed from A to B; files go to DIR, else to B"
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help=about)
+    parser.add_argument("--compare", nargs=2, type=named, metavar=("A", "B"), help=about)
     options = parser.parse_args(arguments)
     if not options.folders and options.compare is None:
         parser.error("name a results folder, or two with --compare A B")
@@ -45,9 +46,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # as with | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename:  # all files are named
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("error: cannot print the table: no space left; its files are written", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def named(text: str) -> Path:
+    """Path of an argument; an empty one, as of a variable that is not set, is not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("a folder has an empty name; the current one is .")
+    return Path(text)
 
 
 if __name__ == "__main__":

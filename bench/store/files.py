@@ -51,12 +51,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with out=DIR"
-        ) from error
+        raise not_written(path, error) from error
     finally:
         if path.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file that may be missing; UserError where its folder cannot be written, or is none."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> UserError:
+    """Return the line for a file that cannot be written."""
+    return UserError(f"cannot write {path}: {error.strerror or error}; choose another folder with out=DIR")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torchvision
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 
 import bench
 from bench.api import explain_image, score_map
@@ -223,6 +225,72 @@ def test_more_mistakes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(AttributeError, match="nothing"):
         bench.nothing  # noqa: B018
+
+
+MAP = np.arange(81, dtype=np.float32).reshape(9, 9)
+ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a map with a graph": ({"heatmap": torch.tensor(MAP).requires_grad_()}, {}),
+    "a map of half precision": ({"heatmap": torch.tensor(MAP).bfloat16()}, {}),
+    "a sparse map": ({"heatmap": torch.tensor(MAP).to_sparse()}, {}),
+    "a picture as map": ({"heatmap": Image.fromarray(MAP)}, {}),
+    "lists as map": ({"heatmap": MAP.tolist()}, {}),
+    "boxes with a graph": ({"boxes": torch.tensor([[2.0, 3, 6, 8]]).requires_grad_()}, {}),
+    "masks with a graph": ({"masks": torch.ones(1, 9, 9).requires_grad_()}, {"masks": np.ones((1, 9, 9))}),
+    "pictures as masks": ({"masks": [Image.new("L", (9, 9), 255)]}, {"masks": np.ones((1, 9, 9))}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_arrays_of_any_kind_are_scored_as_plain_ones(name: str, random_network: Network) -> None:
+    given = {"heatmap": MAP, "image": np.zeros((9, 9, 3), np.uint8), "boxes": [(2, 3, 6, 8)], "model": random_network,
+             "metrics": ["pointing_game", "box_coverage"]}  # fmt: skip
+    odd, plain = ODD[name]
+    np.testing.assert_equal(score_map(**given | odd), score_map(**given | plain))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"heatmap": [["a", "b"], ["c", "d"]]}, "two dimensions .* of numbers, not object"),
+        ({"heatmap": [[1, 2], [3]]}, "two dimensions"),
+        ({"heatmap": np.ones((3, 3)) + 1j}, "two dimensions"),
+        ({"heatmap": None}, "two dimensions"),
+        ({"image": [[1], [1, 2]]}, "a picture is a uint8 array"),
+        ({"boxes": (box for box in [(1, 2, 3, 4)])}, "boxes are rows of four numbers"),
+        ({"masks": [[1], [1, 2]]}, "masks are"),
+        ({"masks": "x"}, "masks are"),
+        ({"metrics": 5}, "unknown metric '5'"),
+        ({"metrics": [None]}, "unknown metric 'None'"),
+        ({"model": {"fc.weight": 1}}, r"model=\{'fc.weight': 1\} is no name of a network"),
+        ({"model": torchvision.models.resnet18}, "is no name of a network, no torch.nn.Module"),
+        ({"model": None}, "model=None is no name"),
+        ({"target": np.arange(1000) == 5}, "is no output index"),
+    ],
+)
+def test_odd_arguments_are_one_line(asked: dict[str, Any], message: str, random_network: Network) -> None:
+    plain = {"heatmap": np.eye(9), "image": np.zeros((9, 9, 3), np.uint8), "boxes": [(2, 3, 6, 8)],
+             "metrics": ["box_coverage"], "model": random_network}  # fmt: skip
+    with pytest.raises(UserError, match=message) as raised:
+        score_map(**plain | asked)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 1500
+
+
+def test_layers_that_are_no_names_are_one_line(random_network: Network) -> None:
+    for layer in (5, random_network.module.layer4):
+        with pytest.raises(UserError, match="has no layer"):
+            explain_image(np.zeros((9, 9, 3), np.uint8), model=random_network, layer=layer)
+
+
+@pytest.mark.parametrize("result", [None, np.zeros((1, 7, 7)), torch.zeros(1, 7, 7, dtype=torch.complex64)])
+def test_what_a_method_of_ones_own_gives_is_checked(result: Any, random_network: Network) -> None:
+    with pytest.raises(TypeError, match=r"gave .* instead of a tensor \(1, 7, 7\) of numbers"):
+        explain_image(np.zeros((9, 9, 3), np.uint8), lambda acts: result, model=random_network)
+
+
+@pytest.mark.parametrize("word", ["--help", "-m", "--cfg=job", "grad_cam", 5])
+def test_words_that_are_no_settings_are_one_line(word: Any) -> None:
+    with pytest.raises(UserError, match="is no setting: write NAME=VALUE; options are for the command line"):
+        bench.run(word, limit=1)
 
 
 @pytest.mark.parametrize(

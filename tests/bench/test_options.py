@@ -170,6 +170,8 @@ ATTACKS = {
         ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
     ),
     "a deep yaml": "a: " + "[" * 3000,
+    "a file that includes itself": "defaults: [evil]",
+    "a large file": " " * 2**22 + "\nlimit: 1",
     "a yaml's own constructor": "x: !!python/object/apply:os.system ['touch ran']",
 }  # fmt: skip
 

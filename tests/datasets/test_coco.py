@@ -54,7 +54,7 @@ def toy(tmp_path: Path) -> Path:
             thing(4, 1, 18, [30, 20, 5, 5]),
             thing(5, 1, 13, [1, 1, 3, 3]),
             thing(6, 2, 18, [0, 0, 40, 30]),
-            thing(7, 2, 17, [5, 5, 9, 9], iscrowd=1, segmentation=code),
+            thing(7, 2, 17, [0, 5, 9, 9], iscrowd=1, segmentation=code),
         ],
     )
 
@@ -85,7 +85,7 @@ def test_crowds_count_as_the_class_where_asked_for(toy: Path) -> None:
     assert cat.boxes.tolist() == [[4, 5, 14, 25], [20, 5, 30, 15], [0, 0, 2, 30]] and len(cat.ignore) == 0
     masks = cat.load()[1]
     assert masks is not None and masks[2, :, :2].all() and masks[2].sum() == 60
-    assert crowd.boxes.tolist() == [[5, 5, 14, 14]] and crowd.load()[1].sum() == 60
+    assert crowd.boxes.tolist() == [[0, 5, 9, 14]] and crowd.load()[1].sum() == 60
     assert data.cases[3].other_boxes.tolist() == crowd.boxes.tolist()
     assert len(coco(root=toy, split="toy").cases[2].other_boxes) == 0
     assert ids(toy, crowds="class", min_instances=3) == ["000000000001/cat"]

@@ -253,7 +253,17 @@ COCO: dict[str, tuple[dict[str, Any], int, str]] = {
     "iscrowd: []": ({"thing": {"iscrowd": []}}, 1, "is neither 0 nor 1"),
     "iscrowd: 2": ({"thing": {"iscrowd": 2}}, 1, "is neither 0 nor 1"),
     'iscrowd: "no"': ({"thing": {"iscrowd": "no"}}, 1, "is neither 0 nor 1"),
+    "an annotation twice": (
+        {"annotations": [{"id": 1, "image_id": 1, "category_id": 17, "bbox": [5, 5, 9, 9]}] * 3}, 1,
+        "stands there twice"),
+    "two annotations of one id": (
+        {"annotations": [{"id": 1, "image_id": i, "category_id": 17, "bbox": [5, 5, 9, 9]} for i in (1, 2)]}, 2,
+        "000000000002/cat"),
     # masks
+    "an outline beside its box": (
+        {"thing": {"segmentation": [[25, 20, 35, 20, 35, 28]]}}, 1, "outside its box 5 5 15 15"),
+    "an outline at the edge of its box": (
+        {"thing": {"segmentation": [[15.5, 5, 17, 5, 17, 15, 15.5, 15]]}}, 2, "000000000002/cat"),
     "a text as outline": ({"thing": {"segmentation": "x"}}, 1, NO_CODE),
     "a number as outline": ({"thing": {"segmentation": 5}}, 1, NO_CODE),
     "a flat outline": ({"thing": {"segmentation": SQUARE[0]}}, 1, NO_CODE),

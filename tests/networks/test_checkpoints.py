@@ -110,15 +110,16 @@ def test_a_small_file_that_fills_the_memory(tmp_path: Path) -> None:
 )
 def test_no_state_dict(state: Any, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "c.pth")
-    with pytest.raises(UserError, match="no state dict"):
+    with pytest.raises(UserError, match=r"no state dict .* but \w+.*; save it again"):
         read_weights(tmp_path / "c.pth", [])
 
 
 def test_tensors_without_values(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3, device="meta")}, tmp_path / "meta.pth")
     torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
-    for name in ("meta", "sparse"):
-        with pytest.raises(UserError, match="without values or sparse"):
+    torch.save({"a": torch.zeros(3, dtype=torch.complex64)}, tmp_path / "complex.pth")
+    for name in ("meta", "sparse", "complex"):
+        with pytest.raises(UserError, match="without values, sparse or complex"):
             read_weights(tmp_path / f"{name}.pth", [])
 
 
@@ -150,3 +151,28 @@ def test_a_factory_gets_the_number_of_classes() -> None:
 
 def linear(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "is not a weights file .*: it is empty"),
+        (b"<html>404 not found</html>", r"begins with b'<html>404"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"begins with b'version https://git-lfs"),
+    ],
+)
+def test_what_a_failed_download_left_is_shown(content: bytes, line: str, tmp_path: Path) -> None:
+    (tmp_path / "c.pth").write_bytes(content)
+    with pytest.raises(UserError, match=line):
+        read_weights(tmp_path / "c.pth", [])
+
+
+def test_averaged_weights_under_another_name_are_named(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "state_dict_ema": {"a": torch.zeros(3)}}, tmp_path / "c.pth")
+    with pytest.raises(UserError, match="but epoch, state_dict_ema; save it again with torch.save"):
+        read_weights(tmp_path / "c.pth", [])
+
+
+def test_a_folder_is_no_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a folder or pipe, no file"):
+        read_weights(tmp_path, [])

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import hostile_networks
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from bench.api.pictures import explain_image
 from bench.maps.capture import capture
+from bench.maps.explain import changed
 from bench.maps.scorer import Scorer
 from bench.networks.sources import custom_model
 from bench.types import Network, UserError
+from metrics.sanity import Randomized
 
 custom = partial(custom_model, name="custom", size=32)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -36,6 +42,10 @@ SAME = [
     ("data_parallel", {}),
     ("compiled", {}),
     ("parametrized", {}),
+    ("remembers", {}),
+    ("normed_by_hooks", {}),
+    ("with_a_lock", {}),
+    ("masked", {}),
 ]
 # Factory, settings: maps of their own.
 OTHER = [
@@ -72,6 +82,16 @@ REFUSED = [
     ("never_ends", {}, "RecursionError"),
     ("flat", {}, "no feature map"),
     ("not_there", {}, "cannot be imported"),
+    ("drops_always", {}, "other values alone than beside another one"),
+    ("statistics_of_the_batch", {}, "batch norm without running statistics"),
+    ("counts_its_passes", {}, "or in each pass"),
+    ("diverged", {}, r"its fc\.weight holds NaN or infinite values.*earlier checkpoint"),
+    ("overflown", {}, r"its fc\.bias holds NaN"),
+    ("quantized", {}, "no plain tensors; give the network before it was quantized"),
+    ("refuses_evaluation", {}, r"evaluation mode.*NotImplementedError: only trained, hostile_networks\.py line \d+"),
+    ("exits", {}, r"raised SystemExit: 2, hostile_networks\.py line \d+"),
+    ("exits_in_a_pass", {}, "SystemExit: 3"),
+    ("no_classes", {}, r"gives \(2, 0\), which are not logits"),
     ("plain", {"output": "logits"}, "has no output 'logits': it returns a tensor"),
     ("plain", {"output": 0}, "has no output 0: it returns a tensor"),
     ("plain", {"probability": "tanh"}, r"model\.probability=tanh is unknown; it takes auto, softmax, sigmoid, none"),
@@ -120,6 +140,36 @@ def test_one_line(factory: str, settings: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line) as raised:
         explained(custom(target=f"hostile_networks:{factory}", **settings))
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+def test_a_module_that_exits_when_it_is_imported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script.py").write_text("import argparse\nargparse.ArgumentParser(prog='x').parse_args(['--typo'])\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be imported from .* \(SystemExit: 2, script\.py line 2\)"):
+        custom(target="script:build")
+
+
+@pytest.mark.parametrize("factory", ["remembers", "normed_by_hooks"])
+def test_a_network_that_keeps_tensors_is_copied(factory: str) -> None:
+    """Also where a metric draws the weights of a copy anew."""
+    module = getattr(hostile_networks, factory)()
+    ours = explain_image(np.zeros((9, 9, 3), np.uint8), model=module)
+    assert np.array_equal(
+        ours.heatmap, explain_image(np.zeros((9, 9, 3), np.uint8), model=hostile_networks.plain()).heatmap
+    )
+    redrawn = changed(module, Randomized(("fc",), 0))
+    assert redrawn is not module and not torch.equal(redrawn.fc.weight, module.fc.weight)
+    assert torch.equal(module.fc.weight, hostile_networks.plain().fc.weight) and module(IMAGES).requires_grad
+
+
+def test_a_network_that_cannot_be_copied_is_one_line() -> None:
+    module = hostile_networks.with_a_lock()
+    with pytest.raises(
+        UserError, match=r"keeps something that cannot be copied \(cannot pickle '_thread.lock' object\)"
+    ):
+        explain_image(np.zeros((9, 9, 3), np.uint8), model=module)
+    with pytest.raises(UserError, match="cannot be copied"):
+        changed(module, Randomized(("fc",), 0))
 
 
 def test_methods_without_gradients_work_behind_no_grad() -> None:

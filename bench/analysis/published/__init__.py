@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from io import StringIO
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,8 @@ COLUMNS = ["dataset", "split", "model", "layer", "method", "metric", "value", "s
 def published() -> pd.DataFrame:
     """All published numbers, `COLUMNS`, file by file in the order of their names."""
     tables = sorted((path for path in files(__name__).iterdir() if path.name.endswith(".csv")), key=lambda p: p.name)
-    read = [pd.read_csv(path.open(encoding="utf-8"), dtype=str, keep_default_na=False) for path in tables]
+    texts = [StringIO(path.read_text(encoding="utf-8")) for path in tables]
+    read = [pd.read_csv(text, dtype=str, keep_default_na=False) for text in texts]
     return pd.concat(read, ignore_index=True)[COLUMNS].astype({"value": float})
 
 

@@ -114,7 +114,7 @@ def sound_objects(
 ) -> tuple[dict[Any, list[Object]], list[dict[str, str]]]:
     """Sound annotations of the chosen images by image id, and the bad ones."""
     good: dict[Any, list[Object]] = {}
-    wrong = []
+    wrong, known = [], set[str]()
     for row in sorted(rows, key=lambda row: shorten(row.get("id", "")).zfill(20)):
         key = row["image_id"]
         label = f"annotation {shorten(row.get('id'))} of image {shorten(key)}"
@@ -123,9 +123,11 @@ def sound_objects(
         elif key in images:
             # Annotations of bad images, and of images outside the subset, are dropped with their image.
             made = _object(row, annotated_size(images[key]), names, crowds)
-            if isinstance(made, str):
-                wrong.append(bad(label, made))
+            same = repr([row.get(field) for field in ("id", "image_id", "category_id", "bbox")])
+            if isinstance(made, str) or same in known:
+                wrong.append(bad(label, made if isinstance(made, str) else "it stands there twice"))
             else:
+                known.add(same)
                 good.setdefault(key, []).append(made)
     return good, wrong
 

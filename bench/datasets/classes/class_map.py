@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.datasets.files import check_names, need_file, need_number, need_text
+from bench.datasets.images import shorten
 from bench.types import UserError, printable
 
 FOLDER = Path(__file__).parent
@@ -114,7 +115,9 @@ def read_class_map(name: str, own: str | None, match: str = "strict") -> tuple[d
         except (TypeError, ValueError):
             index = -1
         if index < 0:
-            raise UserError(f"{printable(path)}: index {row['index']!r} is no output index; use whole numbers from 0")
+            raise UserError(
+                f"{printable(path)}: index {shorten(row['index'])!r} is no output index; use whole numbers from 0"
+            )
         groups.setdefault(row["category"] or "", []).append(index)
     if not groups:
         raise UserError(f"{printable(path)} holds no rows; it takes one row per output: index,category")
