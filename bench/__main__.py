@@ -101,13 +101,14 @@ def compute(settings: dict[str, Any], functions: Sequence[Bound] = ()) -> Outcom
         logging.basicConfig(level=logging.WARNING)
         logging.getLogger().handlers[0].setFormatter(OneLine(f"{settings['worker']}%(message)s"))
     check_settings(settings)
-    methods = [*bind_all(settings["method"], GIVEN_TO_METHOD), *functions]
+    trust = settings["trust"]
+    methods = [*bind_all(settings["method"], GIVEN_TO_METHOD, trust), *functions]
     check(settings, methods)
-    check_name("method", settings["reference"])
-    metrics = bind_all(settings["metric"], GIVEN_TO_METRIC)
+    check_name("method", settings["reference"], [method.name for method in methods])
+    metrics = bind_all(settings["metric"], GIVEN_TO_METRIC, trust)
     model, seed = settings["model"], settings["seed"]
-    network = Opener(partial(build, "model", model, seed=seed), request_of(model, seed))
-    data = build("dataset", settings["dataset"], network=network)  # only a mosaic asks the network
+    network = Opener(partial(build, "model", model, trust, seed=seed), request_of(model, seed))
+    data = build("dataset", settings["dataset"], trust, network=network)  # only a mosaic asks the network
     with TemporaryDirectory() as temporary:
         function = print_estimate if settings["estimate"] else run
         if settings["estimate"]:  # which keeps nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ SETTINGS = {
     "save_maps": "bool | str", "gallery": "Mapping[str, Any]", "gallery.cases": "int",
     "gallery.images": "Sequence[str]", "reference": "str", "device": "str", "batch": "int | str",
     "score_batch": "int | str", "compile": "bool | str", "precision": "str", "threads": "int | None", "workers": "int",
-    "estimate": "bool", "loader_workers": "int | None", "quiet": "bool", "verbose": "bool",
+    "estimate": "bool", "loader_workers": "int | None", "quiet": "bool", "verbose": "bool", "trust": "Sequence[str]",
 }  # fmt: skip
 # Kinds of what a yaml says about its method or metric.
 ABOUT = {
@@ -78,12 +78,15 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={written(value)} must be {wanted}")
 
 
-def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = None) -> Bound:
+def bind(
+    name: str, node: Any, given: Sequence[str] = (), group: str | None = None, trust: Collection[str] = ()
+) -> Bound:
     """Bind the parameters of a config node to the function that it names.
 
     The node has ``_target_``, parameters, and for methods and metrics ``about`` and ``relu``. `given` is what the
     runner hands over: `GIVEN_TO_METHOD`, `GIVEN_TO_METRIC`, nothing for data sets and networks, which have a `group`.
-    UserError for a parameter that does not exist, is missing, of the wrong kind or out of bounds.
+    A function of a package in `trust` is known by its `identity`, beside its parameters. UserError for a parameter that
+    does not exist, is missing, of the wrong kind or out of bounds.
     """
     if not isinstance(node, Mapping):
         raise UserError(f"{name} is not a config node with a _target_")
@@ -97,7 +100,7 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
         if key in about and (wanted := wanted_instead(about[key], kind)):
             raise UserError(f"{name}.about.{key}={written(about[key])} must be {wanted}")
     group = group or ("metric" if given == GIVEN_TO_METRIC else "method")
-    function = named_function(parameters.get("_target_"), f"{name}: _target_", group)
+    function = named_function(parameters.get("_target_"), f"{name}: _target_", group, trust)
     arguments = {key: value for key, value in parameters.items() if key != "_target_"}
     signature = inspect.signature(function)
     accepted = [key for key in signature.parameters if key not in given]
@@ -112,6 +115,8 @@ def bind(name: str, node: Any, given: Sequence[str] = (), group: str | None = No
     for key, parameter in signature.parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments and key not in wants:
             raise UserError(f"{name} needs {key}=")
+    if ":" in parameters["_target_"] and given:
+        parameters["code"] = identity(function)
     call = partial(function, **arguments)
     return Bound(name=name, call=call, wants=wants, about=dict(about), parameters=parameters, relu=relu)
 

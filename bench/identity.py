@@ -1,17 +1,54 @@
-"""Tell a function of a user's from others of the same name, by its code and all that its code uses."""
+"""A user's own code: imported only where the user names it, told from other code by all that it uses."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from itertools import chain
+from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from bench.types import UserError
+
 LIBRARIES = ("site-packages", sysconfig.get_paths()["stdlib"], "<frozen")
+
+
+def user_function(target: str, setting: str) -> Callable[..., Any]:
+    """Import ``package.module:function`` of a user, also from the current folder; `setting` is for the UserError."""
+    place, _, name = target.partition(":")
+    if not place or not name:
+        raise UserError(f"{setting}={target} must be package.module:function")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function: Any = getattr(import_module(place), name)
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
+        raise UserError(f"{setting}={target} cannot be imported from {Path.cwd()} ({place_of(error)})") from error
+    if not callable(function):
+        raise UserError(f"{setting}={target} is no function")
+    return function
+
+
+def place_of(error: BaseException) -> str:
+    """One line about an error in a user's code: its kind, its message, and file and line of where it was raised."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not is_library(frame.filename)]
+    return f"{text}, {Path(theirs[-1].filename).name} line {theirs[-1].lineno}" if theirs else text
+
+
+def is_library(file: str) -> bool:
+    """Whether a file is of Python, of an installed package or of this program."""
+    path = Path(file)
+    own, standard = Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"])
+    return file.startswith("<") or "site-packages" in path.parts or own in path.parents or standard in path.parents
 
 
 def identity(function: Any) -> str:

@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from bench.identity import user_function
 from bench.types import UserError
 
 HERE = Path(__file__).parent
@@ -59,11 +60,12 @@ def check_yaml(text: str) -> None:
             raise ValueError("it has aliases (*name), or is too deep")
 
 
-def check_name(group: str, name: Any) -> None:
-    """Raise UserError, with the nearest names, unless `name` is one of the group's (None passes)."""
+def check_name(group: str, name: Any, more: Collection[str] = ()) -> None:
+    """Raise UserError, with the nearest names, unless `name` is one of the group's or of `more` (None passes)."""
     text = str(getattr(name, "text", name))  # Hydra's parser wraps quoted words
-    if name is not None and text not in names(group):
-        raise UserError(f"unknown {group} {text[:100]!r}; {did_you_mean(text, names(group))}")
+    known = sorted({*names(group), *more})
+    if name is not None and text not in known:
+        raise UserError(f"unknown {group} {text[:100]!r}; {did_you_mean(text, known)}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -73,13 +75,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
-def named_function(target: Any, entry: str, group: str = "metric") -> Callable[..., Any]:
-    """Find the function that a config names; only one that this program defines for the group will do.
+def named_function(target: Any, entry: str, group: str = "metric", trust: Collection[str] = ()) -> Callable[..., Any]:
+    """Find the function that a config names: one that this program defines for the group, or one of a trusted package.
 
     Configs and results may come from other people, and naming a function is calling it. So the module is one of the
     group's own package, and the function is written in that module, not imported into it. `entry` is the place of the
-    name in the config, for the UserError that says what is wrong.
+    name in the config, for the UserError that says what is wrong. ``package.module:function`` is a user's own, of a
+    package in `trust`, which the command line names.
     """
+    if isinstance(target, str) and ":" in target:
+        if (own := re.split("[.:]", target)[0]) not in trust:
+            raise UserError(f"{entry}={target} is refused: it would run code of {own}; allow that with trust=[{own}]")
+        return user_function(target, entry)
     package = PACKAGES[group]
     if not isinstance(target, str) or not re.fullmatch(rf"{re.escape(package)}(\.\w+){{2,}}", target, re.ASCII):
         raise UserError(f"{entry}={target} is refused: a {group} is a function defined in {package}")

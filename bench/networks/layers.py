@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.networks.code import place_of
+from bench.identity import place_of
 from bench.types import Network, Reshape, UserError
 
 ACTIVATIONS = (

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench.identity import place_of, user_function
 from bench.networks.checkpoints import load_weights, read_weights
-from bench.networks.code import code_hash, place_of, user_function
+from bench.networks.code import code_hash
 from bench.networks.layers import default_layers, logits_of, pictures
 from bench.networks.outputs import fix_ends, probability_of
 from bench.networks.reshape import reshape_of

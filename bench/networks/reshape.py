@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.networks.code import user_function
+from bench.identity import user_function
 from bench.types import Reshape, UserError
 
 WORDS = ("auto", "tokens", "channels_last", "none")

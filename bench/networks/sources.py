@@ -34,7 +34,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.networks.code import code_hash, place_of, user_function
+from bench.identity import place_of, user_function
+from bench.networks.code import code_hash
 from bench.networks.network import fill_lazy, finish
 from bench.types import InputSpec, Network, UserError
 
