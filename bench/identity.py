@@ -69,7 +69,8 @@ def pieces(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     if id(value) in seen:
         return
     if hasattr(value, "detach"):  # a tensor of torch's, which this module does not load
-        value = value.detach().cpu().double().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
     if hasattr(value, "tobytes"):
         yield f"{value.dtype} {value.shape}".encode() + value.tobytes()
         return

@@ -106,7 +106,7 @@ def check_choice(override: Override, more: Collection[str], sweeps: bool) -> Non
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         if isinstance(choice, list) and group not in SEVERAL:
             raise UserError(f"{group}= takes one name, not a list; sweep with: -m {group}={','.join(map(str, choice))}")
-        if choice is None:
+        if choice is None or (isinstance(choice, list) and None in choice):
             raise UserError(f"{group}=null names nothing; there are: {', '.join(names(group))}")
         for name in choice if isinstance(choice, list) else [choice]:
             check_name(group, name, more)

@@ -40,8 +40,11 @@ def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequ
     TypeError
         The method's output has another shape than its contract says.
     """
+    given = {name: offer[name]() for name in method.wants}
+    if "_target_" not in method.parameters:  # a user's function may write into what other methods are still to see
+        given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
     with named_errors(method.name):
-        native = method.call(**{name: offer[name]() for name in method.wants})
+        native = method.call(**given)
     if not isinstance(native, Tensor) or tuple(native.shape) != tuple(size) or native.is_complex():
         kind = f"{native.dtype} {tuple(native.shape)}" if isinstance(native, Tensor) else type(native).__name__
         raise TypeError(f"{method.name} gave {kind} instead of a tensor {tuple(size)} of numbers")

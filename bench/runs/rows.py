@@ -95,11 +95,18 @@ def metric_columns(
     ------
     ValueError
         An output is not one value or curve per case.
+    TypeError
+        The outputs are no dict of tensors.
     """
     rows: list[dict[str, float | list[float]]] = [{} for _ in batch.ids]
     offer = {"score": score, "explain": explain}
     with named_errors(metric.name):
-        values_of = metric.call(heatmaps, batch, **{name: offer[name] for name in offer if name in metric.wants})
+        # A copy, so that a metric that writes into the maps leaves them as they are for the next one.
+        values_of = metric.call(
+            heatmaps.clone(), batch, **{name: offer[name] for name in offer if name in metric.wants}
+        )
+    if not isinstance(values_of, dict) or not all(isinstance(values, Tensor) for values in values_of.values()):
+        raise TypeError(f"{metric.name} gave {str(values_of)[:60]} instead of a dict of tensors")
     for name, values in values_of.items():
         if values.ndim not in (1, 2) or len(values) != len(rows):
             raise ValueError(f"{metric.name}.{name} has shape {tuple(values.shape)} for {len(rows)} cases")

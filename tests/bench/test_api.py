@@ -287,6 +287,34 @@ def test_what_a_method_of_ones_own_gives_is_checked(result: Any, random_network:
         explain_image(np.zeros((9, 9, 3), np.uint8), lambda acts: result, model=random_network)
 
 
+@pytest.mark.parametrize("result", [None, {"x": 1.0}, torch.zeros(1)])
+def test_what_a_metric_of_ones_own_gives_is_checked(result: Any, random_network: Network) -> None:
+    with pytest.raises(TypeError, match="gave .* instead of a dict of tensors"):
+        score_map(np.eye(9), np.zeros((9, 9, 3), np.uint8), lambda heatmaps, batch: result, model=random_network)
+
+
+def weights_in_place(acts: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+    """Grad-CAM as tutorials write it."""
+    acts *= grads.mean((2, 3), keepdim=True)
+    return acts.sum(1).clamp_(min=0)
+
+
+def test_a_method_that_writes_into_activations_changes_no_other(tmp_path: Path) -> None:
+    words = {"model": "resnet18", "model.weights": "random", "metric": ["sparseness"], "limit": 1}
+    both = bench.run(method=[weights_in_place, peak], out=tmp_path / "both", **words)
+    alone = bench.run(method=[peak], out=tmp_path / "alone", **words)
+    beside = both[both["method"].str.startswith("peak")]
+    assert beside["mean"].tolist() == alone["mean"].tolist()
+
+
+def test_a_metric_that_writes_into_the_maps_changes_no_other(random_network: Network) -> None:
+    def erases(heatmaps: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"sum": heatmaps.zero_().sum((1, 2))}
+
+    scores = score_map(np.eye(9), np.zeros((9, 9, 3), np.uint8), [erases, spread], model=random_network)
+    assert scores["erases.sum"] == 0 and scores["spread.range"] > 0
+
+
 @pytest.mark.parametrize("word", ["--help", "-m", "--cfg=job", "grad_cam", 5])
 def test_words_that_are_no_settings_are_one_line(word: Any) -> None:
     with pytest.raises(UserError, match="is no setting: write NAME=VALUE; options are for the command line"):

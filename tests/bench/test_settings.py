@@ -222,6 +222,7 @@ WORDS = [
     (["gallery=3"], "gallery"),
     (["gallery={cases: x}"], "gallery"),
     (["method=null"], "method=null names nothing"),
+    (["method=[null]"], "method=null names nothing"),
     (["metric=null", "model=null"], "=null names nothing"),
     (["dataset=null"], "dataset=null names nothing"),
     (["experiment=null"], "experiment=null names nothing"),
