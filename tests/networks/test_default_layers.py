@@ -48,8 +48,8 @@ SLOW = [
 # The smallest of timm's families whose layers give what nobody's attributes describe, or (efficientvim_m1) whose
 # classifiers see every stage, so that no map is the last: one line says so.
 REFUSED = set(
-    "coat_tiny crossvit_tiny_240 efficientvim_m1 hiera_tiny_224 levit_128s mvitv2_tiny naflexvit_base_patch16_parfac_gap pit_ti_224 "
-    "tnt_s_legacy_patch16_224 twins_svt_small xcit_nano_12_p8_224".split()
+    "coat_tiny crossvit_tiny_240 efficientvim_m1 hiera_tiny_224 levit_128s mvitv2_tiny "
+    "naflexvit_base_patch16_parfac_gap pit_ti_224 tnt_s_legacy_patch16_224 twins_svt_small xcit_nano_12_p8_224".split()
 )
 
 
