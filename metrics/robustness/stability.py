@@ -12,7 +12,7 @@ from .noise import distances, noises
 
 
 def relative_stability(
-    heatmaps: Tensor, batch: Any, *, explain: Any, samples: int = 10, radius: float = 0.2, seed: int = 0
+    heatmaps: Tensor, batch: Any, *, explain: Any, samples: int = 10, radius: float = 0.1, seed: int = 0
 ) -> dict[str, Tensor]:
     """Relative change of the map over that of the input, the output and the layer (Agarwal et al. 2022).
 

@@ -223,10 +223,10 @@ def test_more_noise_moves_the_map_further(make_batch, network):
         sensitivity.avg_sensitivity(heatmaps, batch, explain=explain, radius=r)["distance"] for r in (0.02, 0.2, 2)
     ]
     assert (found[0] < found[1]).all() and (found[1] < found[2]).all()
-    largest = sensitivity.max_sensitivity(heatmaps, batch, explain=explain)["distance"]
+    largest = sensitivity.max_sensitivity(heatmaps, batch, explain=explain, radius=0.2)["distance"]
     assert (largest >= found[1]).all()
     # The norm of much uniform noise is nearly one number, so the slope is the distance divided by it: 3 channels.
-    slope = sensitivity.local_lipschitz(heatmaps, batch, explain=explain)["estimate"]
+    slope = sensitivity.local_lipschitz(heatmaps, batch, explain=explain, radius=0.2)["estimate"]
     torch.testing.assert_close(slope, largest / 0.2, rtol=0.05, atol=0)
 
 
@@ -284,7 +284,7 @@ def test_quantus_sensitivity(make_batch, network, name, metric, key):
 
     batch = make_batch((10, 8), n=3)
     heatmaps = energy(batch.images)
-    found = metric(heatmaps, batch, explain=Ask(batch, network, energy), samples=4)[key]
+    found = metric(heatmaps, batch, explain=Ask(batch, network, energy), samples=4, radius=0.2)[key]
     calls = iter(range(4))
 
     def perturb(arr, indices, **_):
@@ -325,7 +325,9 @@ def test_quantus_stability_is_its_own_constant(make_batch):
     ask.effect = lambda perturb: (
         (perturb(batch.images, batch.image_ids) - batch.images).double().flatten(1).norm(dim=1), ask.logits, None,
     )  # fmt: skip
-    found = stability.relative_stability(torch.from_numpy(maps[0][:, 0]), batch, explain=ask, samples=1)["input"]
+    found = stability.relative_stability(torch.from_numpy(maps[0][:, 0]), batch, explain=ask, samples=1, radius=0.2)[
+        "input"
+    ]
     for i in range(3):
         one, other = (m[i].astype(np.float64) / np.sqrt((m[i].astype(np.float64) ** 2).mean()) for m in maps)
         expected = np.linalg.norm(one - other) / np.linalg.norm(one)
