@@ -100,6 +100,11 @@ class Explain:
         """Logits (N, C) of the batch's images."""
         return self.captured.logits
 
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers that the job's map is made of; none for a method that looks at none."""
+        return [name for name in self.job.layers if name != NO_LAYER]
+
     def __call__(
         self,
         images: Tensor | None = None,
@@ -130,8 +135,7 @@ class Explain:
         """
         size = self.batch.images.shape[2:]
         if images is not None:
-            layers = [name for name in self.job.layers if name != NO_LAYER]
-            answer = self._make(replace(self.batch, images=images), change, layers, [self.job], shared=False)
+            answer = self._make(replace(self.batch, images=images), change, self.layers, [self.job], shared=False)
         elif change is None and perturb is None and set(self.job.method.wants) <= CLASS_BLIND:
             maps = job_map(self.module, self.batch, self.captured, self.score, self.job, self.natives)
             return upsample(maps, size)
@@ -152,11 +156,10 @@ class Explain:
             share of their norm; NaN where that is 0. None for a method that looks at no layer.
         """
         answer = self._answer(None, None, perturb)
-        layers = [name for name in self.job.layers if name in answer.moved]
-        if not layers:
+        if not self.layers:
             return answer.shift, answer.logits, None
-        distance = torch.stack([answer.moved[name] for name in layers]).norm(dim=0)
-        norm = torch.stack([norms(self.captured.layers[name].acts) for name in layers]).norm(dim=0)
+        distance = torch.stack([answer.moved[name] for name in self.layers]).norm(dim=0)
+        norm = torch.stack([norms(self.captured.layers[name].acts) for name in self.layers]).norm(dim=0)
         return answer.shift, answer.logits, torch.where(norm > 0, distance / norm, torch.nan)
 
     def _answer(

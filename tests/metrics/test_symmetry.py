@@ -22,6 +22,8 @@ ONE_SIDED = {
 class Explain:
     """A method asked again: gives the maps at hand."""
 
+    layers: tuple[str, ...] = ()
+
     def __init__(self, module, batch, heatmaps):
         self.module, self.batch, self.heatmaps = module, batch, heatmaps
         self.logits = module(batch.images).detach()
