@@ -85,11 +85,18 @@ def union_share(boxes: Tensor, height: int, width: int) -> float:
 
 
 def metric_columns(
-    metric: Bound, label: str, heatmaps: Tensor, batch: Batch, score: Any = None, explain: Any = None
+    metric: Bound,
+    label: str,
+    heatmaps: Tensor,
+    batch: Batch,
+    score: Any = None,
+    explain: Any = None,
+    native: Tensor | None = None,
 ) -> list[dict[str, float | list[float]]]:
     """Measure: a metric's outputs as columns ``<label>.<output>``, one dict per case.
 
-    A metric that takes ``score`` (`bench.maps.scorer.Scorer`) or ``explain`` (`bench.maps.explain.Explain`) gets it.
+    A metric that takes ``score`` (`bench.maps.scorer.Scorer`), ``explain`` (`bench.maps.explain.Explain`) or
+    ``native``, the maps (N, *spatial) before they were brought to the input's size, gets it.
 
     Raises
     ------
@@ -97,7 +104,7 @@ def metric_columns(
         An output is not one value or curve per case.
     """
     rows: list[dict[str, float | list[float]]] = [{} for _ in batch.ids]
-    offer = {"score": score, "explain": explain}
+    offer = {"score": score, "explain": explain, "native": native}
     with named_errors(metric.name):
         values_of = metric.call(heatmaps, batch, **{name: offer[name] for name in offer if name in metric.wants})
     for name, values in values_of.items():
