@@ -71,14 +71,14 @@ WORST = {
     "adcc": {"adcc": 0}, "arcc": {"arcc": 0}, "coherency": {"coherency": 0}, "complexity": {"mean": 1},
     "cascading_randomization": {"spearman": 1, "ssim": 1, "hog": 1},
     "independent_randomization": {"spearman": 1, "ssim": 1, "hog": 1},
-    "class_sensitivity": {"spearman": 1, "ssim": 1, "hog": 1}, "random_logit": {"spearman": 1, "ssim": 1, "hog": 1},
-    "deletion": {"correlation": 0}, "insertion": {"correlation": 0}, "sensitivity_n": {"correlation": 0},
-    "instance_boxes": {"recall": 0, "precision": 0, "f1": 0, "average_precision": 0}, "sparseness": {"gini": 0},
-    "average_drop_in_deletion": {"drop": 0},
     "bottom_up_randomization": {"spearman": 1, "ssim": 1, "hog": 1}, "efficient_mprt": {"rise": -1},
     "smooth_mprt": {"spearman": 1, "ssim": 1, "hog": 1},
     "max_sensitivity": {"distance": 2**0.5}, "avg_sensitivity": {"distance": 2**0.5},
     **{name: {"iou": 0, "gt_known": 0, "top_1_loc": 0} for name in ("gt_known", "gt_known_mean", "gt_known_otsu")},
+    "class_sensitivity": {"spearman": 1, "ssim": 1, "hog": 1}, "random_logit": {"spearman": 1, "ssim": 1, "hog": 1},
+    "deletion": {"correlation": 0}, "insertion": {"correlation": 0}, "sensitivity_n": {"correlation": 0},
+    "instance_boxes": {"recall": 0, "precision": 0, "f1": 0, "average_precision": 0}, "sparseness": {"gini": 0},
+    "average_drop_in_deletion": {"drop": 0},
     # wsolevaluation makes a constant map 0: no contour at any threshold, and all pixels tie.
     "max_box_acc": {"best_iou": 1 / (49 * 55)}, "pxap": {"ap": (16 * 15 + 20 * 20) / (48 * 54)},
 }  # fmt: skip
