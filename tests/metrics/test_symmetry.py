@@ -16,6 +16,8 @@ ONE_SIDED = {
     "relative_stability": {"output"},
     "sensitivity_n": {"correlation"},
     "max_box_acc": {"correct_30", "correct_50", "correct_70", "largest_50", "best_iou"},
+    "max_box_acc_bicubic": {"correct_30", "correct_50", "correct_70", "largest_50", "best_iou"},
+    **{name: {"iou", "gt_known", "top_1_loc"} for name in ("gt_known", "gt_known_mean", "gt_known_otsu")},
 }
 
 
