@@ -135,7 +135,8 @@ class Explain:
         """
         size = self.batch.images.shape[2:]
         if images is not None:
-            answer = self._make(replace(self.batch, images=images), change, self.layers, [self.job], shared=False)
+            batch = replace(self.batch, images=images, targets=list(targets or self.batch.targets))
+            answer = self._make(batch, change, self.layers, [self.job], shared=False)
         elif change is None and perturb is None and set(self.job.method.wants) <= CLASS_BLIND:
             maps = job_map(self.module, self.batch, self.captured, self.score, self.job, self.natives)
             return upsample(maps, size)
@@ -171,7 +172,7 @@ class Explain:
         """Ask for all jobs at once; what was asked before is not asked again."""
         question = (None if targets is None else tuple(targets), change, perturb)
         if question not in self._kept:
-            batch = replace(self.batch, targets=self.batch.targets if targets is None else list(targets))
+            batch = replace(self.batch, targets=list(targets or self.batch.targets))
             if perturb is not None:
                 batch = replace(batch, images=perturb(batch.images, batch.image_ids))
             answer = self._make(batch, change, list(self.captured.layers), self.jobs)

@@ -117,6 +117,22 @@ def test_equals_a_run_of_its_own(question: str) -> None:
     assert changed == set(METHODS) - stays
 
 
+def test_questions_combine() -> None:
+    """Other images, classes and weights at once are a run of all three; so are a perturbation, classes and weights."""
+    module, (job,) = network(), jobs_of("grad_cam")[:1]
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), [job])
+    brighter = Brighter()(images_of(1), ["0", "1"])
+    anew = explain_of(Doubled()(module), batch_of(brighter, OTHERS), [job])
+    expected = map_of(anew, job)
+    for question in ({"images": brighter}, {"perturb": Brighter()}):
+        found = explain(targets=OTHERS, change=Doubled(), **question)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        for left_out in ("targets", "change"):
+            some = {"targets": OTHERS, "change": Doubled(), **question}
+            some.pop(left_out)
+            assert not torch.allclose(explain(**some), expected, rtol=1e-2)
+
+
 def test_a_layers_map_is_made_once_for_itself_and_for_a_fused_map() -> None:
     jobs, calls = jobs_of("grad_cam"), []
     plain = jobs[0].method
