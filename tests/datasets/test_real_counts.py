@@ -81,14 +81,14 @@ def test_difficult_pairs_of_coco_are_torchray_s(shared_data: Path) -> None:
     """Masks, crowds among them, on under a quarter of the picture, and another category there: Zhang et al.'s list."""
     spec = InputSpec(size=32, resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     pictures = {pair.split("/")[0] for pair in EASY | HARD}
-    found = {}
+    difficult = {}
     for case in coco(root=shared_data / "coco", split="sample2017", crowds="class").cases:
         if str(int(case.image_id)) in pictures:
             batch = collate([prepare(case, spec, "stretch")], spec, torch.device("cpu"))
             value = pointing_game(torch.eye(32)[None], batch)["hit_difficult"]
-            found[f"{int(case.image_id)}/{case.class_name}"] = not bool(value.isnan())
-    assert EASY | HARD <= found.keys() and len(found) > len(EASY | HARD)
-    assert {pair for pair, hard in found.items() if not hard} == EASY
+            difficult[f"{int(case.image_id)}/{case.class_name}"] = not bool(value.isnan())
+    assert EASY | HARD <= difficult.keys() and len(difficult) > len(EASY | HARD)
+    assert {pair for pair, hard in difficult.items() if not hard} == EASY
 
 
 def test_coco_masks_fill_their_boxes_and_areas(shared_data: Path) -> None:

@@ -125,8 +125,8 @@ def test_questions_combine() -> None:
     anew = explain_of(Doubled()(module), batch_of(brighter, OTHERS), [job])
     expected = map_of(anew, job)
     for question in ({"images": brighter}, {"perturb": Brighter()}):
-        found = explain(targets=OTHERS, change=Doubled(), **question)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        combined = explain(targets=OTHERS, change=Doubled(), **question)
+        torch.testing.assert_close(combined, expected, rtol=1e-4, atol=1e-5)
         for left_out in ("targets", "change"):
             some = {"targets": OTHERS, "change": Doubled(), **question}
             some.pop(left_out)

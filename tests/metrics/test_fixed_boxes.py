@@ -41,12 +41,12 @@ def slow_iou(heatmap, boxes, threshold):
     if not contours:
         return 0.0
     x, y, w, h = cv2.boundingRect(max(contours, key=cv2.contourArea))
-    found = [x, y, min(x + w, mask.shape[1] - 1), min(y + h, mask.shape[0] - 1)]
+    measured = [x, y, min(x + w, mask.shape[1] - 1), min(y + h, mask.shape[0] - 1)]
     shares = []
     for box in boxes:
-        sides = [min(found[i + 2], box[i + 2]) - max(found[i], box[i]) + 1 for i in range(2)]
+        sides = [min(measured[i + 2], box[i + 2]) - max(measured[i], box[i]) + 1 for i in range(2)]
         common = max(sides[0], 0) * max(sides[1], 0)
-        areas = [(c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (found, box)]
+        areas = [(c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (measured, box)]
         shares.append(common / (sum(areas) - common))
     return max(shares)
 
@@ -70,9 +70,9 @@ def test_equals_the_slow_one(make_batch, maps, cams, threshold):
 def test_otsu_equals_a_search(maps):
     for name, heatmap in maps(12, 17).items():
         image = localization.eight_bit(heatmap)
-        found, expected = fixed.level(image, "otsu"), slow_level(image, "otsu")
+        measured, expected = fixed.level(image, "otsu"), slow_level(image, "otsu")
         # Cuts between two values that occur are one cut.
-        assert np.array_equal(image > found, image > expected), name
+        assert np.array_equal(image > measured, image > expected), name
     assert fixed.level(np.full((3, 3), 7, np.uint8), "otsu") == threshold_otsu(np.full((3, 3), 7, np.uint8)) == 7
 
 
@@ -115,10 +115,10 @@ def test_uniform_and_random_maps(make_batch):
     size, boxes = (30, 40), [[0, 0, 40, 30]]
     batch = make_batch(size, [boxes] * 6)
     noise = torch.rand(6, *size, generator=torch.Generator().manual_seed(0))
-    found = fixed.gt_known(torch.cat([torch.ones(3, *size), noise[:3]]), batch, threshold=0.2)
+    measured = fixed.gt_known(torch.cat([torch.ones(3, *size), noise[:3]]), batch, threshold=0.2)
     # wsolevaluation's boxes end at the last pixel, the truth one further.
     whole = 40 * 30 / (41 * 31)
-    assert found["iou"].tolist() == pytest.approx([0] * 3 + [whole] * 3, abs=1e-6)
+    assert measured["iou"].tolist() == pytest.approx([0] * 3 + [whole] * 3, abs=1e-6)
     small = make_batch(size, [[[10, 10, 20, 20]]] * 6)
     chance = fixed.gt_known(noise, small, threshold=0.2)["iou"]
     assert chance.tolist() == pytest.approx([11 * 11 / (40 * 30)] * 6, abs=1e-6)
@@ -151,11 +151,11 @@ def test_bicubic_is_wsolevaluation_s(make_batch, cams):
     size = (56, 70)
     batch = make_batch(size, [[[8, 9, 40, 38]]] * 20)
     linear = torch.nn.functional.interpolate(native[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-    found = localization.max_box_acc(linear, batch, native=native, upsampling="cubic")
+    measured = localization.max_box_acc(linear, batch, native=native, upsampling="cubic")
     expected = torch.stack([torch.from_numpy(wsolevaluation_map(one, size)) for one in native])
     same = localization.max_box_acc(expected, batch)
     for key, values in same.items():
-        assert torch.equal(found[key], values), key
+        assert torch.equal(measured[key], values), key
     plain = localization.max_box_acc(linear, batch)
     assert any(not torch.equal(plain[key], same[key]) for key in same)
     assert all(
@@ -181,8 +181,8 @@ def test_cubic_by_hand():
         centre = (place + 0.5) / 2 - 0.5
         base = math.floor(centre)
         expected.append(sum(row[min(max(k, 0), 2)] * kernel(centre - k) for k in range(base - 1, base + 3)))
-    found = localization.cubic(torch.tensor([[row]]), (1, 6))
-    assert found[0, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    measured = localization.cubic(torch.tensor([[row]]), (1, 6))
+    assert measured[0, 0].tolist() == pytest.approx(expected, abs=1e-6)
     assert max(expected) > 1  # beyond the values that it was made from
 
 

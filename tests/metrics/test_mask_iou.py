@@ -56,10 +56,10 @@ def test_equals_the_slow_one(make_batch, maps, size):
         batch.ignore = [torch.tensor([[1.0, 0, 4, 5]])] * len(named)
         counted = torch.ones(size, dtype=torch.bool)
         counted[0:5, 1:4] = False
-        found = coverage.mask_iou(torch.stack(list(named.values())), batch)["iou"]
+        measured = coverage.mask_iou(torch.stack(list(named.values())), batch)["iou"]
         for i, (name, heatmap) in enumerate(named.items()):
             expected = slow_iou(heatmap.double(), mask, counted | mask)
-            assert found[i].item() == pytest.approx(expected, abs=1e-6), (kind, name)
+            assert measured[i].item() == pytest.approx(expected, abs=1e-6), (kind, name)
             seen.add(round(expected, 3))
     assert len(seen) > 15
 
@@ -85,13 +85,13 @@ def test_extremes_and_instances(make_batch):
     union = first | second
     boxes = [[[3, 2, 11, 8], [20, 10, 29, 18]]] * 4
     batch = make_batch(size, boxes, masks=[torch.stack([first, second])] * 3 + [None])
-    found = coverage.mask_iou(torch.stack([union.float(), (~union).float(), first.float(), union.float()]), batch)[
+    measured = coverage.mask_iou(torch.stack([union.float(), (~union).float(), first.float(), union.float()]), batch)[
         "iou"
     ]
-    assert found[:2].tolist() == [1, 0] and found[3].isnan()
+    assert measured[:2].tolist() == [1, 0] and measured[3].isnan()
     share = first.sum() / union.sum()
     # The first instance, and of the tied rest a share that follows from chance: more than without any of it.
-    assert share / (2 - share) < found[2] < 0.5
+    assert share / (2 - share) < measured[2] < 0.5
     empty = make_batch(size, boxes[:1], masks=[torch.zeros(2, *size, dtype=torch.bool)])
     assert coverage.mask_iou(union[None].float(), empty)["iou"].isnan().all()
 

@@ -32,15 +32,15 @@ def network():
 
 
 class Ask:
-    """The class's gradient times input, asked again of a changed network or perturbed images; counts the questions."""
+    """The class's gradient times input, of a changed network or of perturbed images; counts the questions."""
 
     layers = ("1",)
 
     def __init__(self, module, batch):
-        self.module, self.batch, self.asked = module, batch, Counter()
+        self.module, self.batch, self.questions = module, batch, Counter()
 
     def __call__(self, change=None, perturb=None):
-        self.asked[change, perturb] += 1
+        self.questions[change, perturb] += 1
         module = change(self.module) if change else self.module
         images = self.batch.images if perturb is None else perturb(self.batch.images, self.batch.image_ids)
         return gradient_times_input(module, images, self.batch.targets)
@@ -76,11 +76,11 @@ def test_smooth_compares_means_stage_by_stage(make_batch, order):
             means.append(similarity.describe(whole))
         alike = [similarity.compare(means[0], mean) for mean in means[1:]]
         for name in NAMES:
-            found = result[f"{name}_curve"][case].tolist()
-            assert found == pytest.approx([one[name] for one in alike], abs=1e-4 if name == "hog" else 1e-5)
-            assert result[name][case].item() == pytest.approx(np.mean(found), abs=1e-6)
+            measured = result[f"{name}_curve"][case].tolist()
+            assert measured == pytest.approx([one[name] for one in alike], abs=1e-4 if name == "hog" else 1e-5)
+            assert result[name][case].item() == pytest.approx(np.mean(measured), abs=1e-6)
     # As its yaml says: samples * (stages + 1) - 1 questions beside the map at hand.
-    assert sum(explain.asked.values()) - 1 == 3 * 4 - 1
+    assert sum(explain.questions.values()) - 1 == 3 * 4 - 1
 
 
 def test_one_sample_is_the_plain_test(make_batch):
@@ -107,8 +107,8 @@ def test_means_of_noise_are_alike_where_single_maps_are_not(make_batch):
         return shape + 0.5 * noise
 
     noisy.module = explain.module
-    found = [smooth.smooth_mprt(noisy(), batch, explain=noisy, stages=1, samples=n)["spearman"] for n in (1, 40)]
-    assert (found[0] < 0.45).all() and (found[1] > 0.85).all()
+    measured = [smooth.smooth_mprt(noisy(), batch, explain=noisy, stages=1, samples=n)["spearman"] for n in (1, 40)]
+    assert (measured[0] < 0.45).all() and (measured[1] > 0.85).all()
 
 
 def test_grain_is_normal_and_follows_the_picture():
@@ -153,12 +153,14 @@ def slow_entropy(heatmap, bins):
 @pytest.mark.parametrize("bins", [2, 100])
 def test_histogram_entropy_equals_the_slow_one(maps, size, bins):
     for name, heatmap in maps(*size).items():
-        found = efficient.histogram_entropy(heatmap.numpy(), bins)
-        assert found == pytest.approx(slow_entropy(heatmap, bins), abs=1e-6), name
+        measured = efficient.histogram_entropy(heatmap.numpy(), bins)
+        assert measured == pytest.approx(slow_entropy(heatmap, bins), abs=1e-6), name
         if name not in ("tiny", "huge", "zero", "constant"):
-            assert found == pytest.approx(scipy.stats.entropy(np.histogram(heatmap.double(), bins)[0]), abs=1e-6), name
+            assert measured == pytest.approx(scipy.stats.entropy(np.histogram(heatmap.double(), bins)[0]), abs=1e-6), (
+                name
+            )
         # Scale, shift and mirror change nothing; the order of the values counts.
-        assert efficient.histogram_entropy(8 * heatmap.flip(1).numpy(), bins) == pytest.approx(found, abs=1e-12)
+        assert efficient.histogram_entropy(8 * heatmap.flip(1).numpy(), bins) == pytest.approx(measured, abs=1e-12)
     assert efficient.histogram_entropy(np.full((3, 4), 2.5), bins) == 0
     assert efficient.histogram_entropy(np.arange(200.0).reshape(10, 20), bins) == pytest.approx(math.log(bins))
 
@@ -167,13 +169,13 @@ def test_efficient_is_the_relative_rise_after_full_randomization(make_batch):
     batch = make_batch((24, 16), n=3)
     explain = Ask(network(), batch)
     heatmaps = explain()
-    found = efficient.efficient_mprt(heatmaps, batch, explain=explain, seed=4)["rise"]
-    ((change, _),) = [key for key in explain.asked if key[0]]
+    measured = efficient.efficient_mprt(heatmaps, batch, explain=explain, seed=4)["rise"]
+    ((change, _),) = [key for key in explain.questions if key[0]]
     assert set(change.names) == {"0", "1", "2", "4.0", "4.1", "7"} and change.seed == 4
     after = explain(change=change)
     for i in range(3):
         before, random = slow_entropy(heatmaps[i], 100), slow_entropy(after[i], 100)
-        assert found[i].item() == pytest.approx((random - before) / before, abs=1e-6)
+        assert measured[i].item() == pytest.approx((random - before) / before, abs=1e-6)
     with pytest.raises(ValueError, match="bins of at least 2"):
         efficient.efficient_mprt(heatmaps, batch, explain=explain, bins=1)
 
@@ -229,7 +231,7 @@ def peer(monkeypatch):
 def test_quantus_smooth_mprt(make_batch, peer, monkeypatch):
     batch = make_batch((24, 16), n=2)
     explain = Ask(network(), batch)
-    found = smooth.smooth_mprt(explain(), batch, explain=explain, order="bottom_up", stages=3, samples=3)
+    measured = smooth.smooth_mprt(explain(), batch, explain=explain, order="bottom_up", stages=3, samples=3)
     calls = iter(range(100))
 
     def drawn(*shape):
@@ -241,7 +243,7 @@ def test_quantus_smooth_mprt(make_batch, peer, monkeypatch):
     scores = peer("SmoothMPRT", explain.module, batch, None, "bottom_up", nr_samples=3, noise_magnitude=0.1)
     curve = np.array([values for name, values in scores.items() if name != "original"]).T
     assert curve.shape == (2, 3)
-    np.testing.assert_allclose(found["spearman_curve"].numpy(), curve, atol=1e-4)
+    np.testing.assert_allclose(measured["spearman_curve"].numpy(), curve, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -249,9 +251,9 @@ def test_quantus_efficient_mprt(make_batch, peer):
     batch = make_batch((24, 16), n=3)
     explain = Ask(network(), batch)
     heatmaps = explain()
-    found = efficient.efficient_mprt(heatmaps, batch, explain=explain)["rise"]
+    measured = efficient.efficient_mprt(heatmaps, batch, explain=explain)["rise"]
     scores = peer(
         "EfficientMPRT", explain.module, batch, heatmaps.numpy()[:, None], "bottom_up",
         complexity_func_kwargs={"n_bins": 100},
     )  # fmt: skip
-    assert found.tolist() == pytest.approx(scores, abs=1e-4)
+    assert measured.tolist() == pytest.approx(scores, abs=1e-4)

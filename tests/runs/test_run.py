@@ -168,10 +168,10 @@ def test_metrics_know_the_native_map_and_the_prediction(counted: Counted, tmp_pa
     """As well in the first run as from kept maps, without a network; the trained network is right of some pictures."""
     words = ["model=efficientnet_lite0", "model.weights=default", "layer=[bn2.act]", "method=[layer_cam]", "limit=10"]
     words += ["batch=3", "gallery.cases=0"]
-    asked = ["metric=[gt_known,max_box_acc,max_box_acc_bicubic]", "metric.gt_known.iou=0.1"]
-    counted(*words, *asked, f"out={tmp_path / 'once'}")
+    metrics = ["metric=[gt_known,max_box_acc,max_box_acc_bicubic]", "metric.gt_known.iou=0.1"]
+    counted(*words, *metrics, f"out={tmp_path / 'once'}")
     counted(*words, f"out={tmp_path / 'later'}")
-    counted(*words, *asked, f"out={tmp_path / 'later'}")
+    counted(*words, *metrics, f"out={tmp_path / 'later'}")
     assert not counted.loaded
     rows, later = rows_of(tmp_path / "once"), rows_of(tmp_path / "later")
     pd.testing.assert_frame_equal(rows, later[rows.columns.tolist()], rtol=1e-4)
