@@ -20,7 +20,7 @@ GIVEN_TO_METHOD = (
     "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
     "outputs", "once", "truth", "outside",
 )  # fmt: skip
-GIVEN_TO_METRIC = ("heatmaps", "batch", "score", "explain")
+GIVEN_TO_METRIC = ("heatmaps", "batch", "native", "score", "explain")
 # Kinds of parameters, by their annotation.
 KINDS = {
     "bool": "true or false",

@@ -149,6 +149,55 @@ def relevance(heatmaps: Tensor, batch: Any, *, k: int = 1000) -> dict[str, Tenso
     return dict(zip(("mass", "rank", "top_k"), result, strict=True))
 
 
+def mask_iou(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
+    """Intersection over union of the class's mask G and the map's ``|G|`` highest positions.
+
+    The budget takes the place of a threshold, so no scale of the map enters and a map cannot gain by lighting much or
+    little. For h positions on the mask it is ``h / (2 |G| - h)``: ``relevance.rank``, which is ``h / |G|``, in the
+    measure of segmentation. Regions to ignore (crowds) that are in no instance count neither way.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+    batch : Batch
+        Its ``masks`` and ``ignore`` in input pixels are used.
+
+    Returns
+    -------
+    dict
+        ``iou`` (N,), 0 to 1, higher is better; NaN without masks, or none of them in the image. Where the budget cuts a
+        group of tied positions, the expectation over the random order of these; so a constant map scores what random
+        maps do, some s / (2 - s) where the mask fills a share s of the image.
+
+    References
+    ----------
+    The measure of Everingham et al.: The PASCAL visual object classes challenge, IJCV 2010, section 4.3; the budget is
+    that of relevance rank accuracy, Arras et al. 2022.
+    """
+    ignored = batch.ignore or [torch.zeros(0, 4)] * len(heatmaps)
+    result = torch.full((len(heatmaps),), math.nan, device=heatmaps.device)
+    for i, heatmap in enumerate(heatmaps):
+        if batch.masks[i] is None:
+            continue
+        truth = class_pixels(batch, i, heatmap)
+        counted = truth | ~instance_masks(ignored[i], heatmap).any(0)
+        budget = int(truth.sum())
+        if budget:
+            values, places = heatmap[counted].sort(descending=True)
+            result[i] = _expected_iou(values, truth[counted][places], budget)
+    return {"iou": result}
+
+
+def _expected_iou(values: Tensor, members: Tensor, budget: int) -> float:
+    """Mean of h / (2 budget - h) over random orders of tied positions, h members among the budget highest."""
+    first, last = tied_group(values, budget)
+    sure, tied = int(members[:first].sum()), int(members[first:last].sum())
+    drawn = np.arange(min(tied, budget - first) + 1)
+    chances = hypergeom.pmf(drawn, last - first, tied, budget - first) if last > first else np.ones(1)
+    hits = sure + drawn
+    return float((chances * hits / (2 * budget - hits)).sum())
+
+
 def class_pixels(batch: Any, i: int, heatmap: Tensor) -> Tensor:
     """Pixels (H, W), bool, of the class in case `i`: the union of its masks, or of its boxes without masks."""
     masks = batch.masks[i]

@@ -15,17 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .geometry import instance_masks, unit_range
+from .boxes.contours import contour_boxes
+from .geometry import instance_masks, is_constant, unit_range
 
 IOUS = (30, 50, 70)
 LEVELS = 255
-# Runs of set pixels from which on labelling all parts at once beats tracing each.
-MANY_RUNS = 2500
 # Edges of the published thresholds 0, .001 ... .999, the bin of the value 1 behind them.
 EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0])
 
 
-def max_box_acc(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
+UPSAMPLINGS = ("linear", "cubic")
+
+
+def max_box_acc(
+    heatmaps: Tensor, batch: Any, *, native: Tensor | None = None, upsampling: str = "linear"
+) -> dict[str, Tensor]:
     """Whether a box cut from the map meets an instance, at every threshold (MaxBoxAcc and MaxBoxAccV2).
 
     The map is scaled to 0..255 in 8 bits and cut at ``int(t * 255)`` for t = 0, .001 ... .999, strictly above. All
@@ -39,6 +43,11 @@ def max_box_acc(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
     heatmaps : Tensor, shape (N, H, W)
     batch : Batch
         Its ``boxes`` in input pixels are used, cut to the image and rounded down.
+    native : Tensor, shape (N, h, w), optional
+        The maps at their layer's size; used for ``cubic`` alone.
+    upsampling : {"linear", "cubic"}
+        ``cubic`` takes the map that OpenCV's INTER_CUBIC makes of the native one, as wsolevaluation and so the
+        published tables do, in place of `heatmaps`. There the native map is the CAM without a ReLU.
 
     Returns
     -------
@@ -51,11 +60,20 @@ def max_box_acc(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
         - ``best_iou`` (N,): highest IoU over all levels and contours, 0 to 1: what a perfect choice of threshold
           for each image would reach.
 
+    Raises
+    ------
+    ValueError
+        For an unknown `upsampling`.
+
     References
     ----------
     Choe et al.: Evaluating weakly supervised object localization methods right, CVPR 2020, and the V2 of their journal
     version, TPAMI 2022.
     """
+    if upsampling not in UPSAMPLINGS:
+        raise ValueError(f"upsampling={upsampling} is unknown; it takes {', '.join(UPSAMPLINGS)}")
+    if upsampling == "cubic" and native is not None:
+        heatmaps = cubic(native, heatmaps.shape[1:]).to(heatmaps)
     rows = []
     for i, heatmap in enumerate(heatmaps):
         truth = whole_boxes(batch.boxes[i], heatmap)
@@ -181,6 +199,20 @@ def score_map(heatmap: Tensor) -> NDArray[np.float64]:
     return unit_range(heatmap.detach()[None], torch.float64)[0].cpu().numpy()
 
 
+def cubic(native: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring maps (N, h, w) to `size` as OpenCV's INTER_CUBIC does; a constant or non-finite map is zero.
+
+    Cubic interpolation leaves the range of its input, and of a constant map it would leave rounding to be scaled.
+    """
+    height, width = size
+    resized = []
+    for one in native.cpu().float():
+        sound = bool(one.isfinite().all()) and not is_constant(one)
+        enlarged = cv2.resize(one.numpy(), (width, height), interpolation=cv2.INTER_CUBIC) if sound else None
+        resized.append(torch.zeros(height, width) if enlarged is None else torch.from_numpy(enlarged))
+    return torch.stack(resized)
+
+
 def eight_bit(heatmap: Tensor) -> NDArray[np.uint8]:
     """Scale a map (H, W) to 0..255, rounded down."""
     return (score_map(heatmap) * 255).astype(np.uint8)
@@ -218,58 +250,3 @@ def _box_curves(image: NDArray[np.uint8], truth: NDArray[Any]) -> dict[str, NDAr
     largest = np.repeat(best[starts + [biggest for _, biggest in contours]], repeats)
     curves = {f"correct_{iou}": (peak >= iou / 100).astype(float) for iou in IOUS}
     return {**curves, "largest_50": (largest >= 0.5).astype(float), "best_iou": best.max()}
-
-
-def contour_boxes(mask: NDArray[np.uint8]) -> tuple[NDArray[Any], int]:
-    """Tight boxes of all contours of a mask, with wsolevaluation's whole pixels.
-
-    Parameters
-    ----------
-    mask : array, shape (H, W), uint8
-        0 and 1. Parts are 8-connected, holes 4-connected; a hole's contour runs over the set pixels around it.
-
-    Returns
-    -------
-    boxes : array, shape (M, 4)
-        x, y, x + width, y + height, the last two cut to W - 1, H - 1; a single (0, 0, 0, 0) for an empty mask.
-    largest : int
-        Index of the contour with the largest area inside the polygon through its pixels' centres. Where several are
-        largest, which has no consequence unless an object is a few pixels small, OpenCV's order decides; it may be
-        another one for masks of `MANY_RUNS`.
-    """
-    if not mask.any():
-        return np.zeros((1, 4), dtype=np.int64), 0
-    runs = np.count_nonzero(mask[:, 1:] > mask[:, :-1])
-    boxes, largest = _label(mask) if runs >= MANY_RUNS else _trace(mask)
-    ends = np.minimum(boxes[:, :2] + boxes[:, 2:], np.array(mask.shape[::-1]) - 1)
-    return np.concatenate([boxes[:, :2], ends], axis=1), largest
-
-
-def _trace(mask: NDArray[np.uint8]) -> tuple[NDArray[Any], int]:
-    """Boxes (x, y, width, height) and the largest, from the contours themselves: quick where they are few."""
-    contours = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
-    boxes = np.array([cv2.boundingRect(contour) for contour in contours])
-    return boxes, max(range(len(contours)), key=[cv2.contourArea(contour) for contour in contours].__getitem__)
-
-
-def _label(mask: NDArray[np.uint8]) -> tuple[NDArray[Any], int]:
-    """Do the same as `_trace` by labelling parts and holes: quick where there are thousands."""
-    _, labels, parts, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    parts = parts[1:, :4]
-    # With a border of background around the mask, the outside is the part of its corner and not a hole.
-    _, around, holes, _ = cv2.connectedComponentsWithStats(np.pad(1 - mask, 1, constant_values=1), connectivity=4)
-    holes = np.delete(holes, [0, around[0, 0]], axis=0)
-    inner = holes[:, :4] + np.array([-2, -2, 2, 2])  # one pixel of border, one for the set pixels around the hole
-    # A polygon through centres has at most its box's area less a pixel a side: most parts need not be measured. The
-    # largest contour is never a hole's, since the part around it has at least its area.
-    bounds = ((parts[:, 2] - 1) * (parts[:, 3] - 1)).tolist()
-    largest, size = 0, -1.0
-    for i in sorted(range(len(bounds)), key=bounds.__getitem__, reverse=True):
-        if bounds[i] <= size:
-            break
-        x, y, width, height = parts[i].tolist()
-        part = (labels[y : y + height, x : x + width] == i + 1).astype(np.uint8)
-        outline = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
-        if (measured := cv2.contourArea(outline[0])) > size:
-            largest, size = i, measured
-    return np.concatenate([parts, inner]), largest

@@ -13,7 +13,7 @@ from torch import Tensor
 from .geometry import instance_masks, is_constant, pixel_ranges, positive_energy, to_original, union_area
 from .ranking import order
 
-# Largest share of the image that the boxes of a case of the difficult subset fill.
+# Largest share of the image that the instances of a case of the difficult subset fill.
 SMALL = 0.25
 
 
@@ -93,9 +93,10 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
         - ``hit`` (N,): 1 or 0, between them the share of the tied maxima that hit; NaN (left out) without ground
           truth and where all instances are ``difficult``. Instances that the input cuts away count as any other:
           a map that cannot see the object misses it;
-        - ``hit_difficult`` (N,): the same, NaN outside the difficult subset of Zhang et al.: boxes that together fill
-          less than a quarter of the image, beside an object of another class. On VOC2007 test objects of other
-          classes that are ``difficult`` do not count for that: this gives exactly the published 2,230 pairs.
+        - ``hit_difficult`` (N,): the same, NaN outside the difficult subset of Zhang et al.: instances that together
+          fill less than a quarter of the image, beside an object of another class. Masks where there are any, else
+          boxes; on VOC2007 test objects of other classes that are ``difficult`` do not count beside. This gives exactly
+          TorchRay's lists: on VOC2007 test 2,230 pairs, and on COCO with ``dataset.crowds=class``.
 
     References
     ----------
@@ -117,7 +118,9 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
 
 def _is_difficult(batch: Any, i: int) -> bool:
     height, width = batch.sizes[i]
-    return bool(batch.distractors[i]) and union_area(batch.original_boxes[i]) < SMALL * height * width
+    masks = batch.original_masks[i]
+    area = union_area(batch.original_boxes[i]) if masks is None else float(masks.any(0).sum())
+    return bool(batch.distractors[i]) and area < SMALL * height * width
 
 
 def top_k_pointing(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .ranking import generator, seed_of
 from .similarity import Described, compare, describe
 
-ORDERS = ("cascading", "independent")
+ORDERS = ("cascading", "independent", "bottom_up")
 OTHERS = ("least", "second", "random")
 
 
@@ -29,15 +29,21 @@ def parameter_randomization(
     biases 0, normalizations without effect. A layer's weights follow from the seed and the layer's name alone. A map
     that stays as it was does not show what the network has learnt; edge detectors fail this way.
 
+    From the output down, what lies before the random layers is still as trained, and shines through (Binder et al.
+    2023); from the input up, nothing is left from the first stage on. Where the explained layer and all before it are
+    as trained, only what a method makes of them can change: the values ``_kept`` are of these stages alone.
+
     Parameters
     ----------
     heatmaps : Tensor, shape (N, H, W)
     batch : Batch
     explain : callable
-        ``explain(change=function of the network) -> heatmaps`` (N, H, W), with ``explain.module``. All methods and
+        ``explain(change=function of the network) -> heatmaps`` (N, H, W), with ``explain.module`` and
+        ``explain.layers``, the names of the layers that the map is made of. All methods and
         layers share one forward and one backward pass a stage; what a method pays beside is paid a stage.
-    order : {"cascading", "independent"}
-        Whether the layers of earlier stages stay random, or have their trained weights again.
+    order : {"cascading", "independent", "bottom_up"}
+        Whether the layers of earlier stages stay random, or have their trained weights again; or whether they stay
+        random, and the stages run from the input up.
     stages : int
         At least 1 (the whole network at once); no more than there are layers with weights are used.
     seed : int
@@ -47,6 +53,8 @@ def parameter_randomization(
     dict
         For each of ``spearman``, ``ssim`` and ``hog`` (see `metrics.similarity.compare`): the mean over the stages
         (N,), at most 1, lower is better, and ``<name>_curve`` (N, stages). 1, the worst, where the map is constant.
+        For ``cascading`` also ``<name>_kept`` (N,): the mean over the stages behind the map's layers; NaN without one.
+        A method that looks at no layer has no layer to keep: all stages count.
 
     Raises
     ------
@@ -55,18 +63,38 @@ def parameter_randomization(
 
     References
     ----------
-    Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018.
+    Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim: Sanity checks for saliency maps, NeurIPS 2018. Binder, Weber,
+    Lapuschkin, Montavon, Mueller, Samek: Shortcomings of top-down randomization-based sanity checks for evaluations of
+    deep neural network explanations, CVPR 2023.
     """
+    drawn = random_parts(explain.module, order, stages)
+    before = [describe(heatmap) for heatmap in heatmaps.cpu().numpy()]
+    alike = [similarity(before, explain(change=Randomized(names, seed))) for names in drawn]
+    curves = {name: torch.stack([stage[name] for stage in alike], dim=1).to(heatmaps.device) for name in alike[0]}
+    result = {name: curve.mean(1) for name, curve in curves.items()} | {f"{n}_curve": c for n, c in curves.items()}
+    if order == "cascading":
+        kept = [set(names) <= behind(explain.module, explain.layers) for names in drawn]
+        result |= {f"{name}_kept": curve[:, kept].mean(1) for name, curve in curves.items()}
+    return result
+
+
+def random_parts(module: nn.Module, order: str, stages: int) -> list[tuple[str, ...]]:
+    """Names of all modules that are random at each stage; sorted, so that orders share what they have in common."""
     if order not in ORDERS:
         raise ValueError(f"order={order} is unknown; it takes {', '.join(ORDERS)}")
-    parts = cut(explain.module, stages)
-    before = [describe(heatmap) for heatmap in heatmaps.cpu().numpy()]
-    alike = []
-    for i, part in enumerate(parts):
-        names = part if order == "independent" else tuple(name for some in parts[: i + 1] for name in some)
-        alike.append(_similarity(before, explain(change=Randomized(names, seed))))
-    curves = {name: torch.stack([stage[name] for stage in alike], dim=1).to(heatmaps.device) for name in alike[0]}
-    return {name: curve.mean(1) for name, curve in curves.items()} | {f"{n}_curve": c for n, c in curves.items()}
+    parts = cut(module, stages)
+    if order == "independent":
+        return parts
+    turned = parts[::-1] if order == "bottom_up" else parts
+    return [tuple(sorted(name for part in turned[: i + 1] for name in part)) for i in range(len(turned))]
+
+
+def behind(module: nn.Module, layers: Sequence[str]) -> set[str]:
+    """Names of the modules behind all of these layers and in none of them, in the order of ``named_modules()``."""
+    names = [name for name, _ in module.named_modules()]
+    inside = {name for name in names for layer in layers if name == layer or name.startswith(f"{layer}.")}
+    last = max((names.index(layer) for layer in layers), default=-1)
+    return set(names[last + 1 :]) - inside
 
 
 def class_sensitivity(
@@ -107,8 +135,8 @@ def class_sensitivity(
         raise ValueError(f"other={other} is unknown; it takes {', '.join(OTHERS)}")
     chosen = other_classes(explain.logits, batch.targets, batch.ids, other, seed)
     before = [describe(heatmap) for heatmap in heatmaps.cpu().numpy()]
-    similarity = _similarity(before, explain(targets=[(index,) for index in chosen]))
-    return {name: values.to(heatmaps.device) for name, values in similarity.items()}
+    alike = similarity(before, explain(targets=[(index,) for index in chosen]))
+    return {name: values.to(heatmaps.device) for name, values in alike.items()}
 
 
 def other_classes(
@@ -169,10 +197,11 @@ def cut(module: nn.Module, stages: int) -> list[tuple[str, ...]]:
     return [tuple(name for layer in part for name in layer) for part in parts]
 
 
-def stage_names(module: nn.Module, *, stages: int) -> list[str]:
-    """Name of the lowest layer with weights at each stage of `parameter_randomization`: labels for its curves."""
+def stage_names(module: nn.Module, *, stages: int, order: str = "cascading") -> list[str]:
+    """Name of the last layer with weights drawn at each stage of `parameter_randomization`: labels for its curves."""
     weighted = {name for name, part in module.named_modules() if any(map(_has_fan_in, part.parameters(recurse=False)))}
-    return [[name for name in part if name in weighted][-1] for part in cut(module, stages)]
+    parts = [[name for name in part if name in weighted] for part in cut(module, stages)]
+    return [part[0] for part in reversed(parts)] if order == "bottom_up" else [part[-1] for part in parts]
 
 
 def _has_fan_in(parameter: Tensor) -> bool:
@@ -193,6 +222,7 @@ def _draw(part: nn.Module, key: str) -> None:
                 buffer.fill_(name == "running_var")
 
 
-def _similarity(before: Sequence[Described], after: Tensor) -> dict[str, Tensor]:
+def similarity(before: Sequence[Described], after: Tensor) -> dict[str, Tensor]:
+    """Similarities (N,) of maps with described ones, see `metrics.similarity.compare`."""
     rows = [compare(one, describe(other)) for one, other in zip(before, after.cpu().numpy(), strict=True)]
     return {name: torch.tensor([row[name] for row in rows], dtype=torch.float32) for name in rows[0]}

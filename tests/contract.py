@@ -64,6 +64,7 @@ def make_batch() -> Batch:
         distractors=[False, True],
         parts=[torch.tensor([[4.0, 6, 20, 22], [30, 8, 44, 18], [2, 26, 8, 31]]), torch.tensor([[10.0, 3, 40, 20]])],
         values=[torch.tensor([2.0, -1, 0]), torch.tensor([1.0])],
+        predicted=[1, 0],
     )
 
 

@@ -193,7 +193,7 @@ def score_map(
         log.warning("%s", note)
     score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
     heatmaps = upsample(native, batch.images.shape[2:])
-    values = [metric_columns(part, part.name, heatmaps, batch, score)[0] for part in parts]
+    values = [metric_columns(part, part.name, heatmaps, batch, score, native=native)[0] for part in parts]
     return {"degenerate": degenerate(native)[0]} | {name: value for row in values for name, value in row.items()}
 
 
@@ -252,7 +252,8 @@ def one_case(
     images = batch.images.contiguous(memory_format=memory_format(network.channels_last))
     captured = capture(network.module, images, None, [], gradients=False)
     check_targets([case], captured.logits.shape[1])
-    return replace(batch, images=images, targets=[group or captured.targets[0]]), captured.logits
+    targets, predicted = [group or captured.targets[0]], captured.logits.argmax(1).tolist()
+    return replace(batch, images=images, targets=targets, predicted=predicted), captured.logits
 
 
 def read_target(target: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +20,7 @@ from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape, UserError
 CLASS_BLIND = {"acts", "images", "ids", "once"}
 
 Natives = dict[tuple[str, str], Tensor]
+Perturb = Callable[[Tensor, Sequence[str]], Tensor]
 
 
 def shared_pass(
@@ -84,6 +85,20 @@ def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, 
 
 
 @dataclass(frozen=True, eq=False)
+class Answer:
+    """What one question gave: native maps by the jobs' keys, and logits (N, C).
+
+    Of perturbed images also the distances (N,) from the batch's own, over all values: of the images, ``shift``, and of
+    each layer's activations.
+    """
+
+    maps: dict[str, Tensor]
+    logits: Tensor
+    shift: Tensor
+    moved: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Explain:
     """One job's method asked again, at the same layer, about other images, other classes or another network.
 
@@ -102,18 +117,24 @@ class Explain:
     job: Job
     memory_format: torch.memory_format = torch.channels_last
     float64: bool = False
-    _kept: dict[Hashable, dict[str, Tensor]] = field(default_factory=dict)
+    _kept: dict[Hashable, Answer] = field(default_factory=dict)
 
     @property
     def logits(self) -> Tensor:
         """Logits (N, C) of the batch's images."""
         return self.captured.logits
 
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers that the job's map is made of; none for a method that looks at none."""
+        return [name for name in self.job.layers if name != NO_LAYER]
+
     def __call__(
         self,
         images: Tensor | None = None,
         targets: Sequence[tuple[int, ...]] | None = None,
         change: Callable[[nn.Module], nn.Module] | None = None,
+        perturb: Perturb | None = None,
     ) -> Tensor:
         """Make the method's maps again, at input size.
 
@@ -125,50 +146,91 @@ class Explain:
             Classes to explain instead of the batch's.
         change : callable, optional
             ``change(module) -> module``, hashable and equal for the same change: a changed COPY of the network.
-            Without `images` all jobs of the batch share one pass for the same `targets` and `change`; a method that
-            does not know the class gives the maps that it gave before.
+        perturb : callable, optional
+            ``perturb(images, image ids) -> images``, hashable and equal for the same perturbation; what it makes of an
+            image follows from that image and its id.
 
         Returns
         -------
         Tensor, shape (N, H, W)
-            Non-finite maps are zero, as for every metric.
+            Non-finite maps are zero, as for every metric. Without `images` all jobs of the batch share one pass for
+            the same `targets`, `change` and `perturb`; a method that does not know the class gives the maps that it
+            gave before where nothing else is changed.
         """
         size = self.batch.images.shape[2:]
         if images is not None:
-            layers = [name for name in self.job.layers if name != NO_LAYER]
-            return upsample(self._make(images, targets, change, layers, [self.job])[self.job.key], size)
-        if change is None and set(self.job.method.wants) <= CLASS_BLIND:
+            batch = replace(self.batch, images=images, targets=list(targets or self.batch.targets))
+            answer = self._make(batch, change, self.layers, [self.job], shared=False)
+        elif change is None and perturb is None and set(self.job.method.wants) <= CLASS_BLIND:
             maps = job_map(self.module, self.batch, self.captured, self.score, self.job, self.natives)
             return upsample(maps, size)
-        question = (None if targets is None else tuple(targets), change)
+        else:
+            answer = self._answer(targets, change, perturb)
+        return upsample(answer.maps[self.job.key], size)
+
+    def effect(self, perturb: Perturb) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Give what perturbed images change in the network; from the pass that ``explain(perturb=...)`` makes.
+
+        Returns
+        -------
+        shift : Tensor, shape (N,)
+            Distance of the images from the batch's own.
+        logits : Tensor, shape (N, C)
+        moved : Tensor or None, shape (N,)
+            Distance of the activations at the job's layer, or at all of its layers together, from the batch's own as a
+            share of their norm; NaN where that is 0. None for a method that looks at no layer.
+        """
+        answer = self._answer(None, None, perturb)
+        if not self.layers:
+            return answer.shift, answer.logits, None
+        distance = torch.stack([answer.moved[name] for name in self.layers]).norm(dim=0)
+        norm = torch.stack([norms(self.captured.layers[name].acts) for name in self.layers]).norm(dim=0)
+        return answer.shift, answer.logits, torch.where(norm > 0, distance / norm, torch.nan)
+
+    def _answer(
+        self,
+        targets: Sequence[tuple[int, ...]] | None,
+        change: Callable[[nn.Module], nn.Module] | None,
+        perturb: Perturb | None,
+    ) -> Answer:
+        """Ask for all jobs at once; what was asked before is not asked again."""
+        question = (None if targets is None else tuple(targets), change, perturb)
         if question not in self._kept:
-            self._kept[question] = self._make(None, targets, change, list(self.captured.layers), self.jobs)
-        return upsample(self._kept[question][self.job.key], size)
+            batch = replace(self.batch, targets=list(targets or self.batch.targets))
+            if perturb is not None:
+                batch = replace(batch, images=perturb(batch.images, batch.image_ids))
+            answer = self._make(batch, change, list(self.captured.layers), self.jobs)
+            self._kept[question] = answer
+        return self._kept[question]
 
     def _make(
         self,
-        images: Tensor | None,
-        targets: Sequence[tuple[int, ...]] | None,
+        batch: Batch,
         change: Callable[[nn.Module], nn.Module] | None,
         layers: Sequence[str],
-        jobs: Iterable[Job],
-    ) -> dict[str, Tensor]:
-        """Make the maps of these jobs, by key, from one pass, which is not kept."""
-        batch = replace(
-            self.batch,
-            images=self.batch.images if images is None else images,
-            targets=self.batch.targets if targets is None else list(targets),
-        )
+        jobs: Sequence[Job],
+        *,
+        shared: bool = True,
+    ) -> Answer:
+        """Make the maps of these jobs from one pass; `shared`: cases of one image have equal images."""
         module = self.module if change is None else changed(self.module, change)
         gradients, reshape = any("grads" in job.method.wants for job in jobs), self.captured.reshape
-        if images is None:
+        if shared:
             captured = shared_pass(module, batch, layers, gradients, self.memory_format, reshape, float64=self.float64)
-        else:  # cases of one image have different images here
-            inputs = images.contiguous(memory_format=self.memory_format)
+        else:
+            inputs = batch.images.contiguous(memory_format=self.memory_format)
             run = capture_float64 if self.float64 else capture
             captured = run(module, inputs, batch.targets, layers, gradients=gradients, reshape=reshape)
         score = Scorer(module, batch.targets, self.score.batch_size, probability=self.score.probability)
         natives: Natives = {}
         maps = {job.key: job_map(module, batch, captured, score, job, natives) for job in jobs}
         self.score.passes += score.passes
-        return maps
+        perturbed = shared and change is None and batch.images is not self.batch.images
+        own = self.captured.layers if perturbed else {}
+        moved = {name: norms(captured.layers[name].acts - layer.acts) for name, layer in own.items()}
+        return Answer(maps, captured.logits, norms(batch.images - self.batch.images), moved)
+
+
+def norms(values: Tensor) -> Tensor:
+    """Euclidean norm (N,) of values (N, ...), in float64: in float32 squares may be 0 or infinite."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)

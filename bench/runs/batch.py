@@ -100,6 +100,7 @@ def compute_batch(
         float64=setting.precision == "float64",
     )  # fmt: skip
     abouts = known or case_rows(batch, captured.logits, plan.facts.probability) if needs.jobs else []
+    batch = replace(batch, predicted=[about["predicted"] for about in abouts])
     result, seen = Computed(), dict[Any, Any]()
     for own, wanted in needs.blocks:
         for j in own:
@@ -116,7 +117,7 @@ def compute_batch(
             result.rows[j] = rows = job_rows(job, abouts, native, kept)
             for metric in [plan.metrics[m] for m in wanted]:
                 again = replace(explain, job=job)
-                values = metric_columns(metric.bound, metric.label, heatmaps, batch, score, again)
+                values = metric_columns(metric.bound, metric.label, heatmaps, batch, score, again, native)
                 for row, columns in zip(rows, values, strict=True):
                     row |= columns
             result.seconds[j] = {

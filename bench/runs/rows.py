@@ -85,11 +85,18 @@ def union_share(boxes: Tensor, height: int, width: int) -> float:
 
 
 def metric_columns(
-    metric: Bound, label: str, heatmaps: Tensor, batch: Batch, score: Any = None, explain: Any = None
+    metric: Bound,
+    label: str,
+    heatmaps: Tensor,
+    batch: Batch,
+    score: Any = None,
+    explain: Any = None,
+    native: Tensor | None = None,
 ) -> list[dict[str, float | list[float]]]:
     """Measure: a metric's outputs as columns ``<label>.<output>``, one dict per case.
 
-    A metric that takes ``score`` (`bench.maps.scorer.Scorer`) or ``explain`` (`bench.maps.explain.Explain`) gets it.
+    A metric that takes ``score`` (`bench.maps.scorer.Scorer`), ``explain`` (`bench.maps.explain.Explain`) or
+    ``native``, the maps (N, *spatial) before they were brought to the input's size, gets it.
 
     Raises
     ------
@@ -99,7 +106,7 @@ def metric_columns(
         The outputs are no dict of tensors.
     """
     rows: list[dict[str, float | list[float]]] = [{} for _ in batch.ids]
-    offer = {"score": score, "explain": explain}
+    offer = {"score": score, "explain": explain, "native": native}
     with named_errors(metric.name):
         # A copy, so that a metric that writes into the maps leaves them as they are for the next one.
         values_of = metric.call(

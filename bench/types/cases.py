@@ -142,6 +142,8 @@ class Batch:
         Whether the original image shows an object of another class that is not ``difficult``.
     parts, values : list of Tensor, shapes (P, 2 * rank) and (P,)
         Of `Case`, parts in INPUT pixels; empty where the truth is not known.
+    predicted : list of int
+        Output index of the most probable class; empty where the network was not asked.
     """
 
     images: Tensor
@@ -162,3 +164,4 @@ class Batch:
     distractors: list[bool] = field(default_factory=list)
     parts: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)

@@ -9,11 +9,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.datasets.coco import coco
 from bench.datasets.folder import imagefolder
 from bench.datasets.imagenet import imagenet
+from bench.datasets.transforms import collate, prepare
 from bench.datasets.voc import voc
+from bench.types import InputSpec
+from metrics.pointing import pointing_game
 
 CLASSES = Path(__file__).parents[2] / "bench" / "datasets" / "classes"
 
@@ -52,6 +56,39 @@ def test_coco(shared_data: Path) -> None:
     assert sum(crowds.values()) == 11 and len(content["annotations"]) == 1308
     assert f"({sum(name not in known for _, name in pairs)} image-category pairs)" in data.notes[0]
     assert not data.bad_records
+
+
+# From torchray 1.0.0.2's pointing_game_ebp_coco_difficult.txt (pip download torchray, 2026-11-27), of pictures that
+# are in the sample and in COCO val2014: pairs that are not difficult, and difficult ones whose BOXES fill a quarter.
+EASY = {
+    "18575/dining table", "20992/person", "22192/bed", "41888/bird", "54718/elephant", "60932/person", "62554/bowl",
+    "62554/broccoli", "62554/dining table", "84533/motorcycle", "92660/pizza", "99053/bowl", "99053/dining table",
+    "101787/airplane", "128598/apple", "128598/orange", "151938/person", "160012/dining table", "160012/pizza",
+    "174482/bicycle", "180232/orange", "188416/keyboard", "192699/person", "199681/microwave", "208901/airplane",
+    "211891/train", "217285/person", "237517/dining table", "241668/person", "243204/person", "249346/bear",
+    "253452/dining table", "311303/dining table", "331799/person", "349184/bench", "350679/person", "360960/person",
+    "376322/dining table", "384513/horse", "385029/dining table", "403353/bed",
+}  # fmt: skip
+HARD = {
+    "18575/bowl", "56344/tv", "92660/broccoli", "109313/person", "119828/cat", "119828/laptop", "126107/bird",
+    "159269/umbrella", "172648/truck", "181666/sheep", "229358/person", "243204/oven", "311303/cup",
+    "333956/parking meter", "343803/person", "346638/tv", "349184/person", "352257/person", "358427/broccoli",
+    "376322/person", "406129/person",
+}  # fmt: skip
+
+
+def test_difficult_pairs_of_coco_are_torchray_s(shared_data: Path) -> None:
+    """Masks, crowds among them, on under a quarter of the picture, and another category there: Zhang et al.'s list."""
+    spec = InputSpec(size=32, resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    pictures = {pair.split("/")[0] for pair in EASY | HARD}
+    difficult = {}
+    for case in coco(root=shared_data / "coco", split="sample2017", crowds="class").cases:
+        if str(int(case.image_id)) in pictures:
+            batch = collate([prepare(case, spec, "stretch")], spec, torch.device("cpu"))
+            value = pointing_game(torch.eye(32)[None], batch)["hit_difficult"]
+            difficult[f"{int(case.image_id)}/{case.class_name}"] = not bool(value.isnan())
+    assert EASY | HARD <= difficult.keys() and len(difficult) > len(EASY | HARD)
+    assert {pair for pair, hard in difficult.items() if not hard} == EASY
 
 
 def test_coco_masks_fill_their_boxes_and_areas(shared_data: Path) -> None:

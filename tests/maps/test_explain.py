@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -17,7 +18,8 @@ from bench.maps.scorer import Scorer
 from bench.options import conf_node
 from bench.runs.plan import looks_at_layer
 from bench.runs.rows import metric_columns
-from bench.types import Batch, Job
+from bench.types import Batch, Job, UserError
+from metrics.robustness.noise import Noise
 
 # Shared-pass, multi-pass, attribution and control; with a layer or without.
 METHODS = ("grad_cam", "activation_sum", "ablation_cam", "score_cam", "smooth_grad_cam_pp", "input_x_gradient",
@@ -85,15 +87,24 @@ class Doubled:
         return changed
 
 
-@pytest.mark.parametrize("question", ["images", "targets", "change"])
+@dataclass(frozen=True)
+class Brighter:
+    """Another picture for each image id: brighter by the id's number."""
+
+    def __call__(self, images: Tensor, image_ids: Sequence[str]) -> Tensor:
+        return images + torch.tensor([0.5 + int(name.split()[-1]) for name in image_ids]).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("question", ["images", "targets", "change", "perturb"])
 def test_equals_a_run_of_its_own(question: str) -> None:
     module, jobs = network(), jobs_of(*METHODS)
     explain = explain_of(module, batch_of(images_of(1), TARGETS), jobs)
-    changes = {"images": images_of(2), "targets": OTHERS, "change": Doubled()}
+    changes = {"images": images_of(2), "targets": OTHERS, "change": Doubled(), "perturb": Brighter()}
     anew = {
         "images": lambda: explain_of(module, batch_of(images_of(2), TARGETS), jobs),
         "targets": lambda: explain_of(module, batch_of(images_of(1), OTHERS), jobs),
         "change": lambda: explain_of(Doubled()(module), batch_of(images_of(1), TARGETS), jobs),
+        "perturb": lambda: explain_of(module, batch_of(Brighter()(images_of(1), ["0", "1"]), TARGETS), jobs),
     }[question]()
     changed = set()
     for job in jobs:
@@ -104,6 +115,22 @@ def test_equals_a_run_of_its_own(question: str) -> None:
             changed.add(job.method.name)
     stays = {"random", "center"} | ({"activation_sum"} if question == "targets" else set())
     assert changed == set(METHODS) - stays
+
+
+def test_questions_combine() -> None:
+    """Other images, classes and weights at once are a run of all three; so are a perturbation, classes and weights."""
+    module, (job,) = network(), jobs_of("grad_cam")[:1]
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), [job])
+    brighter = Brighter()(images_of(1), ["0", "1"])
+    anew = explain_of(Doubled()(module), batch_of(brighter, OTHERS), [job])
+    expected = map_of(anew, job)
+    for question in ({"images": brighter}, {"perturb": Brighter()}):
+        combined = explain(targets=OTHERS, change=Doubled(), **question)
+        torch.testing.assert_close(combined, expected, rtol=1e-4, atol=1e-5)
+        for left_out in ("targets", "change"):
+            some = {"targets": OTHERS, "change": Doubled(), **question}
+            some.pop(left_out)
+            assert not torch.allclose(explain(**some), expected, rtol=1e-2)
 
 
 def test_a_layers_map_is_made_once_for_itself_and_for_a_fused_map() -> None:
@@ -128,9 +155,15 @@ def test_all_jobs_share_one_pass_a_question() -> None:
     for job in jobs:  # a copy of the network keeps its hooks; an equal change is the same change
         replace(explain, job=job)(change=Doubled())
     assert len(passes) == 2
+    for job in jobs:
+        replace(explain, job=job)(perturb=Brighter())
+    assert len(passes) == 3
+    for job in jobs:
+        replace(explain, job=job)(change=Doubled(), perturb=Brighter())
+    assert len(passes) == 4
     for job in jobs:  # every map has images of its own
         replace(explain, job=job)(images=images_of(3))
-    assert len(passes) == 2 + len(jobs)
+    assert len(passes) == 4 + len(jobs)
 
 
 def test_cases_of_one_image_share_its_forward_pass() -> None:
@@ -147,7 +180,64 @@ def test_cases_of_one_image_share_its_forward_pass() -> None:
     assert not torch.equal(heatmaps[0], heatmaps[1])
     explain(change=Doubled())
     explain(images=images_of(3))
-    assert seen == [1, 2, 1, 2]  # the second is the reference's
+    explain(perturb=Noise(0.2, 0, 0))
+    assert seen == [1, 2, 1, 2, 1]  # the second is the reference's
+
+
+SHARED = ("grad_cam", "hirescam", "xgrad_cam", "grad_cam_pp", "layer_cam", "grad_entropy", "feature_entropy",
+          "eigen_cam", "eigen_grad_cam", "activation_sum")  # fmt: skip
+ROBUSTNESS = ("max_sensitivity", "avg_sensitivity", "local_lipschitz", "relative_stability")
+
+
+def test_robustness_of_all_methods_and_layers_costs_one_shared_pass_a_perturbed_batch() -> None:
+    """Ten methods at two layers and fused, four metrics, three samples: three forward, three backward passes."""
+    module, jobs = network(), jobs_of(*SHARED)
+    explain = explain_of(module, batch_of(images_of(1), TARGETS), jobs)
+    forward, backward = [], []
+
+    def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        forward.append(len(output))
+        if output.requires_grad:
+            output.register_hook(lambda _: backward.append(1))
+
+    module.register_forward_hook(count)
+    values: dict[str, set[float]] = {}
+    for name in ROBUSTNESS:
+        metric = bind(name, conf_node("metric", name) | {"samples": 3}, GIVEN_TO_METRIC)
+        for job in jobs:
+            again = replace(explain, job=job)
+            rows = metric_columns(metric, name, map_of(explain, job), explain.batch, explain.score, again)
+            for key, value in rows[0].items():
+                values.setdefault(key, set()).add(round(float(value), 5))
+    assert len(jobs) == 30 and forward == [2, 2, 2] and len(backward) == 3
+    assert all(len(different) > 10 and min(different) > 0 for different in values.values())
+
+
+def test_a_wrong_parameter_of_a_metric_in_a_folder_is_the_user_s() -> None:
+    explain = explain_of(network(), batch_of(images_of(1), TARGETS), jobs_of("grad_cam"))
+    metric = bind("max_sensitivity", conf_node("metric", "max_sensitivity") | {"samples": 0}, GIVEN_TO_METRIC)
+    with pytest.raises(UserError, match="max_sensitivity: needs samples of at least 1"):
+        metric_columns(metric, "x", torch.rand(2, 32, 48), explain.batch, explain.score, explain)
+
+
+def test_what_a_perturbation_changes_in_the_network() -> None:
+    """The images, the logits, and the activations of the job's layer; of a fused map those of all its layers."""
+    module, jobs = network(), jobs_of("grad_cam", "center")
+    images, perturb = images_of(1), Brighter()
+    explain = explain_of(module, batch_of(images, TARGETS), jobs)
+    other = perturb(images, ["0", "1"])
+    acts = {name: [module[: int(name) + 1](x).double().flatten(1) for x in (images, other)] for name in LAYERS}
+    acts["fuse_mean"] = [torch.cat([acts[name][i] for name in LAYERS], 1) for i in range(2)]
+    for job in jobs:
+        shift, logits, moved = replace(explain, job=job).effect(perturb)
+        torch.testing.assert_close(shift, (other - images).double().flatten(1).norm(dim=1))
+        torch.testing.assert_close(logits, module(other).detach(), rtol=1e-4, atol=1e-5)
+        if job.layer == "-":
+            assert moved is None
+            continue
+        before, after = acts[job.layer]
+        expected = (after - before).norm(dim=1) / before.norm(dim=1)
+        torch.testing.assert_close(moved, expected.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_is_left_behind_by_a_failure() -> None:

@@ -43,6 +43,7 @@ def make_batch():
             distractors=[True] * n,
             parts=[torch.tensor([[0.0, 0, 4, 3], [size[1] / 2, 0, size[1], 4], [0, size[0] / 2, 5, size[0]]])] * n,
             values=[torch.tensor([1.0, 0, -1])] * n,
+            predicted=[0] * n,
         )
 
     return build

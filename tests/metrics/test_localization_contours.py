@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from metrics import localization
+from metrics.boxes import contours
 
 EIGHT = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
 FOUR = [(0, 1), (1, 0), (0, -1), (-1, 0)]
@@ -61,13 +61,13 @@ def masks():
 def test_boxes_equal_flood_fill():
     for mask in masks():
         expected = slow_boxes(mask)
-        assert sorted(map(tuple, localization.contour_boxes(mask)[0].tolist())) == expected
+        assert sorted(map(tuple, contours.contour_boxes(mask)[0].tolist())) == expected
 
 
 def test_both_ways_give_the_same():
     for mask in masks():
         if mask.any():
-            traced, labelled = localization._trace(mask), localization._label(mask)
+            traced, labelled = contours._trace(mask), contours._label(mask)
             assert sorted(map(tuple, traced[0].tolist())) == sorted(map(tuple, labelled[0].tolist()))
             # Of several largest contours they may name different ones, but never one that is smaller.
             sizes = {}
@@ -81,16 +81,16 @@ def test_both_ways_give_the_same():
 def test_the_quick_way_is_taken_for_noise_only(monkeypatch):
     taken = []
     for name in ("_trace", "_label"):
-        monkeypatch.setattr(localization, name, lambda mask, name=name: taken.append(name) or (np.ones((1, 4), int), 0))
+        monkeypatch.setattr(contours, name, lambda mask, name=name: taken.append(name) or (np.ones((1, 4), int), 0))
     noise = (np.random.default_rng(0).random((224, 224)) < 0.5).astype(np.uint8)
     blob = np.zeros((224, 224), np.uint8)
     blob[50:100, 20:200] = 1
     for mask in (noise, blob):
-        localization.contour_boxes(mask)
+        contours.contour_boxes(mask)
     assert taken == ["_label", "_trace"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 1)])
 def test_thin_images(size):
-    assert localization.contour_boxes(np.ones(size, np.uint8))[0].tolist() == [[0, 0, size[1] - 1, size[0] - 1]]
-    assert localization.contour_boxes(np.zeros(size, np.uint8))[0].tolist() == [[0, 0, 0, 0]]
+    assert contours.contour_boxes(np.ones(size, np.uint8))[0].tolist() == [[0, 0, size[1] - 1, size[0] - 1]]
+    assert contours.contour_boxes(np.zeros(size, np.uint8))[0].tolist() == [[0, 0, 0, 0]]

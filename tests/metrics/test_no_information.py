@@ -13,17 +13,25 @@ from metrics import coverage, faithfulness, pointing, road
 YAMLS = sorted((Path(faithfulness.__file__).parents[1] / "conf" / "metric").glob("*.yaml"))
 SIZE = (48, 54)
 BOXES = [[4, 6, 20, 21], [30, 24, 50, 44]]
-FAST = {"steps": 5, "subsets": 12, "stages": 2}
+FAST = {"steps": 5, "subsets": 12, "stages": 2, "samples": 2}
 
 
 class Explain:
     """A method that may be asked again: its maps do not depend on what is asked."""
 
-    def __init__(self, module, logits, heatmaps):
-        self.module, self.logits, self.heatmaps = module, logits, heatmaps
+    layers: tuple[str, ...] = ()
 
-    def __call__(self, images=None, change=None, targets=None):
+    def __init__(self, module, batch, heatmaps):
+        self.module, self.batch, self.heatmaps = module, batch, heatmaps
+        self.logits = module(batch.images)
+
+    def __call__(self, images=None, change=None, targets=None, perturb=None):
         return self.heatmaps
+
+    def effect(self, perturb):
+        images = perturb(self.batch.images, self.batch.image_ids)
+        shift = (images - self.batch.images).flatten(1).double().norm(dim=1)
+        return shift, self.module(images), shift / 10
 
 
 def measure(path, heatmaps, batch, score, network):
@@ -34,7 +42,7 @@ def measure(path, heatmaps, batch, score, network):
     if "score" in about["needs"]:
         values["score"] = score
     if "explain" in about["needs"]:
-        values["explain"] = Explain(network, network(batch.images), heatmaps)
+        values["explain"] = Explain(network, batch, heatmaps)
     return getattr(importlib.import_module(module), name)(heatmaps, batch, **values)
 
 
@@ -46,6 +54,7 @@ def batch(make_batch):
     made = make_batch(SIZE, [BOXES] * 3, masks=[masks] * 3)
     # One picture three times, so that only the maps differ.
     made.images, made.ids, made.targets = made.images[:1].repeat(3, 1, 1, 1), ["a"] * 3, [(0,)] * 3
+    made.image_ids = ["a"] * 3
     return made
 
 
@@ -62,6 +71,10 @@ WORST = {
     "adcc": {"adcc": 0}, "arcc": {"arcc": 0}, "coherency": {"coherency": 0}, "complexity": {"mean": 1},
     "cascading_randomization": {"spearman": 1, "ssim": 1, "hog": 1},
     "independent_randomization": {"spearman": 1, "ssim": 1, "hog": 1},
+    "bottom_up_randomization": {"spearman": 1, "ssim": 1, "hog": 1}, "efficient_mprt": {"rise": -1},
+    "smooth_mprt": {"spearman": 1, "ssim": 1, "hog": 1},
+    "max_sensitivity": {"distance": 2**0.5}, "avg_sensitivity": {"distance": 2**0.5},
+    **{name: {"iou": 0, "gt_known": 0, "top_1_loc": 0} for name in ("gt_known", "gt_known_mean", "gt_known_otsu")},
     "class_sensitivity": {"spearman": 1, "ssim": 1, "hog": 1}, "random_logit": {"spearman": 1, "ssim": 1, "hog": 1},
     "deletion": {"correlation": 0}, "insertion": {"correlation": 0}, "sensitivity_n": {"correlation": 0},
     "instance_boxes": {"recall": 0, "precision": 0, "f1": 0, "average_precision": 0}, "sparseness": {"gini": 0},

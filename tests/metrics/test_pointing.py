@@ -265,6 +265,14 @@ def test_difficult_subset(make_batch):
     assert result["hit"][:4].tolist() == [1, 1, 1, 1]
     hard = result["hit_difficult"].tolist()
     assert hard[0] == hard[2] == 1 and all(math.isnan(hard[i]) for i in (1, 3, 4))
+    # Masks where there are any: thin ones in large boxes are difficult; of two that overlap common pixels count once.
+    thin, half = torch.zeros(2, 1, 20, 30, dtype=torch.bool)
+    thin[0, 1, :], half[0, :8, :20] = True, True
+    twice = torch.zeros(2, 20, 30, dtype=torch.bool)
+    twice[:, :5, :20] = True
+    batch = make_batch((20, 30), [[[0, 0, 30, 20]], [[0, 0, 9, 9]], [[0, 0, 20, 5]] * 2], masks=[thin, half, twice])
+    hard = pointing.pointing_game(one_pixel((20, 30), *[(1, 1)] * 3), batch)["hit_difficult"].tolist()
+    assert hard[0] == hard[2] == 1 and math.isnan(hard[1])
 
 
 @pytest.mark.parametrize("size", [(9, 14), (1, 1)])

@@ -182,6 +182,8 @@ def test_weights_are_he_normal_and_scales_stay_scales():
 class Ask:
     """A toy method: squared features of the network's first convolution, or the class's gradient times input."""
 
+    layers = ("1",)
+
     def __init__(self, module, batch, with_class=True):
         self.module, self.batch, self.with_class, self.asked = module, batch, with_class, []
 
@@ -207,6 +209,7 @@ def test_randomization_compares_with_the_network_stage_by_stage(make_batch, orde
     heatmaps = explain()
     result = sanity.parameter_randomization(heatmaps, batch, explain=explain, order=order, stages=3, seed=5)
     parts = sanity.cut(explain.module, 3)
+    parts = parts[::-1] if order == "bottom_up" else parts
     for i in range(3):
         names = parts[i] if order == "independent" else sum(parts[: i + 1], ())
         again = explain(change=sanity.Randomized(names, 5))
@@ -225,7 +228,7 @@ def test_layers_that_a_map_does_not_see_leave_it_as_it_is(make_batch):
     batch = make_batch((24, 16), n=2)
     explain = Ask(network(), batch, with_class=False)
     heatmaps = explain()
-    for order, expected in (("cascading", [1, 1, 0]), ("independent", [1, 1, 0])):
+    for order, expected in (("cascading", [1, 1, 0]), ("independent", [1, 1, 0]), ("bottom_up", [0, 0, 0])):
         result = sanity.parameter_randomization(heatmaps, batch, explain=explain, order=order, stages=3)
         assert [(result["spearman_curve"][:, i] == 1).all().item() for i in range(3)] == expected
     heatmaps[0] = 0.3
@@ -233,6 +236,43 @@ def test_layers_that_a_map_does_not_see_leave_it_as_it_is(make_batch):
     assert all((values[0] == 1).all() and values[1].isfinite().all() for values in result.values())
     with pytest.raises(ValueError, match="order=up"):
         sanity.parameter_randomization(heatmaps, batch, explain=explain, order="up")
+
+
+def test_stages_from_the_input_up_end_where_those_from_the_output_down_do():
+    module = network()
+    down, up = (sanity.random_parts(module, order, 3) for order in ("cascading", "bottom_up"))
+    assert up == [("0", "1", "2"), ("0", "1", "2", "4.0", "4.1"), ("0", "1", "2", "4.0", "4.1", "7")]
+    assert down == [("7",), ("4.0", "4.1", "7"), up[-1]]  # equal names, so one pass for both
+    assert sanity.stage_names(module, stages=3, order="bottom_up") == ["1", "4.0", "7"]
+    assert sanity.stage_names(module, stages=2, order="bottom_up") == ["4.0", "7"]
+
+
+def test_what_lies_behind_a_layer():
+    module = network()
+    assert sanity.behind(module, ["4"]) == {"5", "6", "7"}
+    assert sanity.behind(module, ["4.0"]) == {"4.1", "4.2", "5", "6", "7"}
+    assert sanity.behind(module, ["1", "4"]) == sanity.behind(module, ["4", "1"]) == {"5", "6", "7"}
+    assert sanity.behind(module, []) == {name for name, _ in module.named_modules()}
+
+
+@pytest.mark.parametrize(
+    ("layers", "stages"), [(("4.2",), [0]), (("4",), [0]), (("2",), [0, 1]), (("1", "4.1"), [0]), ((), [0, 1, 2])]
+)
+def test_stages_that_keep_the_explained_layer(make_batch, layers, stages):
+    """Their mean; of a method without a layer all count; at the output no stage is left."""
+    batch = make_batch((24, 16), n=2)
+    explain = Ask(network(), batch)
+    explain.layers = layers
+    result = sanity.parameter_randomization(explain(), batch, explain=explain, stages=3)
+    for name in NAMES:
+        expected = result[f"{name}_curve"][:, stages].mean(1)
+        torch.testing.assert_close(result[f"{name}_kept"], expected)
+    explain.layers = ("7",)
+    result = sanity.parameter_randomization(explain(), batch, explain=explain, stages=3)
+    assert all(result[f"{name}_kept"].isnan().all() for name in NAMES)
+    for order in ("independent", "bottom_up"):
+        result = sanity.parameter_randomization(explain(), batch, explain=explain, stages=3, order=order)
+        assert not [key for key in result if key.endswith("_kept")]
 
 
 def test_other_classes():

@@ -9,22 +9,34 @@ import torch
 from contract import METRICS, part
 
 SIZE = (48, 64)  # whole cells of the histograms of gradients
-FAST = {"steps": 6, "subsets": 12, "stages": 2, "noise": 0.0}  # noise is drawn position by position
-# By their protocols: sets of cells are drawn in the order of the rows, and wsolevaluation's boxes end a pixel too far.
+FAST = {"steps": 6, "subsets": 12, "stages": 2, "samples": 2, "noise": 0.0}  # noise is drawn position by position
+# By their protocols: sets of cells, and the noise that moves the logits, are drawn in the order of the rows, and
+# wsolevaluation's boxes end a pixel too far.
 ONE_SIDED = {
+    "relative_stability": {"output"},
     "sensitivity_n": {"correlation"},
     "max_box_acc": {"correct_30", "correct_50", "correct_70", "largest_50", "best_iou"},
+    "max_box_acc_bicubic": {"correct_30", "correct_50", "correct_70", "largest_50", "best_iou"},
+    **{name: {"iou", "gt_known", "top_1_loc"} for name in ("gt_known", "gt_known_mean", "gt_known_otsu")},
 }
 
 
 class Explain:
     """A method asked again: gives the maps at hand."""
 
-    def __init__(self, module, logits, heatmaps):
-        self.module, self.logits, self.heatmaps = module, logits, heatmaps
+    layers: tuple[str, ...] = ()
 
-    def __call__(self, images=None, change=None, targets=None):
+    def __init__(self, module, batch, heatmaps):
+        self.module, self.batch, self.heatmaps = module, batch, heatmaps
+        self.logits = module(batch.images).detach()
+
+    def __call__(self, images=None, change=None, targets=None, perturb=None):
         return self.heatmaps
+
+    def effect(self, perturb):
+        images = perturb(self.batch.images, self.batch.image_ids)
+        shift = (images - self.batch.images).flatten(1).double().norm(dim=1)
+        return shift, self.module(images).detach(), shift / 10
 
 
 def measure(name, heatmaps, others, batch, network, make_scorer):
@@ -32,7 +44,7 @@ def measure(name, heatmaps, others, batch, network, make_scorer):
     node = {key: FAST.get(key, value) for key, value in metric.parameters.items() if key != "_target_"}
     offer = {
         "score": make_scorer(network, batch.targets),
-        "explain": Explain(network, network(batch.images).detach(), others),
+        "explain": Explain(network, batch, others),
     }
     wanted = {key: offer[key] for key in offer if key in metric.wants}
     return metric.call.func(heatmaps, batch, **{**metric.call.keywords, **node}, **wanted)

@@ -148,6 +148,39 @@ def test_a_metric_that_asks_again_has_the_numbers_of_a_run_of_its_own(counted: C
     pd.testing.assert_frame_equal(later[once.columns.tolist()], once, rtol=1e-5, atol=1e-6)
 
 
+def test_robustness_costs_one_shared_pass_a_perturbed_batch(counted: Counted, tmp_path: Path) -> None:
+    """Ten methods at two layers, two metrics of the same three perturbations, one batch: four passes in all.
+
+    One forward pass more is that of an empty picture which shows the layers' shapes.
+    """
+    methods = (
+        "grad_cam,hirescam,xgrad_cam,grad_cam_pp,layer_cam,grad_entropy,feature_entropy,eigen_cam,fem,activation_sum"
+    )
+    words = [f"method=[{methods}]", "layer=[layer3,layer4]", "metric=[max_sensitivity,relative_stability]", "limit=2"]
+    small = ["metric.max_sensitivity.samples=3", "metric.relative_stability.samples=3", "batch=2"]
+    counted(*words, *small, f"out={tmp_path}", *ALONE)
+    rows = rows_of(tmp_path)
+    assert len(rows) == 10 * 2 * 2 and (counted.forwards, counted.backwards) == (5, 4)
+    assert rows["max_sensitivity(samples=3).distance"].nunique() > 20
+
+
+def test_metrics_know_the_native_map_and_the_prediction(counted: Counted, tmp_path: Path) -> None:
+    """As well in the first run as from kept maps, without a network; the trained network is right of some pictures."""
+    words = ["model=efficientnet_lite0", "model.weights=default", "layer=[bn2.act]", "method=[layer_cam]", "limit=10"]
+    words += ["batch=3", "gallery.cases=0"]
+    metrics = ["metric=[gt_known,max_box_acc,max_box_acc_bicubic]", "metric.gt_known.iou=0.1"]
+    counted(*words, *metrics, f"out={tmp_path / 'once'}")
+    counted(*words, f"out={tmp_path / 'later'}")
+    counted(*words, *metrics, f"out={tmp_path / 'later'}")
+    assert not counted.loaded
+    rows, later = rows_of(tmp_path / "once"), rows_of(tmp_path / "later")
+    pd.testing.assert_frame_equal(rows, later[rows.columns.tolist()], rtol=1e-4)
+    right = np.array([p in group for p, group in zip(rows["predicted"], rows["target"], strict=True)])
+    met, both = rows["gt_known(iou=0.1).gt_known"], rows["gt_known(iou=0.1).top_1_loc"]
+    assert (both == met * right).all() and (met[right] == 1).any() and (met[~right] == 1).any()
+    assert (rows["max_box_acc.best_iou"] != rows["max_box_acc_bicubic.best_iou"]).any()
+
+
 def test_equal_maps_are_scored_once_and_the_values_are_the_same(
     counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
