@@ -64,8 +64,10 @@ def compare_group(group: Group, reference: str, resamples: int = 2000, seed: int
     DataFrame
         One row an entry, column and opponent, or one with an empty ``against`` where there is none: method, layer,
         metric, cases, `RESULT`, `PAIR` and ``verdict``. Differences are method minus opponent on the cases that both
-        have, with the same resamples. Their p is `paired_p`'s, Holm-corrected over all comparisons of the column.
+        have, with the same resamples. Their p is `paired_p`'s, Holm-corrected over all comparisons of the column. There
+        is no verdict on a method whose maps are mostly degenerate, nor by comparison with one.
     """
+    unusable = {(entry.method, entry.layer) for entry in group.entries if not entry.ranked and not entry.control}
     rows = [row for block in blocks_of(group, resamples, seed) for row in block_rows(group, block, reference)]
     rows += statistic_rows(group, reference, resamples // 4, seed)
     table = pd.DataFrame(rows, columns=["layer", "method", "metric", "cases", *RESULT, *PAIR])
@@ -80,7 +82,7 @@ def compare_group(group: Group, reference: str, resamples: int = 2000, seed: int
             group.higher_is_better(row.metric),
             group.width(row.metric),
         )
-        if row.against
+        if row.against and unusable.isdisjoint([(row.method, row.layer), (row.against, row.against_layer)])
         else ""
         for row in table.itertuples()
     ]

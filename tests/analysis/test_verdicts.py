@@ -136,6 +136,17 @@ def test_a_method_without_maps_is_judged_nowhere() -> None:
     assert answer.leader["method"] != "eigen_cam" and answer.judged == 2
     text = answers(group)
     assert "more than half of the maps of Eigen-CAM at bn2.act say nothing" in text["Unusable|degenerate maps"]
+    table = compared(group)
+    assert set(table[table["method"] == "eigen_cam"]["verdict"]) == {""}
+
+
+def test_nothing_is_said_by_comparison_with_a_reference_without_maps() -> None:
+    rng = np.random.default_rng(0)
+    values = {name: {"insertion.auc": shares(rng, 60)} for name in ("layer_cam", "random")}
+    values["grad_cam"] = {"insertion.auc": np.zeros(60)}
+    for zero, expected in ((36, {""}), (0, {"better"})):
+        table = compared(group_with(values, degenerate={"grad_cam": zero}))
+        assert set(table[(table["method"] == "layer_cam") & (table["against"] == "grad_cam")]["verdict"]) == expected
 
 
 def test_one_object_and_several_are_two_questions() -> None:
