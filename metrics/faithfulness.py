@@ -43,7 +43,7 @@ def deletion(
         ``score(images, cases) -> probabilities``, with ``score.once`` and ``score.batch_size``.
     steps : int
         Intervals of the curve; costs ``steps - 1`` forward passes a map, and two a case for all maps together.
-    baseline : {"zero", "blur", "black", "mean", "noise"}
+    baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
         See `metrics.baselines.baseline_images`.
     kernel, sigma, seed
         Of the baselines ``blur`` and ``noise``.

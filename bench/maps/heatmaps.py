@@ -58,7 +58,7 @@ def named_errors(name: str) -> Iterator[None]:
         yield
     except ValueError as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        if Path(frame.filename).parent.name in ("methods", "metrics"):
+        if {"methods", "metrics"} & set(Path(frame.filename).parts[-3:-1]):
             raise UserError(f"{name}: {error}") from error
         raise
 
