@@ -72,7 +72,7 @@ def sensitivity_n(
             f"sensitivity_n: share={share} (0 to 1), subsets={subsets} (3 or more), cell={cell} (1 or more)"
         )
     sums, drops, constant = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
-    return {"correlation": correlate(sums.to(drops), drops).masked_fill(constant, 0)}
+    return {"correlation": correlate(sums, drops.double()).to(drops).masked_fill(constant, 0)}
 
 
 def sums_and_drops(
@@ -84,7 +84,7 @@ def sums_and_drops(
 
     Returns
     -------
-    sums : Tensor, shape (N, subsets)
+    sums : Tensor, shape (N, subsets), float64
         The map's sum over each set, in units of its largest absolute value.
     drops : Tensor, shape (N, subsets)
         Drop of the probability when the set is replaced by the baseline.
@@ -104,7 +104,8 @@ def sums_and_drops(
         return drawn, _drops(drawn, numbers, batch, score, shared_baseline(batch, score, baseline, seed=seed))
 
     drawn, drops = score.once(key, measure)
-    flat = heatmaps.flatten(1).float()
+    # Sums over random sets of a smooth map's positions differ little from one another.
+    flat = heatmaps.flatten(1).double()
     constant = flat.amax(1) == flat.amin(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     # Not by a scatter, whose order of additions varies on a GPU.

@@ -63,7 +63,7 @@ def symmetric_relevance_gain(
     Bluecher, Vielhaben, Strodthoff: Decoupling pixel flipping and occlusion strategy for consistent XAI benchmarks,
     Transactions on Machine Learning Research 2024.
     """
-    options = {"steps": steps, "baseline": baseline, "kernel": kernel, "sigma": sigma, "seed": seed}
+    options: dict[str, Any] = {"steps": steps, "baseline": baseline, "kernel": kernel, "sigma": sigma, "seed": seed}
     most = deletion(heatmaps, batch, score=score, **options)
     kept = insertion(heatmaps, batch, score=score, **options)
     return {
@@ -87,7 +87,7 @@ def deletion_insertion_combined(
     sigma: float = 5.0,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Insertion's area minus deletion's, each from its own baseline: Group-CAM's over-all score.
+    """Take deletion's area from insertion's, each with its own baseline: Group-CAM's over-all score.
 
     Nothing but the difference of `insertion` and `deletion`, whose passes it shares. Unlike the symmetric relevance
     gain it compares two baselines, so that a random order does not score 0 but what the blur leaves of the probability.
@@ -119,7 +119,7 @@ def deletion_insertion_combined(
     Zhang, Rao, Yang: Group-CAM: group score-weighted visual explanations for deep convolutional networks, arXiv
     2103.13859, 2021. The curves are RISE's.
     """
-    options = {"steps": steps, "kernel": kernel, "sigma": sigma, "seed": seed}
+    options: dict[str, Any] = {"steps": steps, "kernel": kernel, "sigma": sigma, "seed": seed}
     inserted = insertion(heatmaps, batch, score=score, baseline=insertion_baseline, **options)
     deleted = deletion(heatmaps, batch, score=score, baseline=deletion_baseline, **options)
     return {"difference": inserted["auc"] - deleted["auc"]}
@@ -215,7 +215,7 @@ def monotonicity(
     """
     if steps < 2:
         raise ValueError(f"steps must be at least 2, not {steps}")
-    options = {"steps": steps, "baseline": baseline, "kernel": kernel, "sigma": sigma, "seed": seed}
+    options: dict[str, Any] = {"steps": steps, "baseline": baseline, "kernel": kernel, "sigma": sigma, "seed": seed}
     deleted = deletion(heatmaps, batch, score=score, **options)["curve"]
     counts = torch.tensor([i * heatmaps[0].numel() // steps for i in range(steps + 1)], device=deleted.device)
     # Backwards in time: a step adds what deletion took away. The last interval of deletion ends at the bare baseline.

@@ -71,8 +71,7 @@ def infidelity(
     # Of a map without information nothing counts but that it is the same everywhere.
     heatmaps = torch.where(constant[:, None, None], torch.ones_like(heatmaps), heatmaps)
     sums, drops, _ = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
-    # Of small numbers the squares lose what the quotient needs.
-    sums, lost = sums.double(), drops.double()
+    lost = drops.double()
     beta = (sums * lost).sum(1) / sums.square().sum(1)
     beta = torch.where(sums.square().sum(1) > 0, beta, 0).clamp(min=0)
     error = (beta[:, None] * sums - lost).square().mean(1)
@@ -91,9 +90,10 @@ def faithfulness_correlation(
 ) -> dict[str, Tensor]:
     """Correlation, over random sets of single positions, of the map's sum with the drop of p (Bhatt et al. 2020).
 
-    At the settings of Quantus 0.6: 100 sets of 224 features, which become the image's smallest value. Features are positions here, channels there. The formula is `sensitivity_n`'s with ``cell=1`` and another
-    size of the sets. The sets do not depend on the map, so that all methods and layers share the passes. Does not
-    depend on a positive factor of the map or an added constant.
+    At the settings of Quantus 0.6: 100 sets of 224 features, which become the image's smallest value. Features are
+    positions here, channels there; Quantus takes the logit unless it is given ``softmax=True``. The formula is
+    `sensitivity_n`'s with ``cell=1`` and another size of the sets. The sets do not depend on the map, so that all
+    methods and layers share the passes. Does not depend on a positive factor of the map or an added constant.
 
     Parameters
     ----------
@@ -127,4 +127,4 @@ def faithfulness_correlation(
         raise ValueError(f"faithfulness_correlation: positions={positions} (1 or more), subsets={subsets} (3 or more)")
     share = positions / heatmaps[0].numel()
     sums, drops, constant = sums_and_drops(heatmaps, batch, score, share, subsets, 1, baseline, seed)
-    return {"correlation": correlate(sums.to(drops), drops).masked_fill(constant, 0)}
+    return {"correlation": correlate(sums, drops.double()).to(drops).masked_fill(constant, 0)}
