@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metrics import masking
-from metrics.perturbation import curves, subsets
+from metrics.perturbation import curves, subsets, superpixels
 
 CLASSES = [0, 1, 2, 0]
 SIZE = (20, 24)
@@ -41,6 +41,18 @@ def quantus(batch, heatmaps, network, monkeypatch):
         return metric(model=module_, y_batch=classes, device="cpu", softmax=True, **data)
 
     return measure
+
+
+def test_golden_values_of_quantus(make_batch, make_scorer, network):
+    """Recorded where Quantus is not installed: `test_quantus_...` below on these maps; quantus 0.6.0, November 2026."""
+    batch = make_batch(SIZE, n=4)
+    batch.targets = [(c,) for c in CLASSES]
+    heatmaps = torch.rand(4, *SIZE, generator=torch.Generator().manual_seed(0))
+    score = make_scorer(network, batch.targets)
+    areas = curves.pixel_flipping(heatmaps, batch, score=score, steps=24)["auc"] * 23
+    assert areas.tolist() == pytest.approx([0.168083, 22.767628, 0.011131, 0.109217], abs=1e-4)
+    result = subsets.faithfulness_correlation(heatmaps, batch, score=score, positions=12, subsets=30)["correlation"]
+    assert result.tolist() == pytest.approx([-0.081649, -0.099554, -0.137342, 0.030659], abs=1e-4)
 
 
 @pytest.mark.parametrize("steps", [6, 24])
@@ -118,3 +130,42 @@ def test_captum_infidelity(batch, heatmaps, make_scorer, network):
         assert wrong[i] > right[i]
         signs.add(helped)
     assert True in signs
+
+
+class Grey(torch.nn.Module):
+    """Two classes of grey pictures; with `deaf` the picture does not matter."""
+
+    def __init__(self, deaf=False):
+        super().__init__()
+        weights = torch.randn(2, SIZE[0] * SIZE[1], generator=torch.Generator().manual_seed(2)) / 20
+        self.weights = 0 * weights if deaf else weights
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weights.T
+
+
+def test_quantus_irof_leaves_out_the_first_interval(make_batch, heatmaps, make_scorer, monkeypatch):
+    """It subtracts the area of L - 1 intervals from L, so that a network which ignores the picture scores 1, not 0."""
+    module = pytest.importorskip("quantus")
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
+    metric = module.IROF(disable_warnings=True, display_progressbar=False, return_aggregate=False, perturb_baseline=0)
+    batch = make_batch(SIZE, n=1, channels=1)
+    low = torch.randn(1, 1, 4, 5, generator=torch.Generator().manual_seed(5))
+    batch.images = torch.nn.functional.interpolate(low, SIZE, mode="bicubic")
+    count = int(superpixels.superpixels(batch.images[0], 100).max()) + 1
+    assert count > 20
+    for network in (Grey().eval(), Grey(deaf=True).eval()):
+        score = make_scorer(network, batch.targets)
+        ours = superpixels.irof(heatmaps[:1], batch, score=score, steps=count, baseline="zero")
+        (theirs,) = metric(
+            model=network, x_batch=batch.images.numpy(), y_batch=np.array([0]), a_batch=heatmaps[:1, None].numpy(),
+            device="cpu",
+        )  # fmt: skip
+        kept = ours["curve"][0] / ours["curve"][0, 0]
+        assert theirs == pytest.approx((ours["aoc"] * count + (kept[0] + kept[1]) / 2).item(), abs=1e-4)
+    assert theirs == pytest.approx(1, abs=1e-4) and abs(ours["aoc"].item()) < 1e-6
+
+
+def test_quantus_irof_crashes_on_colour(quantus):
+    with pytest.raises(AssertionError, match="shape of arr must be the same as the mask shape"):
+        quantus("IROF")
