@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..faithfulness import deletion, insertion
+from ..faithfulness import area, deletion, insertion, step_counts
+from .filling import FILLS, filled_curves
 
 
 def symmetric_relevance_gain(
@@ -41,10 +42,11 @@ def symmetric_relevance_gain(
         ``score(images, cases) -> probabilities``, with ``score.once`` and ``score.per_map``.
     steps : int
         Intervals of each curve; costs ``2 * (steps - 1)`` forward passes a map, and two a case for all maps together.
-    baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
-        See `metrics.baselines.baseline_images`.
+    baseline : {"zero", "blur", "black", "mean", "noise", "minimum", "imputation", "inpainting"}
+        See `metrics.baselines.baseline_images`; the last two fill from what is left, anew at every step, see
+        `metrics.perturbation.filling.filled_curves`.
     kernel, sigma, seed
-        Of the baselines ``blur`` and ``noise``.
+        Of the baselines ``blur``, ``noise`` and ``imputation``.
 
     Returns
     -------
@@ -56,23 +58,23 @@ def symmetric_relevance_gain(
     Raises
     ------
     ValueError
-        For an unknown baseline, an even kernel or ``steps`` below 1.
+        For an unknown baseline, an even kernel, ``steps`` below 1, or inpainting without OpenCV.
 
     References
     ----------
     Bluecher, Vielhaben, Strodthoff: Decoupling pixel flipping and occlusion strategy for consistent XAI benchmarks,
     Transactions on Machine Learning Research 2024.
     """
-    options: dict[str, Any] = {"steps": steps, "baseline": baseline, "kernel": kernel, "sigma": sigma, "seed": seed}
-    most = deletion(heatmaps, batch, score=score, **options)
-    kept = insertion(heatmaps, batch, score=score, **options)
-    return {
-        "gain": kept["auc"] - most["auc"],
-        "most": most["auc"],
-        "least": kept["auc"],
-        "most_curve": most["curve"],
-        "least_curve": kept["curve"].flip(1),
-    }
+    if baseline in FILLS:
+        first, last = filled_curves(heatmaps, batch, score, steps, baseline, seed)
+    else:
+        options: dict[str, Any] = {"steps": steps, "baseline": baseline, "kernel": kernel, "sigma": sigma, "seed": seed}
+        first = deletion(heatmaps, batch, score=score, **options)["curve"]
+        last = insertion(heatmaps, batch, score=score, **options)["curve"].flip(1)
+    counts = step_counts(steps, heatmaps[0].numel())
+    # Seen from its end the second curve is an insertion, whose abscissa are these shares.
+    most, least = area(first, counts), area(last.flip(1), counts)
+    return {"gain": least - most, "most": most, "least": least, "most_curve": first, "least_curve": last}
 
 
 def deletion_insertion_combined(
