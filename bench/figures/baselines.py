@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from bench.analysis.groups import ARROWS, Entry, Group
 from bench.analysis.statistics import means, percentile_interval, resampled_means
 from bench.analysis.trials.baselines import baseline_tau_table, baseline_values, families
+from bench.figures.crash_test import COLOURS
 from bench.figures.style import NARROW, STYLE, WIDE, at_layer, legend, style_of
 
 SPREAD = 0.5  # of a line's height: room for the methods of one baseline
@@ -73,12 +75,13 @@ def draw_taus(ax: Axes, group: Group, name: str, baselines: list[str]) -> None:
     for row in table.itertuples():
         i, j = baselines.index(row.baseline), baselines.index(row.other_baseline)
         matrix[i, j] = matrix[j, i] = row.tau
-    ax.imshow(matrix, cmap="PuOr", vmin=-1.6, vmax=1.6, aspect="auto")
+    colours = LinearSegmentedColormap.from_list("tau", [COLOURS["fail"], "#f7f7f7", COLOURS["pass"]])
+    ax.imshow(matrix, cmap=colours, vmin=-1, vmax=1, aspect="auto")
     for i, j in np.ndindex(matrix.shape):
         if np.isfinite(matrix[i, j]):
             ax.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=6.5)
     ax.set_yticks(range(len(baselines)), baselines)
-    ax.set_xticks(range(len(baselines)), [name.replace("_", "\n") for name in baselines])
+    ax.set_xticks(range(len(baselines)), baselines, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_title(f"Kendall's τ of the order by {name.rpartition('.')[2]}")
     ax.tick_params(length=0)
     ax.grid(visible=False)
