@@ -45,7 +45,7 @@ def batch(make_batch):
         mask[y0:y1, x0:x1] = True
     made = make_batch(SIZE, [BOXES] * 3, masks=[masks] * 3)
     # One picture three times, so that only the maps differ.
-    made.images, made.ids, made.targets = made.images[:1].repeat(3, 1, 1, 1), ["a"] * 3, [(0,)] * 3
+    made.images, made.ids, made.targets = made.images[:1].repeat(3, 1, 1, 1), ["a"] * 3, [(1,)] * 3
     return made
 
 

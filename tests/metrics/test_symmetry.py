@@ -13,6 +13,7 @@ FAST = {"steps": 6, "subsets": 12, "stages": 2, "noise": 0.0}  # noise is drawn 
 # By their protocols: sets of cells are drawn in the order of the rows, and wsolevaluation's boxes end a pixel too far.
 ONE_SIDED = {
     "sensitivity_n": {"correlation"},
+    "performance_information_curve": {"sic", "aic", "sic_curve", "aic_curve"},
     "infidelity": {"infidelity", "unexplained"},
     "faithfulness_correlation": {"correlation"},
     "max_box_acc": {"correct_30", "correct_50", "correct_70", "largest_50", "best_iou"},
