@@ -26,7 +26,7 @@ def infidelity(
 
     ``mean over S of (beta * sum of the map over S - (p(x) - p(x without S)))^2``: definition 2.1 of the paper with the
     perturbation "S becomes the baseline" and the map in units of the score, not of the score's gradient (captum's
-    infidelity without ``multiply_by_inputs``). The random sets are those of `sensitivity_n`, whose passes this shares
+    infidelity with ``multiply_by_inputs``). The random sets are those of `sensitivity_n`, whose passes this shares
     where the parameters are equal. A map's unit is its own, so ``beta`` is the factor that is best for it, as in the
     authors' experiments and captum's ``normalize=True``, but never below 0: else a map turned upside down would be
     worth as much as the map. Does not depend on a positive factor of the map; does on an added constant.

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.maps.heatmaps import named_errors
+from bench.types import UserError
 from metrics import baselines
 from metrics.perturbation.groups import saco
 
@@ -162,3 +164,9 @@ def test_bad_parameters(scene):
     s = scene((3, 4))
     with pytest.raises(ValueError, match="saco: groups=1 must be at least 2"):
         saco(s.maps, s.batch, score=s.scorer(), groups=1)
+
+
+def test_a_bad_parameter_is_one_line_for_the_user():
+    """Also from a folder within metrics/."""
+    with pytest.raises(UserError, match="saco: groups=1 must be at least 2"), named_errors("saco"):
+        saco(torch.rand(1, 3, 4), None, score=None, groups=1)
