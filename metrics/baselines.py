@@ -15,13 +15,14 @@ from .ranking import generator
 def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0, seed: int = 0) -> Tensor:
     """Fully perturbed version of each image, in normalized space.
 
-    ====== =====================================================================================
-    zero   0 in normalized space, about the data set's mean colour
-    blur   Gaussian of ``kernel`` x ``kernel`` taps, zero padding on the normalized image (RISE)
-    black  black of the picture before normalization
-    mean   the image's own mean of each channel
-    noise  standard normal in normalized space, fixed by ``seed`` and the case's id
-    ====== =====================================================================================
+    ======= =====================================================================================
+    zero    0 in normalized space, about the data set's mean colour
+    blur    Gaussian of ``kernel`` x ``kernel`` taps, zero padding on the normalized image (RISE)
+    black   black of the picture before normalization
+    mean    the image's own mean of each channel
+    noise   standard normal in normalized space, fixed by ``seed`` and the case's id
+    minimum the image's own smallest value over all channels (Quantus's "black")
+    ======= =====================================================================================
 
     Parameters
     ----------
@@ -54,7 +55,9 @@ def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0,
         return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
     if name == "noise":
         return torch.stack([_noise(images[i], f"{seed}:{case}") for i, case in enumerate(batch.ids)])
-    raise ValueError(f"unknown baseline '{name}': zero, blur, black, mean or noise")
+    if name == "minimum":
+        return images.amin(dim=(1, 2, 3), keepdim=True).expand_as(images)
+    raise ValueError(f"unknown baseline '{name}': zero, blur, black, mean, noise or minimum")
 
 
 def shared_baseline(batch: Any, score: Any, name: str, kernel: int = 11, sigma: float = 5.0, seed: int = 0) -> Tensor:

@@ -43,7 +43,7 @@ def deletion(
         ``score(images, cases) -> probabilities``, with ``score.once`` and ``score.batch_size``.
     steps : int
         Intervals of the curve; costs ``steps - 1`` forward passes a map, and two a case for all maps together.
-    baseline : {"zero", "blur", "black", "mean", "noise"}
+    baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
         See `metrics.baselines.baseline_images`.
     kernel, sigma, seed
         Of the baselines ``blur`` and ``noise``.
@@ -155,7 +155,7 @@ def _perturb(
     rank = ranks(positions).view(heatmaps.shape)
 
     def scores(cases: Tensor) -> Tensor:
-        return _score_steps(rank, before, after, cases.to(rank.device), counts[1:-1], score)
+        return score_steps(rank, before, after, cases.to(rank.device), counts[1:-1], score)
 
     middle = score.per_map(("perturbed", deleting, steps, *blank), scores)
     curve = torch.cat([first[:, None], middle, last[:, None]], dim=1)
@@ -167,7 +167,7 @@ def _perturb(
     return {"auc": area(curve, counts), "curve": curve, "correlation": _agreement(heatmaps, positions, change, counts)}
 
 
-def _score_steps(rank: Tensor, before: Tensor, after: Tensor, cases: Tensor, counts: list[int], score: Any) -> Tensor:
+def score_steps(rank: Tensor, before: Tensor, after: Tensor, cases: Tensor, counts: list[int], score: Any) -> Tensor:
     """Probability (n, len(counts)) of these cases where the `counts` highest positions of `before` are from `after`."""
     steps = len(counts)
     limits = torch.tensor(counts, device=rank.device, dtype=torch.int32)[:, None, None, None]

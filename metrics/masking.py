@@ -27,7 +27,7 @@ def average_drop(heatmaps: Tensor, batch: Any, *, score: Any, baseline: str = "z
     heatmaps : Tensor, shape (N, H, W)
     batch : Batch
     score : callable
-    baseline : {"zero", "blur", "black", "mean", "noise"}
+    baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
         See `metrics.baselines.baseline_images`.
 
     Returns

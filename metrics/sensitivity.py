@@ -49,7 +49,7 @@ def sensitivity_n(
         At least 3.
     cell : int
         Side in input pixels; cells at the right and lower border may be smaller.
-    baseline : {"zero", "blur", "black", "mean", "noise"}
+    baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
         See `metrics.baselines.baseline_images`.
     seed : int
 
@@ -71,6 +71,26 @@ def sensitivity_n(
         raise ValueError(
             f"sensitivity_n: share={share} (0 to 1), subsets={subsets} (3 or more), cell={cell} (1 or more)"
         )
+    sums, drops, constant = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
+    return {"correlation": correlate(sums, drops.double()).to(drops).masked_fill(constant, 0)}
+
+
+def sums_and_drops(
+    heatmaps: Tensor, batch: Any, score: Any, share: float, subsets: int, cell: int, baseline: str, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare a map with its image on random sets of cells; the sets and drops are the same for all maps of a case.
+
+    Parameters are those of `sensitivity_n`, and not checked.
+
+    Returns
+    -------
+    sums : Tensor, shape (N, subsets), float64
+        The map's sum over each set, in units of its largest absolute value.
+    drops : Tensor, shape (N, subsets)
+        Drop of the probability when the set is replaced by the baseline.
+    constant : Tensor, shape (N,), bool
+        Whether the map is one value everywhere.
+    """
     height, width = heatmaps.shape[1:]
     down, across = -(-height // cell), -(-width // cell)
     # Number of its cell for every position.
@@ -84,14 +104,15 @@ def sensitivity_n(
         return drawn, _drops(drawn, numbers, batch, score, shared_baseline(batch, score, baseline, seed=seed))
 
     drawn, drops = score.once(key, measure)
-    flat = heatmaps.flatten(1).float()
+    # Sums over random sets of a smooth map's positions differ little from one another.
+    flat = heatmaps.flatten(1).double()
     constant = flat.amax(1) == flat.amin(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     # Not by a scatter, whose order of additions varies on a GPU.
     whole = torch.nn.functional.pad(flat.view_as(heatmaps), (0, across * cell - width, 0, down * cell - height))
     cells = whole.view(-1, down, cell, across, cell).sum((2, 4)).flatten(1)
     sums = torch.stack([sets.to(flat) @ values for sets, values in zip(drawn, cells, strict=True)])
-    return {"correlation": correlate(sums.to(drops), drops).masked_fill(constant, 0)}
+    return sums, drops, constant
 
 
 def _draw(cells: int, share: float, subsets: int, key: str) -> Tensor:

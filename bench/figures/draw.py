@@ -17,6 +17,7 @@ from bench.analysis.kept_maps import Shown, fewer, read_shown
 from bench.analysis.parts import metric_of
 from bench.analysis.trials.crash_test import crash_table
 from bench.analysis.trials.metric_trial import trial_table
+from bench.figures.baselines import baselines_figure
 from bench.figures.crash_test import crash_figure, failures_figure, trial_figure
 from bench.figures.curves import curves_figure, randomization_figure
 from bench.figures.depth import depth_figure
@@ -41,6 +42,11 @@ FIGURES = {
     "crash_test": (
         "Crash test",
         "Does a method show what the network uses? A tile names the value furthest beyond its limit.",
+    ),
+    "baselines": (
+        "Baselines",
+        "Does the order of methods depend on what stands in the holes? Means with 95 % intervals by baseline, and"
+        " Kendall's τ between the orders under two baselines.",
     ),
     "forest": (
         "Differences",
@@ -121,6 +127,7 @@ def draw(
     makers: dict[str, Callable[[float], Figure | None]] = {
         "crash_test": lambda w: crash_figure(crash),
         "metric_trial": lambda w: trial_figure(trial_table(group)),
+        "baselines": lambda w: baselines_figure(group, sets, layer, w),
         "forest": lambda w: forest_figure(group, tables["comparisons"], sets, columns, layer, reference, w),
         "coverage_by_instances": lambda w: instances_figure(group, tables["breakdown"], sets, layer, reference, w),
         "depth": lambda w: depth_figure(group, tables["summary"], sets, columns, reference, w),

@@ -75,6 +75,16 @@ class Scorer:
         """Explained score (n,), a logit or a group's logsumexp; arguments as in a call."""
         return self._score(member_logit, images, cases)
 
+    def with_top(self, images: Tensor, cases: Tensor) -> Tensor:
+        """Probability as in a call, and 1 where the highest output is one of the class's, else 0; shape (n, 2)."""
+
+        def read(logits: Tensor, members: Tensor) -> Tensor:
+            value = member_probability(logits, members, self.probability)
+            top = members.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+            return torch.stack([value, top.to(value)], 1)
+
+        return self._score(read, images, cases)
+
     def once(self, key: Hashable, function: Callable[[], Any]) -> Any:
         """Give ``function()``, computed at the first call with this key and kept for the batch."""
         if key not in self._shared:

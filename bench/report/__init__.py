@@ -25,11 +25,13 @@ from bench.analysis.tables import (
     summarize_group,
     to_csv,
 )
+from bench.analysis.trials.baselines import BASELINE_COLUMNS, TAU_COLUMNS, baseline_tau_table, baselines_table
 from bench.analysis.trials.crash_test import CRASH_COLUMNS, crash_table
 from bench.analysis.trials.metric_trial import TRIAL_COLUMNS, trial_table
 from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
 from bench.figures.draw import Chosen, draw, draw_figure1, figure_links, slug, stale
 from bench.report.answers import answers_of
+from bench.report.baselines import baseline_answers, baselines_markdown
 from bench.report.crash_test import crash_markdown, print_crash_test, print_metric_trial, trial_markdown
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
@@ -41,6 +43,13 @@ from bench.store.files import write_text
 from bench.store.folders import find_folders
 from bench.types import UserError
 
+# Of experiments; written where there are rows.
+TRIALS = {
+    "crash_test": CRASH_COLUMNS,
+    "metric_trial": TRIAL_COLUMNS,
+    "baselines": BASELINE_COLUMNS,
+    "baselines_tau": TAU_COLUMNS,
+}
 COLUMNS = {
     "summary": SUMMARY_COLUMNS,
     "comparisons": COMPARISON_COLUMNS,
@@ -110,7 +119,7 @@ def report(
                 figure1 += draw_figure1(group, images, first / "figures" / slug(group))
     if not done:
         raise UserError(f"no readable cases under {listed}; run python -m bench out={first} again")
-    for name, columns in {"crash_test": CRASH_COLUMNS, "metric_trial": TRIAL_COLUMNS}.items():
+    for name, columns in TRIALS.items():
         if len(table := join([tables[name] for tables, _, _ in done], columns)):
             write_text(first / f"{name}.csv", to_csv(table))
     whole = {name: join([tables[name] for tables, _, _ in done], columns) for name, columns in COLUMNS.items()}
@@ -144,6 +153,7 @@ def report_group(
         pending = {name: pool.submit(make, group) for name, make in rest.items()}
         tables = {name: table.result() for name, table in pending.items()}
         tables["crash_test"], tables["metric_trial"] = crash_table(group), trial_table(group)
+        tables["baselines"], tables["baselines_tau"] = baselines_table(group), baseline_tau_table(group)
         tables["summary"], tables["comparisons"] = summary.result()
         sets = equal_entries(group)
         verdicts = verdicts_of(group, tables["comparisons"], reference)
@@ -152,7 +162,7 @@ def report_group(
         if console and (redraw or stale(figures, group, reference)):
             draw(group, tables, chosen, shown, figures, prints=redraw)
     grid = make_grid(group, tables["summary"], sets)
-    answers = answers_of(group, verdicts, sets, reference)
+    answers = answers_of(group, verdicts, sets, reference) + baseline_answers(tables["baselines"])
     if console:
         print_group(group, grid, answers, console, reference)
         print_crash_test(tables["crash_test"], console)
@@ -161,6 +171,7 @@ def report_group(
     write_tables(group, grid, columns, root)
     text = markdown(group, grid, answers, tables["agreement"], figure_links(figures, root), reference)
     text += crash_markdown(tables["crash_test"]) + trial_markdown(tables["metric_trial"])
+    text += baselines_markdown(tables["baselines"])
     return tables, text, section_of(group, grid, chosen, answers, tables, shown, figures, count)
 
 

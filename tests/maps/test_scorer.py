@@ -185,3 +185,14 @@ def test_gradient_mode_is_the_callers_again(read: Callable) -> None:
 def test_the_clock_runs_forward() -> None:
     began = clock(torch.device("cpu"))
     assert clock(torch.device("cpu")) >= began
+
+
+@pytest.mark.parametrize("probability", ["softmax", "sigmoid", "none"])
+def test_whether_the_class_is_on_top(probability: str) -> None:
+    module = Watched()
+    score = Scorer(module, TARGETS, 4, probability=probability)
+    result = score.with_top(IMAGES, CASES)
+    best = module.body(IMAGES).argmax(1).tolist()
+    assert result[:, 1].tolist() == [float(top in TARGETS[i % 3]) for i, top in enumerate(best)]
+    assert 0 < result[:, 1].mean() < 1 and score.passes == 21
+    torch.testing.assert_close(result[:, 0], score(IMAGES, CASES))

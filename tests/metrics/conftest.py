@@ -65,6 +65,13 @@ class Scorer:
         probability = logits.softmax(1)
         return torch.stack([probability[i, list(self.targets[c])].sum() for i, c in enumerate(cases.tolist())])
 
+    def with_top(self, images, cases):
+        with torch.no_grad():
+            top = [self.network(image[None]).argmax().item() for image in images]
+        values = self(images, cases)
+        right = [t in self.targets[c] for t, c in zip(top, cases.tolist(), strict=True)]
+        return torch.stack([values, torch.tensor(right).to(values)], 1)
+
     def per_map(self, key, function):
         """The first case of each map computes, one case at a time; the others take its result."""
         if self.maps is None:

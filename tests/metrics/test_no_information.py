@@ -53,7 +53,7 @@ def batch(make_batch):
         mask[y0:y1, x0:x1] = True
     made = make_batch(SIZE, [BOXES] * 3, masks=[masks] * 3)
     # One picture three times, so that only the maps differ.
-    made.images, made.ids, made.targets = made.images[:1].repeat(3, 1, 1, 1), ["a"] * 3, [(0,)] * 3
+    made.images, made.ids, made.targets = made.images[:1].repeat(3, 1, 1, 1), ["a"] * 3, [(1,)] * 3
     made.image_ids = ["a"] * 3
     return made
 
@@ -78,7 +78,7 @@ WORST = {
     "class_sensitivity": {"spearman": 1, "ssim": 1, "hog": 1}, "random_logit": {"spearman": 1, "ssim": 1, "hog": 1},
     "deletion": {"correlation": 0}, "insertion": {"correlation": 0}, "sensitivity_n": {"correlation": 0},
     "instance_boxes": {"recall": 0, "precision": 0, "f1": 0, "average_precision": 0}, "sparseness": {"gini": 0},
-    "average_drop_in_deletion": {"drop": 0},
+    "average_drop_in_deletion": {"drop": 0}, "saco": {"coefficient": 0}, "faithfulness_correlation": {"correlation": 0},
     # wsolevaluation makes a constant map 0: no contour at any threshold, and all pixels tie.
     "max_box_acc": {"best_iou": 1 / (49 * 55)}, "pxap": {"ap": (16 * 15 + 20 * 20) / (48 * 54)},
 }  # fmt: skip

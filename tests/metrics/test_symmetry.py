@@ -15,6 +15,9 @@ FAST = {"steps": 6, "subsets": 12, "stages": 2, "samples": 2, "noise": 0.0}  # n
 ONE_SIDED = {
     "relative_stability": {"output"},
     "sensitivity_n": {"correlation"},
+    "performance_information_curve": {"sic", "aic", "sic_curve", "aic_curve"},
+    "infidelity": {"infidelity", "unexplained"},
+    "faithfulness_correlation": {"correlation"},
     "max_box_acc": {"correct_30", "correct_50", "correct_70", "largest_50", "best_iou"},
     "max_box_acc_bicubic": {"correct_30", "correct_50", "correct_70", "largest_50", "best_iou"},
     **{name: {"iou", "gt_known", "top_1_loc"} for name in ("gt_known", "gt_known_mean", "gt_known_otsu")},
