@@ -36,7 +36,18 @@ def notes(group: Group, reference: str) -> list[str]:
     )
     if any(entry.layer == NO_LAYER for entry in group.entries) and group.layers:
         lines.append(f"methods without a layer are compared with {reference} at {group.last_layer} (summary.csv)")
-    return [*lines, *fewer_cases(group), *incomplete(group), *degenerate_lines(group)]
+    return [*lines, *not_fine_tuned(group), *fewer_cases(group), *incomplete(group), *degenerate_lines(group)]
+
+
+def not_fine_tuned(group: Group) -> list[str]:
+    """Metrics that ask for a network fine-tuned on something (``about.fine_tuned``), where it has its usual weights."""
+    wanted = {metric: group.about(metric).get("fine_tuned") for metric in group.metrics}
+    usual = not group.weights.endswith((".pth", ".pt", ".safetensors"))
+    return [
+        f"{metric}: the network was not fine-tuned on {what}, to which it may answer in any way; see docs/metrics.md"
+        for metric, what in wanted.items()
+        if what and usual
+    ]
 
 
 def banners(group: Group) -> list[str]:

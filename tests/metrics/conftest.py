@@ -65,6 +65,11 @@ class Scorer:
         probability = logits.softmax(1)
         return torch.stack([probability[i, list(self.targets[c])].sum() for i, c in enumerate(cases.tolist())])
 
+    def logit(self, images, cases):
+        with torch.no_grad():
+            logits = torch.cat([self.network(image[None]) for image in images])
+        return torch.stack([logits[i, list(self.targets[c])].logsumexp(0) for i, c in enumerate(cases.tolist())])
+
     def with_top(self, images, cases):
         with torch.no_grad():
             top = [self.network(image[None]).argmax().item() for image in images]

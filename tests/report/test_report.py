@@ -199,6 +199,15 @@ def test_degenerate_maps_of_other_methods_get_their_own_reason(one_run):
     assert "spatially" not in warnings[0]
 
 
+@pytest.mark.parametrize(("weights", "noted"), [("default", True), ("random", True), ("runs/tuned.pth", False)])
+def test_a_metric_for_fine_tuned_networks_says_where_one_is_not(results, weights, noted):
+    group = group_of(results())
+    group.folders[0].protocol["weights"] = weights
+    group.metrics["deletion"]["about"] = {"fine_tuned": "holes"}
+    lines = [line for line in notes(group, "grad_cam") if "not fine-tuned on holes" in line]
+    assert len(lines) == noted
+
+
 def test_unfinished_runs_are_named(results):
     root = results()
     (folder,) = root.glob("*/*/")

@@ -1,0 +1,85 @@
+"""Single deletion: does the map rank the patches of a picture as the network does, one patch gone at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from ..baselines import shared_baseline
+from ..faithfulness import correlate, pieces
+
+
+def single_deletion(
+    heatmaps: Tensor, batch: Any, *, score: Any, grid: int = 4, baseline: str = "zero", seed: int = 0
+) -> dict[str, Tensor]:
+    """Rank correlation of the map's sum over each patch with the fall of the score when the patch alone is gone.
+
+    The picture is cut into ``grid`` x ``grid`` patches. Spearman's correlation, over the patches, between the sums of
+    the map and the falls of the explained score (a logit, not a probability) when one patch is replaced by the baseline
+    and all others stay. The in-domain score (IDSDS) asks for a network that was fine-tuned on pictures with patches
+    deleted in this way (``model.weights=FILE``), so that such a picture is nothing new to it; on any other network this
+    is the plain single-deletion score. The falls do not depend on the map: all methods and layers together pay
+    ``grid ** 2 + 1`` forward passes a case.
+
+    Parameters
+    ----------
+    heatmaps : Tensor, shape (N, H, W)
+    batch : Batch
+    score : callable
+        With ``score.logit(images, cases)``.
+    grid : int
+        Patches a side, at least 2 and at most the input's side; where it does not divide a side, the last ones are
+        larger.
+    baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
+        See `metrics.baselines.baseline_images`.
+    seed : int
+        Of ``noise``.
+
+    Returns
+    -------
+    dict
+        ``correlation`` (N,): -1 to 1, higher is better, 0 by chance and for a constant map; NaN where all falls are
+        equal.
+
+    Raises
+    ------
+    ValueError
+        For a grid that is too small or too large.
+
+    References
+    ----------
+    Hesse, Schaub-Meyer, Roth: Benchmarking the attribution quality of vision models, NeurIPS 2024, section 3.
+    """
+    height, width = heatmaps.shape[1:]
+    if not 2 <= grid <= min(height, width):
+        raise ValueError(f"grid={grid} must be from 2 to {min(height, width)}")
+    rows, columns = (torch.arange(side, device=heatmaps.device) // (side // grid) for side in (height, width))
+    patch = rows.clamp(max=grid - 1)[:, None] * grid + columns.clamp(max=grid - 1)
+    falls = score.once(
+        ("single deletion", grid, baseline, seed),
+        lambda: _falls(batch, score, patch, grid**2, shared_baseline(batch, score, baseline, seed=seed)),
+    )
+    flat = heatmaps.flatten(1).double()
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    sums = torch.stack([flat[:, patch.flatten() == i].sum(1) for i in range(grid**2)], dim=1)
+    constant = flat.amax(1) == flat.amin(1)
+    ranks = [torch.from_numpy(rankdata(values.cpu().numpy(), axis=1)).to(heatmaps.device) for values in (sums, falls)]
+    correlation = correlate(*ranks).float()
+    same = ranks[0].amax(1) == ranks[0].amin(1)  # a map whose patches all have one sum orders nothing
+    return {"correlation": correlation.masked_fill((constant | same) & ~(falls.amax(1) == falls.amin(1)), 0)}
+
+
+def _falls(batch: Any, score: Any, patch: Tensor, number: int, blank: Tensor) -> Tensor:
+    """Fall of the explained score (N, number) when each patch (H, W holds their numbers) becomes the baseline."""
+    images, cases = batch.images, torch.arange(len(batch.images), device=batch.images.device)
+    clean = score.once("clean logit", lambda: score.logit(images, cases))
+    pairs = [(case, i) for case in range(len(images)) for i in range(number)]
+    values, piece = [], pieces(images, score)
+    for start in range(0, len(pairs), piece):
+        part = pairs[start : start + piece]
+        composed = torch.stack([torch.where(patch == i, blank[case], images[case]) for case, i in part])
+        values.append(score.logit(composed, torch.tensor([case for case, _ in part], device=images.device)))
+    return clean[:, None] - torch.cat(values).view(len(images), number)
