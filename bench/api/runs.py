@@ -54,7 +54,8 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     functions = [method for method in listed if callable(method)]
     if functions:
         settings["method"] = [method for method in listed if not callable(method)]
-    node = plain(compose_config(["quiet=true", *overrides], settings))
+    # Some experiments ask for two workers.
+    node = plain(compose_config(["quiet=true", "workers=1", *overrides], settings))
     check_settings(node)
     if node["workers"] > 1:
         raise UserError("bench.run is one process; for several use the command line: python -m bench … workers=N")
