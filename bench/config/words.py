@@ -23,8 +23,8 @@ def check_overrides(arguments: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        The same words, names quoted where Hydra needs it (`bench.binding.keep_names`), and functions of the user's as
-        nodes that name them (`own_functions`).
+        The same words, names quoted where Hydra needs it (`bench.binding.keep_names`), ``metric=all`` as all names, and
+        functions of the user's as nodes that name them (`own_functions`).
 
     Raises
     ------
@@ -32,6 +32,7 @@ def check_overrides(arguments: Sequence[str]) -> list[str]:
         An unknown name (with the nearest ones), a list where one name is meant, or a setting that would let Hydra
         call a function.
     """
+    arguments = [f"metric=[{','.join(names('metric'))}]" if word == "metric=all" else word for word in arguments]
     arguments = own_functions([keep_names(word) if is_setting(word) else word for word in arguments])
     folders = config_folders(arguments)
     words = [word for word in arguments if is_setting(word) or word.startswith("~")]

@@ -235,3 +235,10 @@ def test_targets_are_refused_on_the_command_line() -> None:
     node = compose_config(["dataset._target_=bench.datasets.loading.pickle.loads"]).dataset
     with pytest.raises(UserError, match="dataset._target_=bench.datasets.loading.pickle.loads"):
         build("dataset", node)
+
+
+def test_all_metrics_have_one_word() -> None:
+    node = compose_config(["metric=all"])
+    assert list(node.metric) == options.names("metric")
+    with pytest.raises(UserError, match="unknown method 'all'"):
+        compose_config(["method=all"])
