@@ -49,13 +49,13 @@ def families(group: Group) -> dict[str, dict[str, str]]:
 
 
 def baseline_values(group: Group, outputs: dict[str, str]) -> tuple[list[Entry], Array]:
-    """Entries that are ranked under every baseline, and their values (cases, entries, baselines), higher is better.
+    """Methods that are ranked under every baseline, and their values (cases, methods, baselines), higher is better.
 
     Cases without a value of some entry under some baseline are NaN throughout, so that all orders are of the same
     cases.
     """
     kept = np.logical_and.reduce([ranked(group, output) for output in outputs.values()])
-    entries = [entry for entry, keep in zip(group.entries, kept, strict=True) if keep]
+    entries = [entry for entry, keep in zip(group.entries, kept, strict=True) if keep and not entry.control]
     if not entries:
         return [], np.zeros((len(group.cases), 0, len(outputs)))
     signs = {output: 1 if group.higher_is_better(output) else -1 for output in outputs.values()}
