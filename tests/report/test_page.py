@@ -337,7 +337,9 @@ def test_a_picture_without_a_label_shows_what_was_predicted(one_run, undrawn, vi
     Image.new("RGB", (224, 224)).save(folder / "_images" / f"{image_name('a.jpg')}.png")
     page = visit(built(root))
     assert page.locator(".case h3").inner_text() == "output 281"  # names are known for ImageNet's thousand alone
-    assert "output 281 (0.9)" in page.locator(".case .facts").first.inner_text()
+    facts = page.locator(".case .facts").first.inner_text()
+    assert "output 281 (0.9)" in facts and "instance" not in facts
+    assert page.locator("select[name=instances]").is_hidden() and page.locator("input[name=boxes]").is_hidden()
 
 
 @needs_browser
