@@ -44,17 +44,17 @@ class _Prepared(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> list[Sample | Bad]:
-        found: list[Sample | Bad] = []
+        ready: list[Sample | Bad] = []
         pixels = None
         for case in self.pictures[index]:
             try:
                 sample = prepare(case, self.spec, self.geometry, pixels)
             except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-                found.append(Bad(case.id, case.image_id, printable(error)[:200]))
+                ready.append(Bad(case.id, case.image_id, printable(error)[:200]))
                 continue
             pixels = sample.image
-            found.append(sample)
-        return found
+            ready.append(sample)
+        return ready
 
 
 def samples(

@@ -40,10 +40,10 @@ def forest_figure(
     table = comparisons[(comparisons["cases"] == ALL) & comparisons["metric"].isin([c.metric for c in columns])]
     opponents = {entry.label: opponents_of(group, entry, reference) for entry, *_ in rows}
     lines = {(r.metric, r.method, r.layer, r.against, r.against_layer): r for r in table.itertuples()}
-    found = [
+    compared = [
         row for row in lines.values() if row.against in ("random", *(o for own in opponents.values() for o in own))
     ]
-    if not rows or not columns or not found:
+    if not rows or not columns or not compared:
         return None
     across = 2 if width <= NARROW else min(4, len(columns))
     down = -(-len(columns) // across)
