@@ -80,10 +80,10 @@ def compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
     """``compute(settings)``: all of a run up to its first batch, with a small network."""
     network = Network("tiny", make_network(), InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3), ["3"], "random", "0")
 
-    def opened(group: str, node: Any, **more: Any) -> Any:
+    def opened(group: str, node: Any, trust: Any = (), **more: Any) -> Any:
         if node.get("name") == "planted":  # made for one network alone
             more["network"] = build("model", plain(compose_config(["model=planted"]).model))
-        return network if group == "model" else build(group, node, **more)
+        return network if group == "model" else build(group, node, trust, **more)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command_line, "build", opened)

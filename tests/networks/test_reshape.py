@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from contract import METHODS
 from torch import Tensor, nn
 
 from bench.binding import GIVEN_TO_METHOD, bind
@@ -16,7 +17,7 @@ from bench.maps.scorer import Scorer
 from bench.networks.layers import resolve_layers
 from bench.networks.reshape import reshape_of
 from bench.networks.sources import custom_model, timm_model, torchvision_model
-from bench.options import conf_node, names
+from bench.options import conf_node
 from bench.runs.plan import looks_at_layer
 from bench.types import NO_LAYER, Batch, Job, Network, UserError
 
@@ -206,7 +207,7 @@ def test_activations_put_back_leave_the_class_token_as_it_was() -> None:
     torch.testing.assert_close(again[:2], (acts, captured.layers[name].grads))
 
 
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_on_a_transformer(name: str) -> None:
     """Or says in one line what it lacks; those of the shared pass all run."""
     network = toy()
