@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
 from bench.binding import keep_names, nearest_settings, written
 from bench.cli import LAUNCHERS
-from bench.options import GROUPS, SEVERAL, check_name, did_you_mean, names
+from bench.options import CONF, GROUPS, SEVERAL, check_name, did_you_mean, names
 from bench.types import UserError
 
 
@@ -32,7 +33,7 @@ def check_overrides(arguments: Sequence[str]) -> list[str]:
         An unknown name (with the nearest ones), a list where one name is meant, or a setting that would let Hydra
         call a function.
     """
-    arguments = [f"metric=[{','.join(names('metric'))}]" if word == "metric=all" else word for word in arguments]
+    arguments = [f"metric=[{','.join(all_metrics())}]" if word == "metric=all" else word for word in arguments]
     arguments = own_functions([keep_names(word) if is_setting(word) else word for word in arguments])
     folders = config_folders(arguments)
     words = [word for word in arguments if is_setting(word) or word.startswith("~")]
@@ -51,6 +52,13 @@ def check_overrides(arguments: Sequence[str]) -> list[str]:
             more = [path.stem for folder in folders for path in (folder / override.key_or_group).glob("*.yaml")]
             check_choice(override, more, sweeps=bool({"-m", "--multirun"} & set(arguments)))
     return arguments
+
+
+def all_metrics() -> list[str]:
+    """Names of all metrics, those of the default run first: the first ones of a question give its answer."""
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    usual = next(one["metric"] for one in defaults if "metric" in one)
+    return [*usual, *(name for name in names("metric") if name not in usual)]
 
 
 def is_setting(word: str) -> bool:
