@@ -17,6 +17,7 @@ from bench.analysis.groups import Column, Entry, Group
 from bench.figures.style import NARROW, STYLE, WIDE, at_layer, drawn, titles, wrapped
 
 ROW, TALLEST = 0.19, 8.5  # inches: of a line, of the figure
+FEWEST = 3  # lines that there is room for, so that headings of several lines fit
 LOOK: dict[str, dict[str, Any]] = {
     "random": {"color": "#767676", "marker": "s", "mfc": "white"},
     "reference": {"color": "#0072B2", "marker": "o"},
@@ -49,7 +50,7 @@ def forest_figure(
     down = -(-len(columns) // across)
     rows = rows[: int((TALLEST / down - 0.7) / ROW)]
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, down * (len(rows) * ROW + 0.55) + 0.35), layout="constrained")
+        figure = Figure(figsize=(width, down * (max(len(rows), FEWEST) * ROW + 0.55) + 0.35), layout="constrained")
         grid = figure.subplots(down, across, squeeze=False, sharey=True)
         for ax in grid.ravel()[len(columns) :]:
             ax.set_axis_off()
