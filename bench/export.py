@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -84,10 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for folder, number in export_maps(options.folder, options.out, options.maps).items():
-            print(printable(f"{number} maps in {folder}"))
+            print(printable(f"{number} maps in {folder}"), flush=True)
     except UserError as error:
         print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as with | head; the maps are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -22,8 +22,6 @@ IOUS = (30, 50, 70)
 LEVELS = 255
 # Edges of the published thresholds 0, .001 ... .999, the bin of the value 1 behind them.
 EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0])
-
-
 UPSAMPLINGS = ("linear", "cubic")
 
 

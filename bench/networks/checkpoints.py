@@ -34,6 +34,7 @@ def load_weights(name: str, module: nn.Module, weights: str, state: Mapping[str,
     state, own = without_prefixes(state, set(module.state_dict())), module.state_dict()
     try:
         module.load_state_dict(state)
+    # Other names or shapes; a quantized layer or a module of the user's own, which load in ways of their own.
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         other = [key for key in own if key in state and own[key].shape != state[key].shape]
         classes = other and len(other) <= 4 and set(own) == set(state)

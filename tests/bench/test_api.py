@@ -223,8 +223,7 @@ def test_more_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="workers=0 must be"):
         bench.run(workers=0, out=tmp_path)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(AttributeError, match="nothing"):
-        bench.nothing  # noqa: B018
+    assert not hasattr(bench, "nothing")
 
 
 MAP = np.arange(81, dtype=np.float32).reshape(9, 9)

@@ -58,11 +58,11 @@ class Power:
         return acts.pow(1 / self.exponent).sum(1)
 
 
-FIRST, SECOND = lambda acts: acts.amax(1), lambda acts: acts.amin(1)  # noqa: E731
+ONE_LINE = [lambda acts: acts.amax(1), lambda acts: acts.amin(1)]
 PAIRS = {
     "parameters of a partial": (partial(channel, number=0), partial(channel, number=1)),
     "places of a partial": (partial(partial(channel), number=2), partial(partial(channel), number=3)),
-    "functions of one line": (FIRST, SECOND),
+    "functions of one line": tuple(ONE_LINE),
     "numbers around it": (around(1), around(2)),
     "tensors around it": (around(torch.ones(5)), around(torch.arange(5.0))),
     "long arrays around it": (around(np.arange(5000)), around(np.where(np.arange(5000) == 2500, 0, np.arange(5000)))),

@@ -222,7 +222,7 @@ def test_what_the_command_line_itself_says_is_done(tmp_path: Path) -> None:
 def test_a_hydra_program_that_uses_this_one_may_have_callbacks(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    import bench.config  # noqa: F401
+    import_module("bench.config")
 
     (tmp_path / "config.yaml").write_text("hydra: {callbacks: {x: {_target_: evil.run}}}\n")
     GlobalHydra.instance().clear()

@@ -76,7 +76,7 @@ def test_every_parameter_of_a_method_or_metric(group: str) -> None:
 
 
 @pytest.fixture
-def compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], Prepared]:
+def compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], Any]:
     """``compute(settings)``: all of a run up to its first batch, with a small network."""
     network = Network("tiny", make_network(), InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3), ["3"], "random", "0")
 
@@ -89,7 +89,7 @@ def compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
     monkeypatch.setattr(command_line, "build", opened)
     monkeypatch.setattr("bench.runs.run.run", lambda settings, network, plan: plan)
     monkeypatch.setattr("bench.runs.estimate.print_estimate", lambda settings, network, plan: plan)
-    return command_line.compute  # type: ignore[return-value]
+    return command_line.compute
 
 
 def base(*words: str) -> dict[str, Any]:

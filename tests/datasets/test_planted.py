@@ -58,7 +58,8 @@ def test_shapley_values_of_a_known_game() -> None:
 def test_values_are_the_networks_own(network: Any, cases: list[Case]) -> None:
     """They sum to score(all) - score(none) of the pictures as a run gives them to the network, to 1e-5."""
     for case in cases:
-        scene = case.load.args[0]  # type: ignore[attr-defined]
+        load: Any = case.load
+        scene = load.args[0]
         batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
         empty = (scene.draw()[0] / 255 - network.spec.mean[0]) / network.spec.std[0]
         with torch.inference_mode():

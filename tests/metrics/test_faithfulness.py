@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from small_networks import Linear
 
 from metrics import baselines, faithfulness, ranking
 
@@ -112,24 +113,6 @@ def test_end_points_are_paid_once(make_batch, make_scorer, network, cams):
     # Another baseline has another end point.
     faithfulness.deletion(cams(2, 8, 6), batch, score=score, steps=steps, baseline="zero")
     assert score.images == 6 * (steps - 1) + 6
-
-
-class Linear:
-    """Score = sum of weights times pixels: the curve is known without a network."""
-
-    batch_size = 4
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def __call__(self, images, cases):
-        return (images * self.weights[cases]).sum((1, 2, 3))
-
-    def once(self, key, function):
-        return function()
-
-    def per_map(self, key, function):
-        return function(torch.arange(len(self.weights)))
 
 
 @pytest.mark.parametrize("size", [(6, 10), (16, 4)])

@@ -7,28 +7,12 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from torch import nn
+from small_networks import network
 
 from metrics import sanity, similarity
 from metrics.randomization import efficient, smooth
 
 NAMES = ("spearman", "ssim", "hog")
-
-
-def network():
-    """Convolutions, normalizations and a classifier, in evaluation mode, with trained-like statistics."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        block = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6), nn.ReLU())
-        module = nn.Sequential(
-            nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), block,
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
-        ).eval()  # fmt: skip
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                for values in (part.weight.data, part.bias.data, part.running_mean, part.running_var):
-                    values.uniform_(0.5, 2)
-    return module
 
 
 class Ask:

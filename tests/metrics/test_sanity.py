@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 from skimage.feature import hog
 from skimage.metrics import structural_similarity
+from small_networks import network
 from torch import nn
 
 from metrics import sanity, similarity
@@ -114,22 +115,6 @@ def test_random_maps_are_not_alike():
         found.append(similarity.compare(one, other)["spearman"])
     # Of n independent pairs the rank correlation has mean 0 and variance 1 / (n - 1).
     assert abs(np.mean(found)) < 3 / math.sqrt(60 * (48 * 48 - 1))
-
-
-def network():
-    """Convolutions, normalizations, a block and a classifier, in evaluation mode, with trained-like statistics."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        block = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6), nn.ReLU())
-        module = nn.Sequential(
-            nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), block,
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
-        ).eval()  # fmt: skip
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                for values in (part.weight.data, part.bias.data, part.running_mean, part.running_var):
-                    values.uniform_(0.5, 2)
-    return module
 
 
 def test_stages_run_from_the_output_down():

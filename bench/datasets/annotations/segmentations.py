@@ -26,7 +26,7 @@ def decode_masks(segmentations: Sequence[Any], height: int, width: int) -> Tenso
     codes = [_run_lengths(one, height, width) for one in segmentations]
     try:
         masks = mask_utils.decode(codes)
-    except Exception as error:  # the class that pycocotools raises
+    except Exception as error:  # pycocotools raises no other class
         raise ValueError(str(error)) from error
     # pycocotools gives (height, width, M), column by column; a copy in another order would cost as much again.
     return torch.from_numpy(masks).permute(2, 0, 1).view(torch.bool)

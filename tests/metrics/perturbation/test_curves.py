@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_networks import Linear
 
 from metrics import baselines, faithfulness
 from metrics.perturbation import curves
@@ -128,25 +129,6 @@ def test_gain_of_a_map_turned_upside_down_is_the_opposite(scene):
     up, down = (curves.symmetric_relevance_gain(m, s.batch, score=s.scorer(), steps=6) for m in (ramps, -ramps))
     assert torch.allclose(up["gain"], -down["gain"], atol=1e-12) and up["gain"].abs().min() > 1e-4
     assert torch.allclose(up["most"], down["least"], atol=1e-12)
-
-
-class Linear:
-    """Score = sum of weights times pixels: the areas are known without a network."""
-
-    batch_size = 4
-    maps = None
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def __call__(self, images, cases):
-        return (images * self.weights[cases]).sum((1, 2, 3))
-
-    def once(self, key, function):
-        return function()
-
-    def per_map(self, key, function):
-        return function(torch.arange(len(self.weights)))
 
 
 def test_linear_model_has_the_analytic_values(make_batch):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_networks import Linear
 
 from bench.maps.heatmaps import named_errors
 from bench.types import UserError
@@ -88,25 +89,6 @@ def test_a_network_that_ignores_the_image_agrees_with_no_map(make_batch, make_sc
     result = saco(heatmaps, batch, score=make_scorer(Deaf(), batch.targets), groups=4)["coefficient"]
     assert result.tolist() == [0, 0]
     assert authors([4.0, 3, 2, 1], [0.0, 0, 0, 0]) == 1
-
-
-class Linear:
-    """Score = sum of weights times pixels."""
-
-    batch_size = 4
-    maps = None
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def __call__(self, images, cases):
-        return (images * self.weights[cases]).sum((1, 2, 3))
-
-    def once(self, key, function):
-        return function()
-
-    def per_map(self, key, function):
-        return function(torch.arange(len(self.weights)))
 
 
 def test_true_map_of_a_linear_model_is_perfect(make_batch):
