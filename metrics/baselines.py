@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from .ranking import generator
+from .ranking import drawn
 
 
 def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0, seed: int = 0) -> Tensor:
@@ -54,7 +54,7 @@ def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0,
     if name == "mean":
         return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
     if name == "noise":
-        return torch.stack([_noise(images[i], f"{seed}:{case}") for i, case in enumerate(batch.ids)])
+        return drawn(torch.randn, images, [f"{seed}:{case}" for case in batch.ids])
     if name == "minimum":
         return images.amin(dim=(1, 2, 3), keepdim=True).expand_as(images)
     raise ValueError(f"unknown baseline '{name}': zero, blur, black, mean, noise or minimum")
@@ -83,7 +83,3 @@ def blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
     channels = images.shape[1]
     taps = gaussian_taps(kernel, sigma).to(images).expand(channels, 1, kernel, kernel)
     return torch.nn.functional.conv2d(images, taps, padding=kernel // 2, groups=channels)
-
-
-def _noise(image: Tensor, key: str) -> Tensor:
-    return torch.randn(image.shape, generator=generator(key)).to(image)

@@ -8,7 +8,7 @@ one random order of ties, which follows from the case's id alone and is the same
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -23,6 +23,11 @@ def seed_of(key: str) -> int:
 def generator(key: str) -> torch.Generator:
     """Random numbers that follow from a key alone; on the CPU, where they are the same on every machine."""
     return torch.Generator().manual_seed(seed_of(key))
+
+
+def drawn(draw: Callable[..., Tensor], images: Tensor, keys: Sequence[str]) -> Tensor:
+    """Random values (N, ...) like the images', each image's from its own key; `draw` is ``torch.rand`` or ``randn``."""
+    return torch.stack([draw(images.shape[1:], generator=generator(key)) for key in keys]).to(images)
 
 
 @lru_cache(maxsize=256)

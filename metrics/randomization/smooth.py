@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ranking import generator
+from ..ranking import drawn
 from ..sanity import Randomized, random_parts, similarity
 from ..similarity import describe
 
@@ -28,9 +28,8 @@ class Grain:
     def __call__(self, images: Tensor, image_ids: Sequence[str]) -> Tensor:
         """Perturb images (N, C, *spatial)."""
         keys = [f"grain:{self.seed}:{self.sample}:{name}" for name in image_ids]
-        drawn = torch.stack([torch.randn(images.shape[1:], generator=generator(key)) for key in keys])
         low, high = (values.view(-1, *[1] * (images.ndim - 1)) for values in images.flatten(1).aminmax(dim=1))
-        return images + self.share * (high - low) * drawn.to(images)
+        return images + self.share * (high - low) * drawn(torch.randn, images, keys)
 
 
 def smooth_mprt(

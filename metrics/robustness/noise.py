@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import is_constant
-from ..ranking import generator
+from ..ranking import drawn
 
 # Distance of two maps of mean square 1 that have no position in common, the largest without negative values.
 NOTHING_IN_COMMON = math.sqrt(2)
@@ -31,8 +31,7 @@ class Noise:
     def __call__(self, images: Tensor, image_ids: Sequence[str]) -> Tensor:
         """Perturb images (N, C, *spatial)."""
         keys = [f"noise:{self.seed}:{self.sample}:{name}" for name in image_ids]
-        drawn = torch.stack([torch.rand(images.shape[1:], generator=generator(key)) for key in keys])
-        return images + self.radius * (2 * drawn - 1).to(images)
+        return images + self.radius * (2 * drawn(torch.rand, images, keys) - 1)
 
 
 def noises(samples: int, radius: float, seed: int) -> list[Noise]:

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 from small_networks import network
 
-from metrics import sanity, similarity
+from metrics import ranking, sanity, similarity
 from metrics.randomization import efficient, smooth
 
 NAMES = ("spearman", "ssim", "hog")
@@ -47,7 +47,7 @@ def test_smooth_compares_means_stage_by_stage(make_batch, order):
         image, alike = batch.images[case].double().numpy(), []
         pictures = [image]
         for sample in (1, 2):
-            drawn = torch.randn(image.shape, generator=smooth.generator(f"grain:5:{sample}:{batch.image_ids[case]}"))
+            drawn = torch.randn(image.shape, generator=ranking.generator(f"grain:5:{sample}:{batch.image_ids[case]}"))
             pictures.append(image + 0.2 * (image.max() - image.min()) * drawn.double().numpy())
         means = []
         for change in (None, *changes):
@@ -221,7 +221,7 @@ def test_quantus_smooth_mprt(make_batch, peer, monkeypatch):
     def drawn(*shape):
         sample = next(calls) % 2 + 1  # the third image of each three is the clean one
         keys = [f"grain:0:{sample}:{name}" for name in batch.image_ids]
-        return torch.stack([torch.randn(shape[1:], generator=smooth.generator(key)) for key in keys]).numpy()
+        return torch.stack([torch.randn(shape[1:], generator=ranking.generator(key)) for key in keys]).numpy()
 
     monkeypatch.setattr(np.random, "randn", drawn)
     scores = peer("SmoothMPRT", explain.module, batch, None, "bottom_up", nr_samples=3, noise_magnitude=0.1)
