@@ -85,7 +85,9 @@ def named_function(target: Any, entry: str, group: str = "metric", trust: Collec
     """
     if isinstance(target, str) and ":" in target:
         if (own := re.split("[.:]", target)[0]) not in trust:
-            raise UserError(f"{entry}={target} is refused: it would run code of {own}; allow that with trust=[{own}]")
+            raise UserError(
+                f"{entry}={target} is refused: it would run code of the package {own}; allow that with trust=[{own}]"
+            )
         return user_function(target, entry)
     package = PACKAGES[group]
     if not isinstance(target, str) or not re.fullmatch(rf"{re.escape(package)}(\.\w+){{2,}}", target, re.ASCII):

@@ -96,7 +96,7 @@ def outside_maps(batch: Batch, root: str, frame: str) -> Tensor:
 def as_the_picture(
     values: Tensor, picture: tuple[int, int], to_input: tuple[float, float, float, float], size: Sequence[int]
 ) -> Tensor:
-    """Bring a map (h, w) that covers a picture of `picture` pixels (height, width) to the input (H, W).
+    """Bring a map (h, w) that covers a whole picture, of `picture` = (height, width) pixels, to the input (H, W).
 
     `to_input` is as in `Batch`.
     """
@@ -108,7 +108,7 @@ def as_the_picture(
 
 
 def weights(old: int, new: int, first: int, number: int) -> tuple[Tensor, Tensor]:
-    """Share (number, old) of each of `old` positions in those from `first` of `new` ones, and which of these exist.
+    """Weights (number, old) that resample `old` positions to `new`, of `number` new ones from `first`; which exist.
 
     Linear between centres, averaged where there are fewer of them.
     """

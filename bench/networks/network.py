@@ -97,7 +97,7 @@ def check_parts(name: str, module: nn.Module) -> None:
     except Exception as error:  # the network's own code
         raise UserError(f"{name} cannot be brought to evaluation mode and float32 ({place_of(error)})") from error
     if any(not isinstance(value, Tensor) or value.is_quantized for value in module.state_dict().values()):
-        raise UserError(f"{name} holds weights that are no plain tensors; give the network before it was quantized")
+        raise UserError(f"{name} has quantized weights; pass the network as it was before quantization")
 
 
 def check_weights(name: str, module: nn.Module) -> None:
@@ -111,7 +111,7 @@ def check_weights(name: str, module: nn.Module) -> None:
 
 
 def check_alone(name: str, module: nn.Module, shape: Sequence[int], logits: Tensor) -> None:
-    """Raise UserError where a picture's logits change with the pictures beside it, or from one pass to the next.
+    """Raise UserError where a picture's logits depend on the pictures beside it, or change from pass to pass.
 
     `logits` are those of `pictures`. Rounding changes 1e-7 of them; dropout, noise and statistics of the batch, 5e-3.
     """
@@ -120,8 +120,8 @@ def check_alone(name: str, module: nn.Module, shape: Sequence[int], logits: Tens
     off, apart = (alone - logits[0]).abs().max(), (logits[0] - logits[1]).abs().max()
     if off > STEADY * logits[0].abs().max() and off > STEADY * apart:
         raise UserError(
-            f"{name} gives a picture other values alone than beside another one, or in each pass: batch norm without "
-            "running statistics, dropout or noise that eval() leaves on, or a state; switch that off"
+            f"{name} gives one picture different outputs, alone and beside another or from pass to pass: batch norm "
+            "without running statistics, dropout or noise that eval() leaves on, or a state; switch that off"
         )
 
 

@@ -184,7 +184,7 @@ def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bou
 def maps_in_folders(
     methods: Sequence[Bound], metrics: Sequence[Bound], cases: Sequence[Case]
 ) -> tuple[list[str], list[Bound]]:
-    """Check the folders of maps that methods read: notes on what is missing, and the metrics that can be measured.
+    """Check the folders that methods read maps from; return notes on missing maps, and the metrics that still apply.
 
     UserError for a folder that does not exist, or without maps of over `MOST_MISSING` of the cases.
     """
@@ -194,7 +194,9 @@ def maps_in_folders(
     for method in readers:
         root = method.parameters[method.about["folder"]]
         if names[Path(root).name] > 1:
-            raise UserError(f"two folders of maps are called {Path(root).name}; rename one, since that is their name")
+            raise UserError(
+                f"two folders of maps are called {Path(root).name}; rename one: a folder's name is its method's name"
+            )
         if not Path(root).is_dir():
             raise UserError(f"{method.name}.{method.about['folder']}={root}: no such folder")
         faults = {}

@@ -69,7 +69,10 @@ def test_a_folder_of_configs_needs_trust_on_the_command_line(folder: Path) -> No
     words = ["--config-dir", "settings", "method=[bump_cam]", "metric=[mass]"]
     refused = run(folder, *words)
     assert refused.returncode == 2 and "add" not in refused.stdout
-    assert "mine.maps:bumps is refused: it would run code of mine; allow that with trust=[mine]" in refused.stderr
+    assert (
+        "mine.maps:bumps is refused: it would run code of the package mine; allow that with trust=[mine]"
+        in refused.stderr
+    )
     done = run(folder, *words, "trust=[mine]")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(folder / "results" / "summary.csv")
