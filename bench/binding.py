@@ -39,7 +39,7 @@ SETTINGS = {
     "method": "Mapping[str, Any]", "metric": "Mapping[str, Any]", "model": "Mapping[str, Any]",
     "dataset": "Mapping[str, Any]", "layer": "Sequence[str] | str | None", "scale": "Sequence[float] | float",
     "fuse": "str | None", "target": "int | str", "transform": "str | None", "limit": "int | None", "seed": "int",
-    "out": "str", "shards": "int", "shard": "int",
+    "against": "Sequence[str] | str | None", "out": "str", "shards": "int", "shard": "int",
     "save_maps": "bool | str", "gallery": "Mapping[str, Any]", "gallery.cases": "int",
     "gallery.images": "Sequence[str]", "reference": "str", "device": "str", "batch": "int | str",
     "score_batch": "int | str", "compile": "bool | str", "precision": "str", "threads": "int | None", "workers": "int",

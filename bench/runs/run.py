@@ -40,7 +40,7 @@ class Outcome:
     `folder` is None for an estimate. `complete` says whether everything asked for is on disk, also what other shards
     compute; `computed` counts the cases of which something was computed. `cases`, `entries` and `metrics` are ids and
     keys of what was asked for. `passes` and `saved` are perturbed images that went through the network, and those
-    that equal maps made needless.
+    that equal maps made needless. `beside` are results of other methods to compare with.
     """
 
     folder: Folder | None
@@ -52,6 +52,7 @@ class Outcome:
     passes: int = 0
     saved: int = 0
     notes: list[str] = field(default_factory=list)
+    beside: list[Folder] = field(default_factory=list)
 
 
 def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
@@ -106,6 +107,7 @@ def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
         passes=passes,
         saved=saved,
         notes=[*plan.notes, *left_out(writer.notes)],
+        beside=plan.beside,
     )
 
 

@@ -27,7 +27,7 @@ from bench.runs.plan import (
     reads_network,
 )
 from bench.store.files import file_states, hash_key, safe_name
-from bench.store.folders import Folder
+from bench.store.folders import Folder, beside
 from bench.store.parts import FORMAT
 from bench.types import Bound, Case, Dataset, Job, Metric, UserError, printable
 
@@ -36,7 +36,10 @@ MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow."""
+    """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow.
+
+    `beside` are results of the same protocol below ``against=``.
+    """
 
     whole: Dataset
     cases: list[Case]
@@ -47,6 +50,7 @@ class Prepared:
     metrics: list[Metric]
     folder: Folder
     notes: list[str]
+    beside: list[Folder]
 
 
 def prepare_run(
@@ -86,6 +90,8 @@ def prepare_run(
     resized, metrics = other_sizes(scales, methods, metrics, facts.spec.rank)
     jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales)
     folder = protocol_folder(config, facts, whole.cases, geometry)
+    listed = config["against"] or []
+    others = beside(folder, [listed] if isinstance(listed, str) else listed) if listed else []
     remember(folder, network.request, config["layer"], facts)
     return Prepared(
         whole=whole,
@@ -97,6 +103,7 @@ def prepare_run(
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
         notes=whole.notes + notes + fixed + resized,
+        beside=others,
     )
 
 
