@@ -18,7 +18,7 @@ from bench.types import Bound, UserError
 # What the runner hands to a method or metric, by parameter name.
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
-    "outputs", "once", "truth", "outside",
+    "outputs", "once", "truth", "outside", "layer_name", "reshaped",
 )  # fmt: skip
 GIVEN_TO_METRIC = ("heatmaps", "batch", "native", "score", "explain")
 # Kinds of parameters, by their annotation.
@@ -48,7 +48,7 @@ SETTINGS = {
 ABOUT = {
     "needs": "Sequence[str]", "show": "Sequence[str]", "class_mean": "Sequence[str]", "version": "int",
     "category": "str", "unit": "str | Mapping[str, Any]", "higher_is_better": "Mapping[str, Any]",
-    "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str", "folder": "str",
+    "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str", "folder": "str", "each": "str",
     "fine_tuned": "str", "passes": "int | str | Mapping[str, Any]",
 }  # fmt: skip
 # Least and largest value of settings and parameters by name. A method's or metric's own limits are in its function;

@@ -48,8 +48,8 @@ def rows(repeats: int) -> list[str]:
     network = lite0()
     model, batch = network.module, pictures(network, 16)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
-    everything = [load("method", name) for name in options.names("method")]
-    shared = [part.name for part in everything if part.about["passes"] == "shared" and part.name != "cam"]
+    about = {name: options.conf_node("method", name)["about"] for name in options.names("method")}
+    shared = [name for name, facts in about.items() if facts["passes"] == "shared" and name != "cam"]
     table = []
     for names, layers, goal in (
         (GRADIENT, many, "at most 1.5"),

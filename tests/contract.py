@@ -19,8 +19,8 @@ from bench.runs.rows import metric_columns
 from bench.types import NO_LAYER, Batch, Bound, Job, Layer
 
 METRICS = names("metric")
-# Maps from a folder have their own tests.
-METHODS = [name for name in names("method") if "folder" not in conf_node("method", name)["about"]]
+# Maps from a folder and those of other packages have their own tests.
+METHODS = [name for name in names("method") if not {"folder", "each"} & set(conf_node("method", name)["about"])]
 
 
 def part(group: str, name: str) -> Bound:

@@ -23,8 +23,9 @@ def offered(
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
-    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known) and
-    ``outside`` (`outside_maps` of the batch). `name` is that of the layer in `module`, ``-`` without one.
+    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``outside``
+    (`outside_maps` of the batch), ``layer_name`` and ``reshaped``, which reads the layer's output as (n, K, *spatial).
+    `name` is that of the layer in `module`, ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
@@ -43,6 +44,8 @@ def offered(
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
         "outside": lambda: partial(outside_maps, batch),
+        "layer_name": lambda: name,
+        "reshaped": lambda: partial(reshaped, index),
     }
 
 
@@ -86,6 +89,11 @@ def differentiable_logits(module: nn.Module, images: Tensor, cases: Tensor) -> T
     """Logits (n, C) with a graph back to the images; `cases` is unused, as a method calls this like ``score``."""
     with torch.enable_grad():
         return module(images)
+
+
+def reshaped(index: Tensor | None, output: Tensor) -> Tensor:
+    """Read a layer's output as (n, K, *spatial); `index` as in `Layer`."""
+    return output if index is None else output.flatten(1)[:, index.to(output.device)]
 
 
 def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | None:

@@ -18,7 +18,7 @@ from bench.store.files import folder_content, hash_key
 from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError
 
 FUSIONS = ("mean", "max", "product")
-LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head"}
+LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head", "layer_name"}
 
 
 def seeded_order(ids: Iterable[str], seed: int) -> dict[str, int]:
