@@ -37,8 +37,9 @@ KINDS = {
 # Kinds of the settings in conf/config.yaml.
 SETTINGS = {
     "method": "Mapping[str, Any]", "metric": "Mapping[str, Any]", "model": "Mapping[str, Any]",
-    "dataset": "Mapping[str, Any]", "layer": "Sequence[str] | str | None", "fuse": "str | None", "target": "int | str",
-    "transform": "str | None", "limit": "int | None", "seed": "int", "out": "str", "shards": "int", "shard": "int",
+    "dataset": "Mapping[str, Any]", "layer": "Sequence[str] | str | None", "scale": "Sequence[float] | float",
+    "fuse": "str | None", "target": "int | str", "transform": "str | None", "limit": "int | None", "seed": "int",
+    "against": "Sequence[str] | str | None", "out": "str", "shards": "int", "shard": "int",
     "save_maps": "bool | str", "gallery": "Mapping[str, Any]", "gallery.cases": "int",
     "gallery.images": "Sequence[str]", "reference": "str", "device": "str", "batch": "int | str",
     "score_batch": "int | str", "compile": "bool | str", "precision": "str", "threads": "int | None", "workers": "int",
@@ -58,7 +59,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "batch": (1, 2**16), "score_batch": (1, 2**16), "threads": (1, 1024), "workers": (1, 1024),
     "loader_workers": (0, 1024), "target": (0, 10**6), "bins": (-(10**6), 2**16), "cells": (-(10**6), 128),
     "radius": (-(10**6), 100), "kernel": (-(10**6), 1001), "rate": (0, 10**6), "size": (1, 4096), "resize": (1, 8192),
-    "min_area": (0, 10**12),
+    "min_area": (0, 10**12), "scale": (0.1, 8),
 }  # fmt: skip
 ANY = (-(10**6), 10**6)
 TEXTS = ("method", "metric", "model", "dataset")  # groups whose functions have parameters
