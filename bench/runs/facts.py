@@ -109,7 +109,11 @@ def look_at(network: Network, layer: Any, device: torch.device) -> Facts:
     """Run the network once on an empty picture, for the shapes of its layers and its outputs."""
     layers = resolve_layers(network, layer)
     empty = torch.zeros(1, *network.spec.shape, device=device)
-    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape)
+
+    def read(output: Any) -> torch.Tensor:  # a user's function reads what is no row of values
+        return output if isinstance(output, torch.Tensor) and output.ndim == 2 else empty.new_zeros(1, 1)
+
+    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape, read=read)
     index = {name: place for place, (name, _) in enumerate(network.module.named_modules()) if name in layers}
     return Facts(
         name=network.name,

@@ -7,28 +7,33 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.datasets.transforms import GEOMETRIES
 from bench.maps.outside import load_map
+from bench.networks.outputs import is_function, target_function, target_name
 from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
 from bench.runs.plan import FUSIONS, check_targets, choose_cases, plan_jobs, plan_metrics
 from bench.store.files import file_states, hash_key, safe_name
 from bench.store.folders import Folder
 from bench.store.parts import FORMAT
-from bench.types import Bound, Case, Dataset, Job, Metric, UserError, printable
+from bench.types import Batch, Bound, Case, Dataset, Job, Metric, UserError, printable
 
 MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow."""
+    """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow.
+
+    `explains` is the user's function that is explained, see `Batch`; None for classes.
+    """
 
     whole: Dataset
     cases: list[Case]
@@ -39,6 +44,7 @@ class Prepared:
     metrics: list[Metric]
     folder: Folder
     notes: list[str]
+    explains: Callable[[Any, Batch], Tensor] | None = None
 
 
 def prepare_run(
@@ -62,6 +68,11 @@ def prepare_run(
     present = {*whole.offers}
     present |= {"boxes"} if any(len(case.boxes) for case in cases) else set()
     present |= {"truth"} if any(len(case.parts) for case in cases) else set()
+    explains = target_function(config["target"]) if is_function(config["target"]) else None
+    present |= {"classes"} if explains is None else set()
+    methods, without = usable(methods, present)
+    if not methods:
+        raise UserError(without[0])
     metrics, notes = usable(metrics, present)
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
@@ -72,6 +83,8 @@ def prepare_run(
     facts = known_facts(Path(config["out"]), network.request, config["layer"])
     if facts is None:
         facts = look_at(on_device(network, device), config["layer"], device)
+    if explains is not None:
+        facts = replace(facts, outputs=1, probability="none")
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
     fixed, metrics = maps_in_folders(methods, metrics, cases)
     jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults)
@@ -86,7 +99,8 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + notes + fixed,
+        notes=whole.notes + without + notes + fixed,
+        explains=explains,
     )
 
 
@@ -110,7 +124,7 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         "dataset": {key: value for key, value in config["dataset"].items() if key not in left_out},
         "cases": fingerprint(cases),
         "seed": config["seed"],
-        "target": config["target"],
+        "target": target_name(config["target"]) if is_function(config["target"]) else config["target"],
         "geometry": geometry,
         "input": {key: list(value) if isinstance(value, tuple) else value for key, value in input_of(facts).items()},
         "model": facts.name,
@@ -171,14 +185,22 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
-    """Metrics whose needs are `present` (``boxes``, ``mosaic``, ``truth``), and notes for those left out."""
-    notes, needs = [], {"boxes": "there are no boxes", "mosaic": "the pictures are no mosaics"}
-    for need, reason in (needs | {"truth": "the truth is not known, as it is for dataset=planted"}).items():
-        skipped = [part.name for part in metrics if need in part.about.get("needs", ()) and need not in present]
-        metrics = [part for part in metrics if part.name not in skipped]
+NEEDS = {
+    "boxes": "there are no boxes",
+    "mosaic": "the pictures are no mosaics",
+    "truth": "the truth is not known, as it is for dataset=planted",
+    "classes": "a function is explained and no class",
+}
+
+
+def usable(parts: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
+    """Methods or metrics whose `NEEDS` are `present`, and notes for those left out."""
+    notes = []
+    for need, reason in NEEDS.items():
+        skipped = [part.name for part in parts if need in part.about.get("needs", ()) and need not in present]
+        parts = [part for part in parts if part.name not in skipped]
         notes += [f"left out, because {reason}: {', '.join(skipped)}"] if skipped else []
-    return list(metrics), notes
+    return list(parts), notes
 
 
 def maps_in_folders(
