@@ -70,7 +70,7 @@ def make_batch() -> Batch:
 
 def one(batch: Batch, i: int) -> Batch:
     fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    return Batch(**{name: value if name == "black" else value[i : i + 1] for name, value in fields.items()})
+    return Batch(**{k: value if k in ("black", "explains") else value[i : i + 1] for k, value in fields.items()})
 
 
 def maps(method: Bound, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:

@@ -134,6 +134,11 @@ class Group:
     curves: dict[str, int]
 
     @property
+    def follows(self) -> str:
+        """What curves show and the cases' ``probability`` is: ``probability``, or the ``explained score`` itself."""
+        return "explained score" if self.parameters.get("probability") == "none" else "probability"
+
+    @property
     def layers(self) -> list[str]:
         """Layers in order, without the one of methods that look at none."""
         return [layer for layer in dict.fromkeys(entry.layer for entry in self.entries) if layer != NO_LAYER]

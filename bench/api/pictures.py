@@ -188,7 +188,7 @@ def score_map(
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
-    parts, notes = usable(parts, {"boxes"} if len(batch.original_boxes[0]) else set())
+    parts, notes = usable(parts, {"classes", *(["boxes"] if len(batch.original_boxes[0]) else [])})
     for note in notes if metrics is not None else ():
         log.warning("%s", note)
     score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)

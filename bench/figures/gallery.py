@@ -102,7 +102,8 @@ def draw_row(
     canvas[y : y + TILE, :TILE] = image
     about = next(rows[case_id] for rows in shown.rows.values() if case_id in rows)
     draw_boxes(ax, about, y)
-    label(ax, 4, y + TILE - 5, f"{about['class_name']} p={about['probability']:.2f}".strip())
+    letter = "p" if group.follows == "probability" else "score"
+    label(ax, 4, y + TILE - 5, f"{about['class_name']} {letter}={about['probability']:.2f}".strip())
     for column, entry in enumerate(entries, start=1):
         x = column * STEP
         row = shown.rows.get(entry.label, {}).get(case_id)

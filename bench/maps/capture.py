@@ -36,6 +36,7 @@ def capture(
     gradients: bool = True,
     image_of: Sequence[int] | None = None,
     reshape: Reshape | None = None,
+    read: Callable[[Any], Tensor] | None = None,
 ) -> Captured:
     """Activations and gradients of all layers in one forward and one backward pass.
 
@@ -60,6 +61,8 @@ def capture(
         its forward pass and cost one backward pass each.
     reshape : callable, optional
         How a layer's output is read, see `bench.types.Network`; None takes it as (N, K, *spatial).
+    read : callable, optional
+        ``read(output) -> logits``, see `bench.maps.target_scores.read_output`; None takes the model's output.
 
     Raises
     ------
@@ -68,15 +71,15 @@ def capture(
         reaches it.
     """
     kept: dict[str, Tensor] = {}
-    read: dict[str, Tensor | None] = {}
+    places: dict[str, Tensor | None] = {}
 
     def keep(name: str, output: object) -> Tensor:
         copy = _keep(kept, gradients, len(images), name, output)
-        read[name] = reshape(name, kept[name].shape[1:], images.shape[2:]) if reshape else None
+        places[name] = reshape(name, kept[name].shape[1:], images.shape[2:]) if reshape else None
         return copy
 
     with hooked(model, layers, keep), torch.set_grad_enabled(gradients):
-        logits = model(images)
+        logits = model(images) if read is None else read(model(images))
         missing = [name for name in layers if name not in kept]
         if missing:
             raise UserError(f"layer {missing[0]!r} is not run by this network's forward pass; choose another layer=")
@@ -91,7 +94,7 @@ def capture(
     captured = {}
     for name, acts in activations.items():
         acts, grad = acts.detach() if whole else acts.detach()[index], grads.get(name, torch.empty(0))
-        where = read[name]
+        where = places[name]
         if where is None:
             captured[name] = Layer(acts, grad)
         else:

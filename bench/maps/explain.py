@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from bench.maps.heatmaps import fuse, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
+from bench.maps.target_scores import read_output
 from bench.types import NO_LAYER, Batch, Job, Reshape, UserError, at_scale
 
 # What a method may take that does not depend on the class.
@@ -42,13 +44,26 @@ def shared_pass(
     *,
     float64: bool = False,
 ) -> Captured:
-    """One pass over a batch for all methods and layers; cases of one image share its forward pass."""
-    first = {name: i for i, name in reversed(list(enumerate(batch.image_ids)))}
+    """One pass over a batch for all methods and layers; cases of one image share its forward pass.
+
+    A user's function may read each case's output in its own way, so that then each case has its own.
+    """
+    names = batch.ids if batch.explains else batch.image_ids
+    first = {name: i for i, name in reversed(list(enumerate(names)))}
     different = sorted(first.values())
     images = batch.images[different].contiguous(memory_format=memory_format)
-    image_of = [different.index(first[name]) for name in batch.image_ids]
+    image_of = [different.index(first[name]) for name in names]
     run = capture_float64 if float64 else capture
-    return run(module, images, batch.targets, layers, gradients=gradients, image_of=image_of, reshape=reshape)
+    return run(
+        module,
+        images,
+        batch.targets,
+        layers,
+        gradients=gradients,
+        image_of=image_of,
+        reshape=reshape,
+        read=partial(read_output, batch),
+    )
 
 
 def copied(module: nn.Module) -> nn.Module:
@@ -239,8 +254,10 @@ class Explain:
         else:
             inputs = batch.images.contiguous(memory_format=self.memory_format)
             run = capture_float64 if self.float64 else capture
-            captured = run(module, inputs, batch.targets, layers, gradients=gradients, reshape=reshape)
-        score = Scorer(module, batch.targets, self.score.batch_size, probability=self.score.probability)
+            read = partial(read_output, batch)
+            captured = run(module, inputs, batch.targets, layers, gradients=gradients, reshape=reshape, read=read)
+        kind, read = self.score.probability, partial(read_output, batch)
+        score = Scorer(module, batch.targets, self.score.batch_size, probability=kind, read=read)
         natives: Natives = {}
         maps = {job.key: job_map(module, batch, captured, score, job, natives) for job in jobs}
         self.score.passes += score.passes

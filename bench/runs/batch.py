@@ -17,6 +17,7 @@ from bench.maps.capture import Captured
 from bench.maps.explain import Explain, View, job_map, shared_pass
 from bench.maps.heatmaps import degenerate, map_ids, upsample
 from bench.maps.scorer import Scorer, clock
+from bench.maps.target_scores import read_output
 from bench.runs.execution import Forward, Speed, memory_format
 from bench.runs.missing import Needs, Piece, asks_again, needs_pass
 from bench.runs.plan import scales_of
@@ -78,7 +79,7 @@ def compute_batch(
     number of cases done, in fractions.
     """
     plan, device = setting.plan, setting.plan.device
-    batch = collate(samples, plan.facts.spec, device)
+    batch = replace(collate(samples, plan.facts.spec, device), explains=plan.explains)
     save_images(setting, batch)
     known = [one.about for one in stored if one] if needs.described else None
     if known:
@@ -92,6 +93,7 @@ def compute_batch(
     score: Any = module and Scorer(
         setting.forward(speed), batch.targets, speed.score_batch,
         pad=speed.compiled, bfloat16=setting.precision == "bfloat16", probability=plan.facts.probability,
+        read=partial(read_output, batch),
     )  # fmt: skip
     views = {}
     for scale in scales_of(plan.jobs[j] for j in fresh):

@@ -119,7 +119,11 @@ def look_at(network: Network, layer: Any, device: torch.device, scales: Sequence
     """
     layers = resolve_layers(network, layer)
     empty = torch.zeros(1, *network.spec.shape, device=device)
-    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape)
+
+    def read(output: Any) -> torch.Tensor:  # a user's function reads what is no row of values
+        return output if isinstance(output, torch.Tensor) and output.ndim == 2 else empty.new_zeros(1, 1)
+
+    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape, read=read)
     shapes = {name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
     for scale in [scale for scale in scales if scale != 1]:
         shapes |= shapes_at(network, layers, device, scale, seen.logits.shape[1])

@@ -7,14 +7,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.datasets.transforms import GEOMETRIES
 from bench.maps.outside import load_map
+from bench.networks.outputs import is_function, target_function, target_name
 from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
 from bench.runs.plan import (
@@ -29,7 +31,7 @@ from bench.runs.plan import (
 from bench.store.files import file_states, hash_key, safe_name
 from bench.store.folders import Folder, beside
 from bench.store.parts import FORMAT
-from bench.types import Bound, Case, Dataset, Job, Metric, UserError, printable
+from bench.types import Batch, Bound, Case, Dataset, Job, Metric, UserError, printable
 
 MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
@@ -39,6 +41,7 @@ class Prepared:
     """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow.
 
     `beside` are results of the same protocol below ``against=``.
+    `explains` is the user's function that is explained, see `Batch`; None for classes.
     """
 
     whole: Dataset
@@ -51,6 +54,7 @@ class Prepared:
     folder: Folder
     notes: list[str]
     beside: list[Folder]
+    explains: Callable[[Any, Batch], Tensor] | None = None
 
 
 def prepare_run(
@@ -74,6 +78,11 @@ def prepare_run(
     present = {*whole.offers}
     present |= {"boxes"} if any(len(case.boxes) for case in cases) else set()
     present |= {"truth"} if any(len(case.parts) for case in cases) else set()
+    explains = target_function(config["target"]) if is_function(config["target"]) else None
+    present |= {"classes"} if explains is None else set()
+    methods, without = usable(methods, present)
+    if not methods:
+        raise UserError(without[0])
     metrics, notes = usable(metrics, present)
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
@@ -85,6 +94,8 @@ def prepare_run(
     facts = known_facts(Path(config["out"]), network.request, config["layer"], scales)
     if facts is None:
         facts = look_at(on_device(network, device), config["layer"], device, scales)
+    if explains is not None:
+        facts = replace(facts, outputs=1, probability="none")
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
     fixed, metrics = maps_in_folders(methods, metrics, cases)
     resized, metrics = other_sizes(scales, methods, metrics, facts.spec.rank)
@@ -102,8 +113,9 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + notes + fixed + resized,
+        notes=whole.notes + without + notes + fixed + resized,
         beside=others,
+        explains=explains,
     )
 
 
@@ -127,7 +139,7 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         "dataset": {key: value for key, value in config["dataset"].items() if key not in left_out},
         "cases": fingerprint(cases),
         "seed": config["seed"],
-        "target": config["target"],
+        "target": target_name(config["target"]) if is_function(config["target"]) else config["target"],
         "geometry": geometry,
         "input": {key: list(value) if isinstance(value, tuple) else value for key, value in input_of(facts).items()},
         "model": facts.name,
@@ -188,14 +200,22 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
-    """Metrics whose needs are `present` (``boxes``, ``mosaic``, ``truth``), and notes for those left out."""
-    notes, needs = [], {"boxes": "there are no boxes", "mosaic": "the pictures are no mosaics"}
-    for need, reason in (needs | {"truth": "the truth is not known, as it is for dataset=planted"}).items():
-        skipped = [part.name for part in metrics if need in part.about.get("needs", ()) and need not in present]
-        metrics = [part for part in metrics if part.name not in skipped]
+NEEDS = {
+    "boxes": "there are no boxes",
+    "mosaic": "the pictures are no mosaics",
+    "truth": "the truth is not known, as it is for dataset=planted",
+    "classes": "a function is explained and no class",
+}
+
+
+def usable(parts: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
+    """Methods or metrics whose `NEEDS` are `present`, and notes for those left out."""
+    notes = []
+    for need, reason in NEEDS.items():
+        skipped = [part.name for part in parts if need in part.about.get("needs", ()) and need not in present]
+        parts = [part for part in parts if part.name not in skipped]
         notes += [f"left out, because {reason}: {', '.join(skipped)}"] if skipped else []
-    return list(metrics), notes
+    return list(parts), notes
 
 
 def maps_in_folders(
