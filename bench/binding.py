@@ -50,7 +50,7 @@ ABOUT = {
     "needs": "Sequence[str]", "show": "Sequence[str]", "class_mean": "Sequence[str]", "version": "int",
     "category": "str", "unit": "str | Mapping[str, Any]", "higher_is_better": "Mapping[str, Any]",
     "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str", "folder": "str", "each": "str",
-    "fine_tuned": "str", "passes": "int | str | Mapping[str, Any]",
+    "size": "str", "fine_tuned": "str", "passes": "int | str | Mapping[str, Any]",
 }  # fmt: skip
 # Least and largest value of settings and parameters by name. A method's or metric's own limits are in its function;
 # these keep numbers from running out of memory or of what a 64-bit integer holds.

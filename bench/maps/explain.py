@@ -16,7 +16,7 @@ from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import read_output
-from bench.types import NO_LAYER, Batch, Job, Reshape, UserError, at_scale
+from bench.types import NO_LAYER, Batch, Bound, Job, Layer, Reshape, UserError, at_scale
 
 # What a method may take that does not depend on the class.
 CLASS_BLIND = {"acts", "images", "ids", "once"}
@@ -89,6 +89,12 @@ def changed(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.M
         return change(copied(module))
 
 
+def map_size(method: Bound, layer: Layer | None, batch: Batch) -> Sequence[int]:
+    """Size of a method's maps: the input's where it has no layer, or combines one with pixels (``about.size``)."""
+    whole = layer is None or method.about.get("size") == "input"
+    return batch.images.shape[2:] if whole or layer is None else layer.acts.shape[2:]
+
+
 def job_map(
     module: nn.Module,
     batch: Batch,
@@ -112,7 +118,7 @@ def job_map(
             seen = View(batch, captured, score) if scale == 1 else (views or {})[scale]
             layer = seen.captured.layers.get(name)
             offer = offered(module, name, layer, seen.captured.logits, seen.batch, seen.score)
-            shape = size if layer is None else layer.acts.shape[2:]
+            shape = map_size(job.method, layer, seen.batch)
             natives[place] = native_map(job.method, offer, (len(batch.ids), *shape))
         maps.append(natives[place])
     return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]

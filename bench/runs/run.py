@@ -160,12 +160,11 @@ def speed_for(
     """Batch sizes and memory format: those that the folder was begun with, else as asked for or measured."""
     if setting.module is None:
         return Speed(batch=CHUNK, score_batch=CHUNK, channels_last=True, compiled=False)
-    channels = {name: shape[0] for name, shape in plan.facts.shapes.items()}
     scored = 0
     for piece in pieces:
         for own, wanted in piece.needs.blocks:
             jobs, metrics = [plan.jobs[j] for j in own], [plan.metrics[m].bound for m in wanted]
-            scored += len(piece.cases) * passes_of(jobs, metrics, channels).scored
+            scored += len(piece.cases) * passes_of(jobs, metrics, plan.facts.shapes).scored
 
     def choose() -> Speed:
         return choose_speed(config, network(), plan.device, scored, setting.forward)
