@@ -115,7 +115,7 @@ def keeps_map(plan: Prepared, save_maps: str, gallery: set[str], job: Job, case_
     """Whether a job's map of a case is kept: small ones unless told otherwise, and all of the gallery's cases."""
     if case_id in gallery or save_maps in ("all", "true"):
         return True
-    if save_maps != "auto" or len(job.members) > 1 or not job.layers:
+    if save_maps != "auto" or len(job.members) > 1 or not job.layers or job.method.about.get("size") == "input":
         return False
     return math.prod(plan.facts.shapes[job.layer][1:]) <= SMALL
 
