@@ -17,7 +17,7 @@ from bench.maps.scorer import Scorer
 from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape, UserError
 
 # What a method may take that does not depend on the class.
-CLASS_BLIND = {"acts", "images", "ids", "once"}
+CLASS_BLIND = {"acts", "images", "shown", "ids", "once"}
 
 Natives = dict[tuple[str, str], Tensor]
 Perturb = Callable[[Tensor, Sequence[str]], Tensor]

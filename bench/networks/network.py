@@ -59,7 +59,7 @@ def finish(
     module.requires_grad_(False)
     read = reshape_of(module, reshape)
     if layers is None:
-        layers = default_layers(name, module, spec.size, read)
+        layers = default_layers(name, module, spec.shape, read)
     return Network(
         name=name,
         module=module,
