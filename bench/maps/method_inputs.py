@@ -24,8 +24,9 @@ def offered(
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
-    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``outside``
-    (`outside_maps` of the batch), ``layer_name`` and ``reshaped``, which reads the layer's output as (n, K, *spatial).
+    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``shown``
+    (the channels of the images that are looked at), ``outside`` (`outside_maps` of the batch), ``layer_name`` and
+    ``reshaped``, which reads the layer's output as (n, K, *spatial).
     `name` is that of the layer in `module`, ``-`` without one.
     """
     index = None if layer is None else layer.index
@@ -33,6 +34,7 @@ def offered(
         "acts": lambda: layer and layer.acts,
         "grads": lambda: layer and layer.grads,
         "images": lambda: batch.images,
+        "shown": lambda: batch.images[:, batch.shown],
         "ids": lambda: batch.ids,
         "targets": lambda: batch.targets,
         "score": lambda: score,
