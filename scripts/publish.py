@@ -38,7 +38,7 @@ OUT = Path("results/published")
 RECORD = "commands.json"
 LARGEST = 20e6  # bytes of all that is committed
 DATA = "../shared/data"
-CHANNELS = 1280  # of the larger of the two layers
+SHAPE = (1280, 7, 7)  # of the larger of the two layers
 CHEAP = 0  # passes of its own, an image, up to which a method is asked again by metrics
 APART = ("cam", "guided_backprop")  # defined at one of the layers only, or for other networks
 AFFORDABLE = 7500  # passes of its own, an image: 48 scenes at 10 ms are an hour
@@ -112,7 +112,7 @@ def affordable_methods() -> tuple[list[str], list[str]]:
         name for name, node in nodes.items() if "peers" not in str(node["_target_"]) and "folder" not in node["about"]
     ]
     passes = {
-        method.name: sum(own_passes(method, CHANNELS))
+        method.name: sum(own_passes(method, SHAPE))
         for method in bind_all(compose_config([listed("method", own)]).method, GIVEN_TO_METHOD)
     }
     cheap = [name for name in own if passes[name] <= CHEAP and name not in APART]
