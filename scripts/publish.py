@@ -93,15 +93,14 @@ def commands(part: str) -> list[list[str]]:
             ["method=[cam]", everything, "layer=bn2.act", *kept],  # it is defined there only
             [listed("method", costly), listed("metric", [*LOCALIZATION, *OTHER]), *kept],
         ]
-    runs = []
-    for network in NETWORKS:
-        for data in SAMPLES.values():
-            same = [f"model={network}", *data, listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0"]
-            runs.append([listed("method", ON_SAMPLES), *same])
-            runs += [
-                [listed("method", AT_SCALES), *same, f"layer={layer}", "scale=[1,1.5,2]", "fuse=mean"]
-                for layer in ("blocks.6.0.bn2.act", "bn2.act")
-            ]
+    same = [listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0", "workers=2"]
+    runs = [
+        [listed("method", ON_SAMPLES), f"model={network}", *data, *same]
+        for network in NETWORKS
+        for data in SAMPLES.values()
+    ]
+    at_scales = [listed("method", AT_SCALES), "layer=bn2.act", "scale=[1,1.5,2]", "fuse=mean"]
+    runs[3:3] = [[*at_scales, *data, *same] for data in SAMPLES.values()]  # with the default network
     return runs
 
 
