@@ -124,7 +124,7 @@ def fit_channels(image: Tensor, spec: InputSpec) -> Tensor:
         No other numbers can be brought together, or the image has other axes than the input.
     """
     if image.ndim != spec.rank + 1:
-        raise Unfit(f"an image of {image.ndim - 1} axes, but the network's input has {spec.rank}")
+        raise Unfit(f"an image of {image.ndim - 1} axes, but the network's input has {spec.rank}, as model.size=")
     channels, wanted = len(image), spec.channels
     if channels == wanted:
         return image
@@ -133,7 +133,7 @@ def fit_channels(image: Tensor, spec: InputSpec) -> Tensor:
     if channels == 3 and wanted == 1:
         grey = torch.einsum("c...,c->...", image.float(), torch.tensor(LUMINANCE))[None]
         return grey.round().to(image.dtype) if image.dtype == torch.uint8 else grey
-    raise Unfit(f"the picture has {channels} channels, and the network takes {wanted}")
+    raise Unfit(f"the picture has {channels} channels, and the network takes {wanted}, as many as model.mean=")
 
 
 def input_pixels(image: Tensor, window: Window, spec: InputSpec) -> Tensor:

@@ -41,6 +41,7 @@ NEEDS = {
     "pictures": "they are for pictures, not for volumes",
     "classes": "a function is explained and no class",
 }
+LOOKED_AT = 4  # pictures, before a run begins
 MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
 
@@ -138,18 +139,23 @@ def check_cases(cases: Sequence[Case]) -> None:
 
 
 def check_input(cases: Sequence[Case], data: Dataset, spec: InputSpec) -> InputSpec:
-    """Return the network's input; UserError where it is not what the first picture has, or lacks a channel to show.
+    """Return the network's input; UserError where the first pictures do not fit it, or it lacks a channel to show.
 
-    Later pictures that do not fit, or a first one that is broken, are left out one by one.
+    Single pictures that do not fit are left out one by one, as broken ones are.
     """
     if max(data.show, default=0) >= spec.channels:
         raise UserError(f"dataset.show={list(data.show)}: the network's input has channels 0 to {spec.channels - 1}")
-    try:
-        prepare(cases[0], spec, "stretch")
-    except Unfit as error:
-        raise UserError(f"{printable(error)}; see model.size=, model.mean= and model.std=") from error
-    except (OSError, ValueError, SyntaxError):
-        pass
+    reasons = []
+    for case in cases[:LOOKED_AT]:
+        try:
+            prepare(case, spec, "stretch")
+            return spec
+        except Unfit as error:
+            reasons.append(f"{printable(case.id)}: {printable(error)}")
+        except (OSError, ValueError, SyntaxError):
+            continue
+    if reasons:
+        raise UserError(reasons[0])
     return spec
 
 

@@ -29,7 +29,10 @@ def scene(spec: InputSpec, size: tuple[int, ...], seed: int = 0) -> Case:
     boxes, masks = [], torch.zeros(2, *size, dtype=torch.bool)
     for mask in masks:
         low = [int(torch.randint(0, side // 2, (), generator=generator)) for side in size]
-        high = [int(torch.randint(first + 1, side + 1, (), generator=generator)) for first, side in zip(low, size)]
+        high = [
+            int(torch.randint(first + 1, side + 1, (), generator=generator))
+            for first, side in zip(low, size, strict=True)
+        ]
         mask[tuple(slice(first, end) for first, end in zip(low, high, strict=True))] = True
         boxes.append([*reversed(low), *reversed(high)])
     return Case(
@@ -130,7 +133,7 @@ def test_boxes_move_as_torchvision_moves_them() -> None:
 
 @pytest.mark.parametrize("size", [(7, 9, 40), (30, 31, 12)])
 def test_volumes_are_resized_linearly(size: tuple[int, ...]) -> None:
-    """Against SciPy's interpolation at the centres where no axis becomes smaller; torch's antialias in the plane else."""
+    """SciPy's interpolation at the centres where no axis becomes smaller; else torch's antialias, in the plane."""
     volume = torch.rand(2, *size, generator=torch.Generator().manual_seed(1))
     larger = tuple(side + 5 * i + 1 for i, side in enumerate(size))
     values, inside = linear(volume, Window(size, larger, (0, 0, 0), larger))

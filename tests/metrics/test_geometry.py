@@ -46,7 +46,7 @@ def test_box_outside_the_image_and_no_boxes():
     assert not geometry.box_masks(torch.tensor([[20.0, 1.0, 25.0, 3.0]]), (6, 9)).any()
     heatmap = torch.zeros(6, 9)
     assert geometry.instance_masks(torch.tensor([[20.0, 1, 25, 3], [0, 0, 1, 1]]), heatmap).sum() == 1
-    assert geometry.instance_masks(torch.zeros(0, 4), heatmap).shape == (0, (6, 9))
+    assert geometry.instance_masks(torch.zeros(0, 4), heatmap).shape == (0, 6, 9)
 
 
 def test_union_area_counts_pixels_once():
