@@ -19,8 +19,10 @@ from bench.runs.rows import metric_columns
 from bench.types import NO_LAYER, Batch, Bound, Job, Layer
 
 METRICS = names("metric")
-# Maps from a folder have their own tests.
-METHODS = [name for name in names("method") if "folder" not in conf_node("method", name)["about"]]
+ABOUT = {name: conf_node("method", name)["about"] for name in names("method")}
+# Maps from a folder, and methods of attention, which `make_network` has not, have their own tests.
+METHODS = [name for name, about in ABOUT.items() if "folder" not in about and about["category"] != "attention"]
+ATTENTION = [name for name, about in ABOUT.items() if about["category"] == "attention"]
 
 
 def part(group: str, name: str) -> Bound:

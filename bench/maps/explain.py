@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,17 @@ from bench.maps.target_scores import read_output
 from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape, UserError
 
 # What a method may take that does not depend on the class.
-CLASS_BLIND = {"acts", "images", "ids", "once"}
+CLASS_BLIND = {"acts", "images", "ids", "once", "attention"}
 
 Natives = dict[tuple[str, str], Tensor]
 Perturb = Callable[[Tensor, Sequence[str]], Tensor]
+
+
+def wanted_of(jobs: Sequence[Job]) -> dict[str, Any]:
+    """List what a pass must keep for these jobs' methods, as arguments of `capture`: ``gradients``, ``attention``."""
+    names = {name for job in jobs for name in job.method.wants}
+    attention = "gradients" if "attention_grads" in names else "maps" if "attention" in names else ""
+    return {"gradients": bool(names & {"grads", "attention_grads"}), "attention": attention}
 
 
 def shared_pass(
@@ -34,6 +42,7 @@ def shared_pass(
     reshape: Reshape | None = None,
     *,
     float64: bool = False,
+    attention: str = "",
 ) -> Captured:
     """One pass over a batch for all methods and layers; cases of one image share its forward pass.
 
@@ -54,6 +63,7 @@ def shared_pass(
         image_of=image_of,
         reshape=reshape,
         read=partial(read_output, batch),
+        attention=attention,
     )
 
 
@@ -81,7 +91,7 @@ def changed(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.M
 
 
 def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
-    """Make a job's maps: float32 (N, *spatial) at its layer, (N, H, W) where it has none or is fused.
+    """Make a job's maps: float32 (N, *spatial) at its layer or on its tokens, (N, H, W) without either or fused.
 
     `captured` (with all layers of the job) and `score` are of `module` on this batch. `natives`, kept by the caller for
     one batch and empty at first, holds native maps by method and layer, so that a fused map and the maps of its layers
@@ -91,8 +101,10 @@ def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, 
     for name in job.layers or (NO_LAYER,):
         if (job.label, name) not in natives:
             layer = captured.layers.get(name)
-            offer = offered(module, name, layer, captured.logits, batch, score)
+            offer = offered(module, name, layer, captured.logits, batch, score, captured.attention)
             shape = size if layer is None else layer.acts.shape[2:]
+            if captured.attention and "attention" in job.method.wants:
+                shape = captured.attention.tokens.shape
             natives[job.label, name] = native_map(job.method, offer, (len(batch.ids), *shape))
     if not job.layer.startswith(FUSED):
         return natives[job.label, job.layer]
@@ -229,14 +241,15 @@ class Explain:
     ) -> Answer:
         """Make the maps of these jobs from one pass; `shared`: cases of one image have equal images."""
         module = self.module if change is None else changed(self.module, change)
-        gradients, reshape = any("grads" in job.method.wants for job in jobs), self.captured.reshape
+        wanted, reshape, form = wanted_of(jobs), self.captured.reshape, self.memory_format
         if shared:
-            captured = shared_pass(module, batch, layers, gradients, self.memory_format, reshape, float64=self.float64)
+            more: dict[str, Any] = {"memory_format": form, "reshape": reshape, "float64": self.float64}
+            captured = shared_pass(module, batch, layers, **wanted, **more)
         else:
             inputs = batch.images.contiguous(memory_format=self.memory_format)
             run = capture_float64 if self.float64 else capture
             read = partial(read_output, batch)
-            captured = run(module, inputs, batch.targets, layers, gradients=gradients, reshape=reshape, read=read)
+            captured = run(module, inputs, batch.targets, layers, reshape=reshape, read=read, **wanted)
         kind, read = self.score.probability, partial(read_output, batch)
         score = Scorer(module, batch.targets, self.score.batch_size, probability=kind, read=read)
         natives: Natives = {}

@@ -10,22 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from bench.maps.attention import attention_pass
 from bench.maps.capture import capture, hooked
 from bench.maps.outside import outside_maps
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import read_output
-from bench.types import Batch, Layer
+from bench.types import Attention, Batch, Layer
 
 
 def offered(
-    module: nn.Module, name: str, layer: Layer | None, logits: Tensor, batch: Batch, score: Scorer
+    module: nn.Module,
+    name: str,
+    layer: Layer | None,
+    logits: Tensor,
+    batch: Batch,
+    score: Scorer,
+    attention: Attention | None = None,
 ) -> dict[str, Callable[[], Any]]:
     """Everything a method may ask for by argument name, as functions that make it on demand.
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
-    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known) and
-    ``outside`` (`outside_maps` of the batch). `name` is that of the layer in `module`, ``-`` without one.
+    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known),
+    ``outside`` (`outside_maps` of the batch), ``attention`` (see `Attention`), ``attention_grads`` (its gradients) and
+    ``attention_pass`` (see there). `name` is that of the layer in `module`, ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
@@ -44,6 +52,9 @@ def offered(
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
         "outside": lambda: partial(outside_maps, batch),
+        "attention": lambda: attention,
+        "attention_grads": lambda: attention and attention.grads,
+        "attention_pass": lambda: attention and partial(attention_pass, module, batch, attention),
     }
 
 

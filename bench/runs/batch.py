@@ -14,7 +14,7 @@ from torchvision.utils import save_image
 
 from bench.datasets.transforms import Sample, collate
 from bench.maps.capture import Captured
-from bench.maps.explain import Explain, job_map, shared_pass
+from bench.maps.explain import Explain, job_map, shared_pass, wanted_of
 from bench.maps.heatmaps import degenerate, map_ids, upsample
 from bench.maps.scorer import Scorer, clock
 from bench.maps.target_scores import read_output
@@ -148,10 +148,10 @@ def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job
         return Captured(torch.empty(0), batch.targets, {})
     wanted = {name for job in fresh for name in job.layers}
     layers = [name for name in plan.facts.layers if name in wanted]
-    gradients = any("grads" in job.method.wants for job in fresh)
     assert setting.module is not None
     form, float64 = memory_format(speed.channels_last), setting.precision == "float64"
-    return shared_pass(setting.module, batch, layers, gradients, form, setting.reshape, float64=float64)
+    more: dict[str, Any] = {"memory_format": form, "reshape": setting.reshape, "float64": float64}
+    return shared_pass(setting.module, batch, layers, **wanted_of(fresh), **more)
 
 
 def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:
