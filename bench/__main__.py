@@ -160,11 +160,17 @@ def show(settings: dict[str, Any], outcome: Outcome) -> None:
                 console=console,
                 redraw=False,
                 images=settings["gallery"]["images"],
+                **against(outcome),
             )
         if not quiet:
             print(printed.get(), end="", flush=True)
     elif not quiet:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
+
+
+def against(outcome: Outcome) -> dict[str, Any]:
+    """Tell a report what to put beside the run's rows: those of other results, for the same cases and metrics."""
+    return {"beside": outcome.beside, "cases": outcome.cases, "metrics": outcome.metrics} if outcome.beside else {}
 
 
 def main() -> None:

@@ -51,9 +51,9 @@ def rows(repeats: int) -> list[str]:
     network = lite0()
     model, batch = network.module, pictures(network, 16)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
-    everything = [load("method", name) for name in options.names("method")]
-    usual = [part for part in everything if part.about["category"] != "attention" and part.name != "cam"]
-    shared = [part.name for part in usual if part.about["passes"] == "shared"]
+    about = {name: options.conf_node("method", name)["about"] for name in options.names("method")}
+    usual = {name: facts for name, facts in about.items() if facts["category"] != "attention" and name != "cam"}
+    shared = [name for name, facts in usual.items() if facts["passes"] == "shared"]
     table = []
     for names, layers, goal in (
         (GRADIENT, many, "at most 1.5"),

@@ -17,7 +17,7 @@ from bench.analysis.parts import Part, metric_of
 from bench.analysis.statistics import Array, Codes
 from bench.options import conf_node
 from bench.store.folders import Folder
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 CATEGORIES = ("gradient", "entropy", "activation", "attention", "perturbation", "attribution", "other", "control")
 
@@ -144,9 +144,14 @@ class Group:
         return [layer for layer in dict.fromkeys(entry.layer for entry in self.entries) if layer != NO_LAYER]
 
     @property
+    def depths(self) -> list[str]:
+        """Layers in order at the plain input size: places along the network's depth."""
+        return [layer for layer in self.layers if layer == plain_layer(layer)]
+
+    @property
     def last_layer(self) -> str:
         """Last layer of the network, not one fused of several: where methods without a layer are compared."""
-        own = [layer for layer in self.layers if not layer.startswith("fuse_")]
+        own = [layer for layer in self.depths if not layer.startswith("fuse_")]
         return (own or self.layers or [NO_LAYER])[-1]
 
     def higher_is_better(self, output: str) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class Sample:
     ignore: Tensor
     parts: Tensor
     dropped: int = 0  # boxes of the class of which too little is left
+    scaled: dict[float, Tensor] = field(default_factory=dict)  # the image at multiples of the input's size
 
 
 def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -53,7 +54,9 @@ def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[
     return resized, (round((resized[0] - size) / 2), round((resized[1] - size) / 2))
 
 
-def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = None) -> Sample:
+def prepare(
+    case: Case, spec: InputSpec, geometry: str, same: Sample | None = None, scales: Sequence[float] = ()
+) -> Sample:
     """Decode a case's picture and bring it, its boxes and its masks to the network's input.
 
     Parameters
@@ -63,8 +66,11 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     geometry : {"stretch", "center_crop", "pad"}
         stretch cuts nothing away and ignores the aspect ratio; center_crop is the classifier's own
         transform; pad keeps both, with the mean colour around.
-    pixels : Tensor, optional
-        The ``image`` of another case of the same picture, which then need not be made again.
+    same : Sample, optional
+        Another case of the same picture, whose images then need not be made again.
+    scales : sequence of float
+        Multiples of the input's size at which the network is to see the picture as well. They are resampled from the
+        picture itself and show the same part of it, to half a pixel where the size is not divisible.
 
     Returns
     -------
@@ -84,8 +90,11 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     (new_height, new_width), (top, left) = placement(height, width, spec, geometry)
     scale_x, scale_y = new_width / width, new_height / height
     new_size, window = (new_height, new_width), (top, left, spec.size, spec.size)
-    if pixels is None:
-        pixels = input_pixels(image, new_size, window, spec)
+    pixels, scaled = (same.image, same.scaled) if same else (input_pixels(image, new_size, window, spec), {})
+    for scale in scales if same is None else ():
+        size, y, x = (round(scale * length) for length in (spec.size, top, left))
+        larger = max(1, round(scale * new_height)), max(1, round(scale * new_width))
+        scaled[scale] = input_pixels(image, larger, (y, x, size, size), replace(spec, size=size))
 
     # All at once: what a call of torchvision's costs does not depend on how many boxes there are.
     flat_parts = case.parts if spec.rank == 2 else case.parts[:0, :4]  # those of volumes stay as they are
@@ -102,7 +111,7 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     return Sample(
         case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks,
         (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0],
-        parts if spec.rank == 2 else case.parts, int((~kept).sum()),
+        parts if spec.rank == 2 else case.parts, int((~kept).sum()), scaled,
     )  # fmt: skip
 
 
@@ -162,6 +171,12 @@ def move_boxes(
     area = (whole[:, 2] - whole[:, 0]) * (whole[:, 3] - whole[:, 1])
     left_over = (inside[:, 2] - inside[:, 0]).clamp(min=0) * (inside[:, 3] - inside[:, 1]).clamp(min=0)
     return inside, left_over / area
+
+
+def scaled_batch(batch: Batch, samples: Sequence[Sample], scale: float) -> Batch:
+    """Return the batch with the images of a scale, and what was planted in them; the rest is in plain input pixels."""
+    images = torch.stack([sample.scaled[scale].to(batch.images.device, non_blocking=True) for sample in samples])
+    return replace(batch, images=images, parts=[parts * scale for parts in batch.parts])
 
 
 def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) -> Batch:

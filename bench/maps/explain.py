@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +17,7 @@ from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import read_output
-from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape, UserError
+from bench.types import NO_LAYER, Attention, Batch, Bound, Job, Layer, Reshape, UserError, at_scale
 
 # What a method may take that does not depend on the class.
 CLASS_BLIND = {"acts", "images", "ids", "once", "attention"}
@@ -31,6 +31,15 @@ def wanted_of(jobs: Sequence[Job]) -> dict[str, Any]:
     names = {name for job in jobs for name in job.method.wants}
     attention = "gradients" if "attention_grads" in names else "maps" if "attention" in names else ""
     return {"gradients": bool(names & {"grads", "attention_grads"}), "attention": attention}
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A batch at one scale: its images have that size, and `captured` and `score` are of them."""
+
+    batch: Batch
+    captured: Captured
+    score: Scorer
 
 
 def shared_pass(
@@ -90,25 +99,44 @@ def changed(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.M
         return change(copied(module))
 
 
-def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
+def map_size(method: Bound, layer: Layer | None, batch: Batch, attention: Attention | None = None) -> Sequence[int]:
+    """Size of a method's maps: its layer's or its tokens'.
+
+    The input's without either, or where it combines one with pixels (``about.size``).
+    """
+    if attention and "attention" in method.wants:
+        return attention.tokens.shape
+    whole = layer is None or method.about.get("size") == "input"
+    return batch.images.shape[2:] if whole or layer is None else layer.acts.shape[2:]
+
+
+def job_map(
+    module: nn.Module,
+    batch: Batch,
+    captured: Captured,
+    score: Scorer,
+    job: Job,
+    natives: Natives,
+    views: Mapping[float, View] | None = None,
+) -> Tensor:
     """Make a job's maps: float32 (N, *spatial) at its layer or on its tokens, (N, H, W) without either or fused.
 
-    `captured` (with all layers of the job) and `score` are of `module` on this batch. `natives`, kept by the caller for
-    one batch and empty at first, holds native maps by method and layer, so that a fused map and the maps of its layers
-    are made from the same ones.
+    `captured` (with all layers of the job) and `score` are of `module` on this batch; `views` are the batch at other
+    scales, for the jobs that have some. `natives`, kept by the caller for one batch and empty at first, holds native
+    maps by method and layer, so that a fused map and the maps of its layers are made from the same ones.
     """
     size = batch.images.shape[2:]
-    for name in job.layers or (NO_LAYER,):
-        if (job.label, name) not in natives:
-            layer = captured.layers.get(name)
-            offer = offered(module, name, layer, captured.logits, batch, score, captured.attention)
-            shape = size if layer is None else layer.acts.shape[2:]
-            if captured.attention and "attention" in job.method.wants:
-                shape = captured.attention.tokens.shape
-            natives[job.label, name] = native_map(job.method, offer, (len(batch.ids), *shape))
-    if not job.layer.startswith(FUSED):
-        return natives[job.label, job.layer]
-    return fuse([upsample(natives[job.label, name], size) for name in job.layers], job.layer.removeprefix(FUSED))
+    maps = []
+    for name, scale in job.members:
+        place = job.label, at_scale(name, scale)
+        if place not in natives:
+            seen = View(batch, captured, score) if scale == 1 else (views or {})[scale]
+            layer, attention = seen.captured.layers.get(name), seen.captured.attention
+            offer = offered(module, name, layer, seen.captured.logits, seen.batch, seen.score, attention)
+            shape = map_size(job.method, layer, seen.batch, attention)
+            natives[place] = native_map(job.method, offer, (len(batch.ids), *shape))
+        maps.append(natives[place])
+    return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,9 +31,10 @@ def offered(
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
-    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known),
-    ``outside`` (`outside_maps` of the batch), ``attention`` (see `Attention`), ``attention_grads`` (its gradients) and
-    ``attention_pass`` (see there). `name` is that of the layer in `module`, ``-`` without one.
+    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``outside``
+    (`outside_maps` of the batch), ``layer_name``, ``reshaped``, which reads the layer's output as (n, K, *spatial),
+    ``attention`` (see `Attention`), ``attention_grads`` (its gradients) and ``attention_pass`` (see there). `name` is
+    that of the layer in `module`, ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
@@ -52,6 +53,8 @@ def offered(
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
         "outside": lambda: partial(outside_maps, batch),
+        "layer_name": lambda: name,
+        "reshaped": lambda: partial(reshaped, index),
         "attention": lambda: attention,
         "attention_grads": lambda: attention and attention.grads,
         "attention_pass": lambda: attention and partial(attention_pass, module, batch, attention),
@@ -111,6 +114,11 @@ class Scored(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Score each picture."""
         return read_output(self.batch, self.module(images))
+
+
+def reshaped(index: Tensor | None, output: Tensor) -> Tensor:
+    """Read a layer's output as (n, K, *spatial); `index` as in `Layer`."""
+    return output if index is None else output.flatten(1)[:, index.to(output.device)]
 
 
 def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | None:

@@ -15,7 +15,7 @@ from bench.figures.style import p_text, titles
 from bench.report.answers import where
 from bench.report.grid import SIGNS, Cell, Grid, interval, number, sections, signed
 from bench.report.notes import share
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 OPEN_LAYERS = 2  # up to so many layers all are open
 RANK_ROWS = 60
@@ -60,7 +60,7 @@ def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
         spans.append((min(ends, default=0.0), max(ends, default=1.0)))
         random = next((line[i] for e, line in zip(grid.entries, grid.cells, strict=True) if e.name == "random"), None)
         bands.append(random)
-    numbers = {layer: i + 1 for i, layer in enumerate(group.layers)}
+    numbers = {layer: i + 1 for i, layer in enumerate(dict.fromkeys(map(plain_layer, group.layers)))}
     parts = []
     for title, methods, controls in sections(grid.entries):
         layer = grid.entries[[*methods, *controls][0]].layer
@@ -68,7 +68,7 @@ def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
         degenerate = [grid.entries[i].degenerate_share for i in methods]
         dead = sum(degenerate) / len(degenerate) if degenerate else 0.0
         parts.append({
-            "title": title if layer == NO_LAYER else f"depth {numbers[layer]} of {len(numbers)}",
+            "title": title if layer == NO_LAYER else f"depth {numbers[plain_layer(layer)]} of {len(numbers)}",
             "name": "" if layer == NO_LAYER else layer,
             "open": layer in (NO_LAYER, chosen.layer) or len(group.layers) <= OPEN_LAYERS,
             "degenerate": share(dead) if dead else "",

@@ -19,9 +19,17 @@ from bench.maps.outside import load_map
 from bench.networks.outputs import is_function, target_function, target_name
 from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
-from bench.runs.plan import FUSIONS, check_targets, choose_cases, plan_jobs, plan_metrics
+from bench.runs.plan import (
+    FUSIONS,
+    check_targets,
+    choose_cases,
+    looks_at_layer,
+    plan_jobs,
+    plan_metrics,
+    reads_network,
+)
 from bench.store.files import file_states, hash_key, safe_name
-from bench.store.folders import Folder
+from bench.store.folders import Folder, beside
 from bench.store.parts import FORMAT
 from bench.types import Batch, Bound, Case, Dataset, Job, Metric, UserError, printable
 
@@ -32,6 +40,7 @@ MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 class Prepared:
     """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow.
 
+    `beside` are results of the same protocol below ``against=``.
     `explains` is the user's function that is explained, see `Batch`; None for classes.
     """
 
@@ -44,6 +53,7 @@ class Prepared:
     metrics: list[Metric]
     folder: Folder
     notes: list[str]
+    beside: list[Folder]
     explains: Callable[[Any, Batch], Tensor] | None = None
 
 
@@ -80,15 +90,19 @@ def prepare_run(
     threads = config["threads"] or (1 if os.environ.get("SUBMITIT_EXECUTOR") == "local" else None)
     if threads:
         torch.set_num_threads(threads)
-    facts = known_facts(Path(config["out"]), network.request, config["layer"])
+    scales = scales_in(config["scale"])
+    facts = known_facts(Path(config["out"]), network.request, config["layer"], scales)
     if facts is None:
-        facts = look_at(on_device(network, device), config["layer"], device)
+        facts = look_at(on_device(network, device), config["layer"], device, scales)
     if explains is not None:
         facts = replace(facts, outputs=1, probability="none")
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
     fixed, metrics = maps_in_folders(methods, metrics, cases)
-    jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults)
+    resized, metrics = other_sizes(scales, methods, metrics, facts.spec.rank)
+    jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales)
     folder = protocol_folder(config, facts, whole.cases, geometry)
+    listed = config["against"] or []
+    others = beside(folder, [listed] if isinstance(listed, str) else listed) if listed else []
     remember(folder, network.request, config["layer"], facts)
     return Prepared(
         whole=whole,
@@ -99,7 +113,8 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + without + notes + fixed,
+        notes=whole.notes + without + notes + fixed + resized,
+        beside=others,
         explains=explains,
     )
 
@@ -235,6 +250,34 @@ def maps_in_folders(
     again = [metric.name for metric in metrics if readers and "explain" in metric.wants]
     if again:
         notes.append(f"left out, because maps in a folder cannot be made again: {', '.join(again)}")
+    return notes, [metric for metric in metrics if metric.name not in again]
+
+
+def scales_in(setting: float | Sequence[float]) -> list[float]:
+    """Scales as their names read, sorted, each once; UserError for none."""
+    scales = sorted({float(f"{scale:g}") for scale in (setting if isinstance(setting, list | tuple) else [setting])})
+    if not scales:
+        raise UserError("scale= names no scale; the network's input size is scale=1")
+    return scales
+
+
+def other_sizes(
+    scales: Sequence[float], methods: Sequence[Bound], metrics: Sequence[Bound], rank: int
+) -> tuple[list[str], list[Bound]]:
+    """Return notes on what other scales leave out, and the metrics that still apply.
+
+    UserError for a volume, which is not resized.
+    """
+    if list(scales) == [1]:
+        return [], list(metrics)
+    if rank > 2:
+        raise UserError("scale= is for pictures; volumes are not resized")
+    notes = []
+    if once := [method.name for method in methods if not looks_at_layer(method) and reads_network(method)]:
+        notes.append(f"at the plain input size only, because they look at no layer: {', '.join(once)}")
+    again = [metric.name for metric in metrics if "explain" in metric.wants]
+    if again:
+        notes.append(f"left out, because they ask again at the plain input size only (scale=1): {', '.join(again)}")
     return notes, [metric for metric in metrics if metric.name not in again]
 
 

@@ -159,7 +159,7 @@ def test_documented_passes_are_those_it_takes(name: str, network: nn.Module, bat
     for handle in handles:
         handle.remove()
     said = method.about["passes"]
-    own = dict(zip(count, own_passes(method, acts.shape[1]), strict=True))
+    own = dict(zip(count, own_passes(method, acts.shape[1:]), strict=True))
     assert count == {kind: number * len(batch.ids) for kind, number in own.items()}
     if isinstance(said, dict):
         text = ", ".join(f"{said[kind]} {kind}" for kind in count if said[kind] != 0)
