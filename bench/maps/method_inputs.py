@@ -53,7 +53,7 @@ def offered(
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
         "outside": lambda: partial(outside_maps, batch),
-        "layer_name": lambda: name,
+        "layer_name": lambda: name if batch.explains is None else f"module.{name}",  # in `Scored`
         "reshaped": lambda: partial(reshaped, index),
         "attention": lambda: attention,
         "attention_grads": lambda: attention and attention.grads,
