@@ -18,7 +18,8 @@ from bench.types import Bound, UserError
 # What the runner hands to a method or metric, by parameter name.
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "shown", "ids", "targets", "score", "forward_from", "gradient", "logits", "module",
-    "head", "outputs", "once", "truth", "outside", "layer_name", "reshaped",
+    "head", "outputs", "once", "truth", "outside", "layer_name", "reshaped", "attention", "attention_grads",
+    "attention_pass",
 )  # fmt: skip
 GIVEN_TO_METRIC = ("heatmaps", "batch", "native", "score", "explain")
 # Kinds of parameters, by their annotation.

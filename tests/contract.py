@@ -19,8 +19,12 @@ from bench.runs.rows import metric_columns
 from bench.types import NO_LAYER, Batch, Bound, Job, Layer
 
 METRICS = names("metric")
-# Maps from a folder and those of other packages have their own tests.
-METHODS = [name for name in names("method") if not {"folder", "each"} & set(conf_node("method", name)["about"])]
+ABOUT = {name: conf_node("method", name)["about"] for name in names("method")}
+# Maps from a folder, those of other packages, and methods of attention, which `make_network` has not, have their own
+# tests.
+OTHERS = {"folder", "each", "attention"}
+METHODS = [name for name, about in ABOUT.items() if not OTHERS & {*about, about["category"]}]
+ATTENTION = [name for name, about in ABOUT.items() if about["category"] == "attention"]
 
 
 def part(group: str, name: str) -> Bound:

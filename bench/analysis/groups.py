@@ -19,7 +19,7 @@ from bench.options import conf_node
 from bench.store.folders import Folder
 from bench.types import NO_LAYER, plain_layer
 
-CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "attribution", "other", "control")
+CATEGORIES = ("gradient", "entropy", "activation", "attention", "perturbation", "attribution", "other", "control")
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 Curves = dict[str, NDArray[np.float32]]

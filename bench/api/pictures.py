@@ -28,7 +28,7 @@ from bench.datasets.images import Picture, array_of, read_pixels, shorten
 from bench.datasets.records import read_boxes, read_instances
 from bench.datasets.transforms import Unfit, collate, prepare
 from bench.maps.capture import capture
-from bench.maps.explain import copied, job_map
+from bench.maps.explain import copied, job_map, wanted_of
 from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
@@ -111,10 +111,8 @@ def explain_image(
     batch, logits = one_case(image, network, target)
     layers = one_layer(network, layer) if looks_at_layer(part) else []
     job = plan_jobs([part], layers, {}, None, lambda bound: {})[0]
-    gradients = "grads" in part.wants
-    captured = capture(
-        network.module, batch.images, batch.targets, layers, gradients=gradients, reshape=network.reshape
-    )
+    wanted = wanted_of([job])
+    captured = capture(network.module, batch.images, batch.targets, layers, reshape=network.reshape, **wanted)
     score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
     native = job_map(network.module, batch, captured, score, job, {})
     size, group = batch.images.shape[2:], batch.targets[0]

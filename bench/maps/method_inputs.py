@@ -10,24 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from bench.maps.attention import attention_pass
 from bench.maps.capture import capture, hooked
 from bench.maps.outside import outside_maps
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import read_output
-from bench.types import Batch, Layer
+from bench.types import Attention, Batch, Layer
 
 
 def offered(
-    module: nn.Module, name: str, layer: Layer | None, logits: Tensor, batch: Batch, score: Scorer
+    module: nn.Module,
+    name: str,
+    layer: Layer | None,
+    logits: Tensor,
+    batch: Batch,
+    score: Scorer,
+    attention: Attention | None = None,
 ) -> dict[str, Callable[[], Any]]:
     """Everything a method may ask for by argument name, as functions that make it on demand.
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
     batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``shown``
-    (the channels of the images that are looked at), ``outside`` (`outside_maps` of the batch), ``layer_name`` and
-    ``reshaped``, which reads the layer's output as (n, K, *spatial).
-    `name` is that of the layer in `module`, ``-`` without one.
+    (the channels of the images that are looked at), ``outside`` (`outside_maps` of the batch), ``layer_name``,
+    ``reshaped``, which reads the layer's output as (n, K, *spatial), ``attention`` (see `Attention`),
+    ``attention_grads`` (its gradients) and ``attention_pass`` (see there). `name` is that of the layer in `module`,
+    ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
@@ -47,8 +55,11 @@ def offered(
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
         "outside": lambda: partial(outside_maps, batch),
-        "layer_name": lambda: name,
+        "layer_name": lambda: name if batch.explains is None else f"module.{name}",  # in `Scored`
         "reshaped": lambda: partial(reshaped, index),
+        "attention": lambda: attention,
+        "attention_grads": lambda: attention and attention.grads,
+        "attention_pass": lambda: attention and partial(attention_pass, module, batch, attention),
     }
 
 

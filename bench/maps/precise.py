@@ -71,14 +71,24 @@ def _together(parts: Sequence[Captured], back: Tensor) -> Captured:
         for name, layer in first.layers.items()
     }
     logits = torch.cat([part.logits for part in parts])[back]
-    return replace(first, logits=logits, targets=[groups[i] for i in back.tolist()], layers=layers)
+    attention = first.attention
+    if attention is not None:
+        blocks = [(one.attention.maps, one.attention.grads) for one in parts if one.attention]
+        maps, grads = ([torch.cat(own)[back] for own in zip(*kind, strict=True)] for kind in zip(*blocks, strict=True))
+        attention = replace(attention, maps=maps, grads=grads)
+    targets = [groups[i] for i in back.tolist()]
+    return replace(first, logits=logits, targets=targets, layers=layers, attention=attention)
 
 
 def _rounded(wide: Captured) -> Captured:
     layers = {
         name: replace(layer, acts=layer.acts.float(), grads=layer.grads.float()) for name, layer in wide.layers.items()
     }
-    return replace(wide, logits=wide.logits.float(), layers=layers)
+    attention = wide.attention
+    if attention is not None:
+        maps, grads = ([one.float() for one in kind] for kind in (attention.maps, attention.grads))
+        attention = replace(attention, maps=maps, grads=grads, readers=attention.readers.float())
+    return replace(wide, logits=wide.logits.float(), layers=layers, attention=attention)
 
 
 class _Float64(nn.Module):

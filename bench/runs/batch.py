@@ -14,7 +14,7 @@ from torchvision.utils import save_image
 
 from bench.datasets.transforms import Sample, collate, scaled_batch
 from bench.maps.capture import Captured
-from bench.maps.explain import Explain, View, job_map, shared_pass
+from bench.maps.explain import Explain, View, job_map, shared_pass, wanted_of
 from bench.maps.heatmaps import degenerate, map_ids, upsample
 from bench.maps.scorer import Scorer, clock
 from bench.maps.target_scores import read_output
@@ -99,6 +99,7 @@ def compute_batch(
     for scale in scales_of(plan.jobs[j] for j in fresh):
         began = clock(device)
         larger = scaled_batch(batch, samples, scale)
+        larger = replace(larger, boxes=[boxes * scale for boxes in batch.boxes])  # which a user's score may look at
         views[scale] = view_of(setting, larger, scale, [plan.jobs[j] for j in fresh], speed)
         seconds[scale] = clock(device) - began
     natives: dict[tuple[str, str], Tensor] = {}
@@ -165,10 +166,10 @@ def pass_of(setting: Setting, batch: Batch, jobs: Sequence[Job], speed: Speed) -
     """Capture the layers of some jobs."""
     wanted = {name for job in jobs for name in job.layers}
     layers = [name for name in setting.plan.facts.layers if name in wanted]
-    gradients = any("grads" in job.method.wants for job in jobs)
     assert setting.module is not None
     form, float64 = memory_format(speed.channels_last), setting.precision == "float64"
-    return shared_pass(setting.module, batch, layers, gradients, form, setting.reshape, float64=float64)
+    more: dict[str, Any] = {"memory_format": form, "reshape": setting.reshape, "float64": float64}
+    return shared_pass(setting.module, batch, layers, **wanted_of(jobs), **more)
 
 
 def view_of(setting: Setting, batch: Batch, scale: float, fresh: Sequence[Job], speed: Speed) -> View:
@@ -181,6 +182,7 @@ def view_of(setting: Setting, batch: Batch, scale: float, fresh: Sequence[Job], 
     score = Scorer(
         setting.module, batch.targets, max(1, int(speed.score_batch / scale**2)),
         bfloat16=setting.precision == "bfloat16", probability=setting.plan.facts.probability,
+        read=partial(read_output, batch),
     )  # fmt: skip
     return View(batch, captured, score)
 

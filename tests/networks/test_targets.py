@@ -129,6 +129,8 @@ def test_what_methods_and_metrics_ask_for_is_the_score(
     offer = offered(network.module, layer, captured.layers[layer], captured.logits, batch, score)
     torch.testing.assert_close(offer["logits"]()(changed[order], order)[:, 0], expected)
     torch.testing.assert_close(offer["module"]()(changed)[:, 0][order], expected)
+    part = offer["module"]().get_submodule(offer["layer_name"]())
+    assert part is network.module.get_submodule(layer)
     acts, grads, logits = offer["gradient"]()(changed[order], order)
     torch.testing.assert_close(logits[:, 0], expected)
     other = shared_pass(network.module, replace(batch, images=changed), [layer], True, torch.contiguous_format)
@@ -214,12 +216,13 @@ def test_a_run_from_pictures_to_the_report(tmp_path: Path, capsys: pytest.Captur
     words = [*RUN, "model.target=own_targets:dense", "model.output=out", "layer=body.3", "target=own_targets:objects"]
     words.append("metric.deletion.steps=4")
     methods = ["grad_cam", "layer_cam", "score_cam", "ablation_cam", "cam", "finer_cam", "gradient", "random"]
+    methods += ["guided_grad_cam", "pytorch_grad_cam"]
     metrics = ["deletion", "box_coverage", "class_sensitivity", "gt_known", "complexity"]
     table = bench.run(*words, "quiet=false", method=methods, metric=metrics, out=tmp_path)
     said = capsys.readouterr().err
     assert "left out, because a function is explained and no class: cam, finer_cam" in said
     assert "left out, because a function is explained and no class: class_sensitivity" in said
-    assert set(table["method"]) == set(methods) - {"cam", "finer_cam"}
+    assert set(table["method"]) == set(methods) - {"cam", "finer_cam", "pytorch_grad_cam"}
     cases = bench.load_results(tmp_path)
     assert cases["predicted"].isna().all() and cases["probability"].abs().max() > 1
     (protocol,) = tmp_path.glob("*/*/_protocol.yaml")
