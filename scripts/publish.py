@@ -38,7 +38,7 @@ OUT = Path("results/published")
 RECORD = "commands.json"
 LARGEST = 20e6  # bytes of all that is committed
 DATA = "../shared/data"
-CHANNELS = 1280  # of the larger of the two layers
+SHAPE = (1280, 7, 7)  # of the larger of the two layers
 CHEAP = 0  # passes of its own, an image, up to which a method is asked again by metrics
 APART = ("cam", "guided_backprop")  # defined at one of the layers only, or for other networks
 AFFORDABLE = 7500  # passes of its own, an image: 48 scenes at 10 ms are an hour
@@ -72,18 +72,12 @@ SAMPLES = {
     "imagenet": ["dataset=imagenet", f"dataset.root={DATA}/imagenet_val"],
 }
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-# All that fits: some 120 bytes a row, a thousand cases a network.
 ON_SAMPLES = [
-    "grad_cam", "hirescam", "grad_cam_pp", "layer_cam", "eigen_cam", "grad_entropy", "grad_entropy_magnitude",
-    "feature_entropy", "feature_entropy_magnitude", "consensus_cam", "activation_sum", "random", "center", "edges",
+    "grad_cam", "hirescam", "grad_cam_pp", "layer_cam", "grad_cam_elementwise", "eigen_cam", "eigen_grad_cam", "fem",
+    "grad_entropy", "grad_entropy_magnitude", "feature_entropy", "feature_entropy_magnitude", "consensus_cam",
+    "refine_cam", "activation_sum", "random", "center", "edges", "uniform",
 ]  # fmt: skip
-AT_SCALES = {
-    "bn2.act": ["grad_cam", "grad_cam_pp", "layer_cam", "activation_sum"],
-    "blocks.6.0.bn2.act": ["layer_cam", "activation_sum"],
-}
-# Of the larger networks.
-FEWER = ["grad_cam", "layer_cam", "grad_entropy", "feature_entropy", "activation_sum", "random", "center", "edges"]
-FEWER_AT_SCALES = {"bn2.act": ["grad_cam", "activation_sum"]}
+AT_SCALES = ["grad_cam", "grad_cam_pp", "layer_cam", "feature_entropy", "activation_sum"]
 
 
 def commands(part: str) -> list[list[str]]:
@@ -99,16 +93,14 @@ def commands(part: str) -> list[list[str]]:
             ["method=[cam]", everything, "layer=bn2.act", *kept],  # it is defined there only
             [listed("method", costly), listed("metric", [*LOCALIZATION, *OTHER]), *kept],
         ]
-    runs = []
-    for network in NETWORKS:
-        for data in SAMPLES.values():
-            same = [f"model={network}", *data, listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0"]
-            first = network == NETWORKS[0]
-            runs.append([listed("method", ON_SAMPLES if first else FEWER), *same])
-            runs += [
-                [listed("method", methods), *same, f"layer={layer}", "scale=[1,1.5,2]", "fuse=mean"]
-                for layer, methods in (AT_SCALES if first else FEWER_AT_SCALES).items()
-            ]
+    same = [listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0", "workers=2"]
+    runs = [
+        [listed("method", ON_SAMPLES), f"model={network}", *data, *same]
+        for network in NETWORKS
+        for data in SAMPLES.values()
+    ]
+    at_scales = [listed("method", AT_SCALES), "layer=bn2.act", "scale=[1,1.5,2]", "fuse=mean"]
+    runs[3:3] = [[*at_scales, *data, *same] for data in SAMPLES.values()]  # with the default network
     return runs
 
 
@@ -119,7 +111,7 @@ def affordable_methods() -> tuple[list[str], list[str]]:
         name for name, node in nodes.items() if "peers" not in str(node["_target_"]) and "folder" not in node["about"]
     ]
     passes = {
-        method.name: sum(own_passes(method, CHANNELS))
+        method.name: sum(own_passes(method, SHAPE))
         for method in bind_all(compose_config([listed("method", own)]).method, GIVEN_TO_METHOD)
     }
     own = [name for name in own if name not in APART]

@@ -19,7 +19,7 @@ from bench.options import conf_node
 from bench.store.folders import Folder
 from bench.types import NO_LAYER, plain_layer
 
-CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "attribution", "other", "control")
+CATEGORIES = ("gradient", "entropy", "activation", "attention", "perturbation", "attribution", "other", "control")
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 Curves = dict[str, NDArray[np.float32]]
@@ -132,6 +132,11 @@ class Group:
     outputs: list[str]
     metrics: dict[str, dict[str, Any]]
     curves: dict[str, int]
+
+    @property
+    def follows(self) -> str:
+        """What curves show and the cases' ``probability`` is: ``probability``, or the ``explained score`` itself."""
+        return "explained score" if self.parameters.get("probability") == "none" else "probability"
 
     @property
     def layers(self) -> list[str]:

@@ -153,14 +153,15 @@
     const tile = (one, entry, i) => {
       const picture = element("div", { class: "picture" });
       const map = one.maps[i];
-      picture.append(element("img", { src: one.picture, alt: "", width: one.width, height: one.height }));
+      picture.append(element("img", { src: map.picture ?? one.picture, alt: "", width: one.width, height: one.height }));
       if (map.data) {
         const canvas = element("canvas", { width: one.width, height: one.height, role: "img",
           "aria-label": `map of ${entry.title} for ${one.class || "the prediction"} in ${one.image}` });
         whenSeen(canvas, () => {
           const heat = upsample(bytes(map.data), map.shape, canvas.height, canvas.width);
           paint(canvas, heat);
-          picture.append(boxes(one, coverage(heat, one)));
+          // A volume's tile has slices of its own, and the boxes there.
+          picture.append(map.boxes ? boxes({ ...one, boxes: map.boxes, others: map.others }) : boxes(one, coverage(heat, one)));
         });
         picture.append(canvas);
       } else {
@@ -176,7 +177,7 @@
         alt: `${one.class || "picture"}: ${one.image} with ${one.boxes.length} boxes of the class and ${one.others.length} of others` }), boxes(one));
       const far = disagreement(one);
       const facts = one.instances ? [`${one.instances} ${one.instances === 1 ? "instance" : "instances"}`] : [];
-      facts.push(`probability ${shown(one.probability)}`);
+      facts.push(`${one.follows} ${shown(one.probability)}`);
       if (one.predicted) facts.push(`predicted: ${one.predicted} (${shown(one.predicted_probability)})`);
       if (far !== null) facts.push(`disagreement ${far.toFixed(2)}`);
       const truth = element("div", { class: "truth" }, picture, element("div", {}, element("h3", {}, one.class || one.predicted || "prediction"),

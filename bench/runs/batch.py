@@ -14,9 +14,10 @@ from torchvision.utils import save_image
 
 from bench.datasets.transforms import Sample, collate, scaled_batch
 from bench.maps.capture import Captured
-from bench.maps.explain import Explain, View, job_map, shared_pass
+from bench.maps.explain import Explain, View, job_map, shared_pass, wanted_of
 from bench.maps.heatmaps import degenerate, map_ids, upsample
 from bench.maps.scorer import Scorer, clock
+from bench.maps.target_scores import read_output
 from bench.runs.execution import Forward, Speed, memory_format
 from bench.runs.missing import Needs, Piece, asks_again, needs_pass
 from bench.runs.plan import scales_of
@@ -24,7 +25,7 @@ from bench.runs.rows import CASE, case_rows, map_columns, metric_columns
 from bench.runs.setup import Prepared
 from bench.store.files import image_name, write_atomically
 from bench.store.parts import read_part
-from bench.types import Batch, Job, Reshape
+from bench.types import Batch, InputSpec, Job, Reshape
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def compute_batch(
     number of cases done, in fractions.
     """
     plan, device = setting.plan, setting.plan.device
-    batch = collate(samples, plan.facts.spec, device)
+    batch = replace(collate(samples, plan.facts.spec, device, plan.whole.show), explains=plan.explains)
     save_images(setting, batch)
     known = [one.about for one in stored if one] if needs.described else None
     if known:
@@ -92,11 +93,13 @@ def compute_batch(
     score: Any = module and Scorer(
         setting.forward(speed), batch.targets, speed.score_batch,
         pad=speed.compiled, bfloat16=setting.precision == "bfloat16", probability=plan.facts.probability,
+        read=partial(read_output, batch),
     )  # fmt: skip
     views = {}
     for scale in scales_of(plan.jobs[j] for j in fresh):
         began = clock(device)
         larger = scaled_batch(batch, samples, scale)
+        larger = replace(larger, boxes=[boxes * scale for boxes in batch.boxes])  # which a user's score may look at
         views[scale] = view_of(setting, larger, scale, [plan.jobs[j] for j in fresh], speed)
         seconds[scale] = clock(device) - began
     natives: dict[tuple[str, str], Tensor] = {}
@@ -163,10 +166,10 @@ def pass_of(setting: Setting, batch: Batch, jobs: Sequence[Job], speed: Speed) -
     """Capture the layers of some jobs."""
     wanted = {name for job in jobs for name in job.layers}
     layers = [name for name in setting.plan.facts.layers if name in wanted]
-    gradients = any("grads" in job.method.wants for job in jobs)
     assert setting.module is not None
     form, float64 = memory_format(speed.channels_last), setting.precision == "float64"
-    return shared_pass(setting.module, batch, layers, gradients, form, setting.reshape, float64=float64)
+    more: dict[str, Any] = {"memory_format": form, "reshape": setting.reshape, "float64": float64}
+    return shared_pass(setting.module, batch, layers, **wanted_of(jobs), **more)
 
 
 def view_of(setting: Setting, batch: Batch, scale: float, fresh: Sequence[Job], speed: Speed) -> View:
@@ -179,6 +182,7 @@ def view_of(setting: Setting, batch: Batch, scale: float, fresh: Sequence[Job], 
     score = Scorer(
         setting.module, batch.targets, max(1, int(speed.score_batch / scale**2)),
         bfloat16=setting.precision == "bfloat16", probability=setting.plan.facts.probability,
+        read=partial(read_output, batch),
     )  # fmt: skip
     return View(batch, captured, score)
 
@@ -206,11 +210,23 @@ def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:
 
 
 def save_images(setting: Setting, batch: Batch) -> None:
-    """Keep the input pictures of the gallery's cases beside the results, for the report."""
+    """Keep the input pictures of the gallery's cases beside the results, for the report; of volumes all slices."""
     spec = setting.plan.facts.spec
     for case_id, image in zip(batch.ids, batch.images, strict=True):
         path = setting.plan.folder.images / f"{image_name(case_id)}.png"
         if case_id in setting.gallery and not path.is_file():
-            mean, std = (torch.tensor(v, device=image.device).view(-1, 1, 1) for v in (spec.mean, spec.std))
-            pixels = (image * std + mean).clamp(0, 1)
-            write_atomically(path, partial(save_image, pixels, format="png"))
+            write_atomically(path, partial(save_image, to_look_at(image, batch.shown, spec), format="png"))
+
+
+def to_look_at(image: Tensor, shown: Sequence[int], spec: InputSpec) -> Tensor:
+    """Channels of an input (C, *spatial) to look at, (1 or 3, H, W) in 0 to 1; a volume's slices below each other.
+
+    Pictures of three channels are as they were. Of others nobody knows which value is bright: the lowest becomes black
+    and the highest white.
+    """
+    mean, std = (torch.tensor(v, device=image.device).view(-1, *[1] * spec.rank) for v in (spec.mean, spec.std))
+    pixels = (image * std + mean)[list(shown)]
+    if spec.shape[0] != 3 or spec.rank != 2:
+        low, high = pixels.aminmax()
+        pixels = (pixels - low) / (high - low).clamp(min=torch.finfo(pixels.dtype).tiny)
+    return pixels.clamp(0, 1).reshape(len(pixels), -1, spec.size[-1])

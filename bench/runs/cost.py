@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from bench.runs.plan import scales_of
@@ -66,17 +67,18 @@ def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
         raise UserError(f"{name}: its passes, {expression!r}, cannot be counted{shown}: {error}") from error
 
 
-def own_passes(method: Bound, channels: int) -> tuple[int, int]:
+def own_passes(method: Bound, shape: Sequence[int] = ()) -> tuple[int, int]:
     """Forward and backward passes an image that a method needs beside the shared ones, by its ``about.passes``.
 
     That is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network), or ``{forward:
-    E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels`` of the layer (0
-    without one); channels that are constant, which some methods skip, count, so it is what can be needed at most.
+    E, backward: E}``. E is arithmetic over numbers, the method's own parameters, and ``channels`` and ``positions``
+    of the layer, whose `shape` is (K, *spatial) (0 without one); channels that are constant, which some methods skip,
+    count, so it is what can be needed at most.
     """
     passes = method.about.get("passes", "shared")
     if passes in ("shared", "none"):
         return 0, 0
-    names = {**method.parameters, "channels": channels}
+    names = {**method.parameters, "channels": shape[0] if shape else 0, "positions": prod(shape[1:]) if shape else 0}
     forward, backward = (evaluate(method.name, str(passes[key]), names) for key in ("forward", "backward"))
     return forward, backward
 
@@ -96,9 +98,9 @@ class Passes:
     scored: int
 
 
-def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], channels: Mapping[str, int]) -> Passes:
-    """Count the passes of one case, `channels` by layer; a fused map is made of maps that are there."""
-    owns = [own_passes(job.method, channels.get(job.layer, 0)) for job in jobs if not job.fuse]
+def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], shapes: Mapping[str, Sequence[int]]) -> Passes:
+    """Count the passes of one case, `shapes` (K, *spatial) by layer; a fused map is made of maps that are there."""
+    owns = [own_passes(job.method, shapes.get(job.layer, ())) for job in jobs if not job.fuse]
     costs = [metric_cost(metric) for metric in metrics]
     again = sum(cost.explanations for cost in costs)
     own_forward, own_backward = (sum(own[i] for own in owns) for i in range(2))

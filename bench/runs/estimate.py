@@ -40,7 +40,7 @@ def print_estimate(config: dict[str, Any], network: Opener, plan: Prepared) -> O
     setting = setting_of(config, plan, network, keeps, set(), [piece])
     speed = speed_for(config, plan, network, setting, [piece], facts(config, plan.device))
     number, spent, stored = sample(config, plan, setting, needs, speed)
-    passes = passes_of(plan.jobs, [m.bound for m in plan.metrics], {n: s[0] for n, s in plan.facts.shapes.items()})
+    passes = passes_of(plan.jobs, [m.bound for m in plan.metrics], plan.facts.shapes)
     print_table(plan, passes, number, spent, stored)
     whole = spent["all"] / number * len(plan.cases)
     parts = -(-len(plan.cases) // CHUNK)

@@ -14,12 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bench.networks.outputs import is_function
 from bench.options import named_function
 from bench.store.files import folder_content, hash_key
 from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError, at_scale
 
 FUSIONS = ("mean", "max", "product")
-LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head"}
+LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head", "layer_name"}
 
 
 def seeded_order(ids: Iterable[str], seed: int) -> dict[str, int]:
@@ -31,8 +32,8 @@ def seeded_order(ids: Iterable[str], seed: int) -> dict[str, int]:
 def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: str | int) -> list[Case]:
     """Take the first `limit` cases in the seeded order of their images, with the asked target.
 
-    A larger limit adds cases behind those of a smaller one. Cases of one image follow each other. UserError where
-    `limit` or `target` makes no sense.
+    A larger limit adds cases behind those of a smaller one. Cases of one image follow each other. A user's function as
+    the target is asked about every case with its boxes. UserError where `limit` or `target` makes no sense.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"limit={limit} leaves nothing to do; give a number of cases from 1, or null for all")
@@ -44,7 +45,11 @@ def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: st
         return [asked_about(case, ()) for case in ordered]
     if type(target) is int and target >= 0:
         return [asked_about(case, (target,)) for case in ordered]
-    raise UserError(f"target={target} is unknown; it takes label, predicted or an output index")
+    if is_function(target):  # whose score is the only output
+        return [replace(case, target=(0,)) for case in ordered]
+    raise UserError(
+        f"target={target} is unknown; it takes label, predicted, an output index or package.module:function"
+    )
 
 
 def asked_about(case: Case, target: tuple[int, ...]) -> Case:
@@ -57,11 +62,13 @@ def asked_about(case: Case, target: tuple[int, ...]) -> Case:
         return replace(case, target=target)
     about_objects = ("boxes", "other_boxes", "ignore", "difficult", "other_difficult")
     none: dict[str, Any] = {name: getattr(case, name)[:0] for name in about_objects}
-    return replace(case, target=target, load=partial(_without_masks, case.load), **none)
+    for name in ("load", "load_stored"):
+        none[name] = getattr(case, name) and partial(_without_masks, getattr(case, name))
+    return replace(case, target=target, **none)
 
 
-def _without_masks(load: Callable[[], tuple[Tensor, Tensor | None]]) -> tuple[Tensor, None]:
-    return load()[0], None
+def _without_masks(load: Callable[..., tuple[Tensor, Tensor | None]], *channels: int) -> tuple[Tensor, None]:
+    return load(*channels)[0], None
 
 
 def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None) -> None:

@@ -54,7 +54,9 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
     `kind` is how a probability follows from the logits, as in `bench.types.Network`.
     """
     probability = group_probability(logits, batch.targets, kind).tolist()
-    best_probability, best = output_values(logits, kind).max(1)
+    best_probability, best = (values.tolist() for values in output_values(logits, kind).max(1))
+    if batch.explains is not None:  # of no class
+        best_probability = best = [None] * len(batch.ids)
     height, width = batch.images.shape[-2:]
     return [
         {
@@ -63,10 +65,10 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
             "class_name": batch.class_names[i],
             "target": list(batch.targets[i]),
             "n_instances": len(batch.boxes[i]),
-            "box_area": union_share(batch.boxes[i], height, width),
+            "box_area": union_share(batch.boxes[i], batch.images.shape[2:]),
             "probability": probability[i],
-            "predicted": int(best[i]),
-            "predicted_probability": float(best_probability[i]),
+            "predicted": best[i],
+            "predicted_probability": best_probability[i],
             "boxes": batch.boxes[i].flatten().tolist(),
             "other_boxes": batch.other_boxes[i].flatten().tolist(),
             "height": height,
@@ -76,11 +78,12 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
     ]
 
 
-def union_share(boxes: Tensor, height: int, width: int) -> float:
-    """Share of the input's pixels whose centres lie in any of the boxes (M, 4), xyxy."""
-    covered = boxes.new_zeros((height, width))
-    for x0, y0, x1, y1 in (boxes - 0.5).ceil().long().clamp(min=0).tolist():
-        covered[y0:y1, x0:x1] = 1
+def union_share(boxes: Tensor, size: Sequence[int]) -> float:
+    """Share of the pixels of an input of this size whose centres lie in any of the boxes (M, 2 * rank), x first."""
+    covered = boxes.new_zeros(tuple(size))
+    for box in (boxes - 0.5).ceil().long().clamp(min=0).tolist():
+        low, high = box[: len(size)][::-1], box[len(size) :][::-1]
+        covered[tuple(slice(first, end) for first, end in zip(low, high, strict=True))] = 1
     return float(covered.mean())
 
 
@@ -196,7 +199,7 @@ class Writer:
             "protocol": self.plan.folder.protocol["key"],
             "cases": cases,
             "entries": [self._entry(j, cases) for j in own],
-            "metrics": {self.plan.metrics[m].label: metric_note(self.plan.metrics[m], self.module) for m in wanted},
+            "metrics": {metric.label: self._metric(metric) for metric in [self.plan.metrics[m] for m in wanted]},
             "outputs": outputs,
             "skipped": [self.skipped[case.id] for case in piece.cases if case.id in self.skipped],
             "dropped": [{"case_id": case, "boxes": self._dropped[case]} for case in cases if case in self._dropped],
@@ -225,6 +228,13 @@ class Writer:
             "maps": "".join("01"[self._rows[case][j]["map"] is not None] for case in cases),
             "seconds": {name: round(sum(one[name] for one in seconds), 4) for name in ("capture", "method", "metrics")},
         }
+
+    def _metric(self, metric: Metric) -> dict[str, Any]:
+        """Describe a metric in a part's note; what follows the score and no probability is in the score's unit."""
+        note = metric_note(metric, self.module)
+        if self.plan.facts.probability == "none" and note["about"].get("unit") == "probability":
+            note["about"]["unit"] = "explained score"
+        return note
 
     def finish(self, bad_records: Sequence[dict[str, str]]) -> None:
         """Write what is complete, the provenance, and the list of all columns."""

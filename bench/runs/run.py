@@ -61,8 +61,7 @@ def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
     `config` is as in conf/config.yaml, plain, and checked with `bench.runs.setup.check`; `network` is opened only
     where something needs it. UserError where the results folder cannot be written.
     """
-    shown = config["gallery"]["cases"] if plan.facts.spec.rank == 2 else 0  # a volume is no picture to look at
-    gallery = gallery_cases(plan.cases, shown, [str(n) for n in config["gallery"]["images"]])
+    gallery = gallery_cases(plan.cases, config["gallery"]["cases"], [str(n) for n in config["gallery"]["images"]])
     keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), gallery)
     chunks = range(-(-len(plan.cases) // CHUNK))
     own = [chunk for chunk in chunks if chunk % config["shards"] == config["shard"]]
@@ -115,7 +114,7 @@ def keeps_map(plan: Prepared, save_maps: str, gallery: set[str], job: Job, case_
     """Whether a job's map of a case is kept: small ones unless told otherwise, and all of the gallery's cases."""
     if case_id in gallery or save_maps in ("all", "true"):
         return True
-    if save_maps != "auto" or len(job.members) > 1 or not job.layers:
+    if save_maps != "auto" or len(job.members) > 1 or not job.layers or job.method.about.get("size") == "input":
         return False
     return math.prod(plan.facts.shapes[job.layer][1:]) <= SMALL
 
@@ -137,12 +136,12 @@ def setting_of(
     needed = any(needs_network(needs, plan.jobs, plan.metrics) for needs in {piece.needs for piece in pieces})
     opened = on_device(network, plan.device) if needed else None
     module: Any = opened and opened.module
-    size, precision = plan.facts.spec.size, config["precision"]
+    precision = config["precision"]
     return Setting(
         plan=plan,
         module=module,
         reshape=opened.reshape if opened else None,
-        forward=forwards(module, size, plan.device, precision),
+        forward=forwards(module, plan.facts.spec.shape, plan.device, precision),
         precision=precision,
         keeps=keeps,
         gallery=gallery,
@@ -160,12 +159,11 @@ def speed_for(
     """Batch sizes and memory format: those that the folder was begun with, else as asked for or measured."""
     if setting.module is None:
         return Speed(batch=CHUNK, score_batch=CHUNK, channels_last=True, compiled=False)
-    channels = {name: shape[0] for name, shape in plan.facts.shapes.items()}
     scored = 0
     for piece in pieces:
         for own, wanted in piece.needs.blocks:
             jobs, metrics = [plan.jobs[j] for j in own], [plan.metrics[m].bound for m in wanted]
-            scored += len(piece.cases) * passes_of(jobs, metrics, channels).scored
+            scored += len(piece.cases) * passes_of(jobs, metrics, plan.facts.shapes).scored
 
     def choose() -> Speed:
         return choose_speed(config, network(), plan.device, scored, setting.forward)

@@ -3,9 +3,10 @@
 from bench.types.cases import Batch, Case, Dataset
 from bench.types.jobs import FUSED, NO_LAYER, Bound, Job, Metric, at_scale, plain_layer
 from bench.types.messages import OneLine, UserError, WorkerDied, printable
-from bench.types.networks import InputSpec, Layer, Network, Reshape
+from bench.types.networks import Attention, InputSpec, Layer, Network, Reshape
 
 __all__ = [
+    "Attention",
     "Batch",
     "Bound",
     "Case",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,26 @@ def test_forms_of_checkpoints(form: str, state: State, tmp_path: Path) -> None:
     got = torchvision_model(name="squeezenet1_1", weights=str(tmp_path / "c.pth"), layers=[]).module.state_dict()
     rounded = {name: value.half().float() if form == "half" else value for name, value in state.items()}
     assert got.keys() == rounded.keys() and all(torch.equal(got[name], rounded[name]) for name in rounded)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "has"),
+    [("googlenet", "aux1.", True), ("inception_v3", "AuxLogits.", True), ("fcn_resnet50", "aux_classifier.", False)],
+)
+def test_heads_for_training_may_be_missing_or_more(name: str, prefix: str, has: bool, tmp_path: Path) -> None:
+    """As in files of networks that were fine-tuned with or without them; every other weight is the file's."""
+    factory = partial(torchvision_model, name=name, layers=[], any_output=True)
+    own = factory(weights="random", seed=3).module.state_dict()
+    assert any(key.startswith(prefix) for key in own) == has
+    used = {key: value for key, value in own.items() if not key.startswith(("aux", "Aux"))}
+    other = used if has else used | {f"{prefix}0.weight": torch.zeros(4, 4)}
+    torch.save({"state_dict": {f"model.{key}": value for key, value in other.items()}}, tmp_path / "c.pth")
+    got = factory(weights=str(tmp_path / "c.pth"), seed=4).module.state_dict()
+    assert got.keys() == own.keys() and all(torch.equal(got[key], used[key]) for key in used)
+    del other[next(iter(used))]
+    torch.save(other, tmp_path / "c.pth")
+    with pytest.raises(UserError, match="do not fit"):
+        factory(weights=str(tmp_path / "c.pth"))
 
 
 def test_prefixes_that_the_network_has_itself_stay() -> None:
@@ -132,7 +153,7 @@ def test_fine_tuned_networks_of_another_number_of_classes(group: str, tmp_path: 
     words.append(f"model.weights={tmp_path}/tuned.pth")
     again = build("model", compose_config([*words, "model.num_classes=3"]).model)
     assert again.weights_hash == tuned.weights_hash
-    assert again.module(torch.zeros(1, 3, again.spec.size, again.spec.size)).shape == (1, 3)
+    assert again.module(torch.zeros(1, *again.spec.shape)).shape == (1, 3)
     with pytest.raises(UserError, match=r"do not fit .* \(it has 3 classes: set model\.num_classes=3\)"):
         build("model", compose_config(words).model)
 
