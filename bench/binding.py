@@ -17,8 +17,9 @@ from bench.types import Bound, UserError
 
 # What the runner hands to a method or metric, by parameter name.
 GIVEN_TO_METHOD = (
-    "acts", "grads", "images", "ids", "targets", "score", "forward_from", "gradient", "logits", "module", "head",
-    "outputs", "once", "truth", "outside", "layer_name", "reshaped", "attention", "attention_grads", "attention_pass",
+    "acts", "grads", "images", "shown", "ids", "targets", "score", "forward_from", "gradient", "logits", "module",
+    "head", "outputs", "once", "truth", "outside", "layer_name", "reshaped", "attention", "attention_grads",
+    "attention_pass",
 )  # fmt: skip
 GIVEN_TO_METRIC = ("heatmaps", "batch", "native", "score", "explain")
 # Kinds of parameters, by their annotation.
@@ -29,6 +30,7 @@ KINDS = {
     "str": "a word",
     "os.PathLike[str]": "a word",
     "Sequence[float]": "a list of numbers",
+    "Sequence[int]": "a list of whole numbers",
     "Sequence[str]": "a list of words",
     "Sequence[int | str]": "a list",
     "Mapping[str, Any]": "several settings",
@@ -59,7 +61,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "batch": (1, 2**16), "score_batch": (1, 2**16), "threads": (1, 1024), "workers": (1, 1024),
     "loader_workers": (0, 1024), "target": (0, 10**6), "bins": (-(10**6), 2**16), "cells": (-(10**6), 128),
     "radius": (-(10**6), 100), "kernel": (-(10**6), 1001), "rate": (0, 10**6), "size": (1, 4096), "resize": (1, 8192),
-    "min_area": (0, 10**12), "scale": (0.1, 8),
+    "min_area": (0, 10**12), "scale": (0.1, 8), "range": (-(10**12), 10**12), "show": (0, 10**4),
 }  # fmt: skip
 ANY = (-(10**6), 10**6)
 TEXTS = ("method", "metric", "model", "dataset")  # groups whose functions have parameters

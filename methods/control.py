@@ -58,7 +58,7 @@ def center(images: Tensor, *, sigma: float = 0.25) -> Tensor:
     return exponent.neg().exp().expand(len(images), *size)
 
 
-def edges(images: Tensor) -> Tensor:
+def edges(shown: Tensor) -> Tensor:
     """Sobel gradient magnitude of the luminance of the normalized images.
 
     Equals ``skimage.filters.sobel``: kernels [1, 2, 1] / 4 and [1, 0, -1], borders repeated, root mean square
@@ -66,15 +66,16 @@ def edges(images: Tensor) -> Tensor:
 
     Parameters
     ----------
-    images : Tensor, shape (N, C, *spatial), 1 to 3 spatial axes
-        Three channels are weighted as luminance (0.299, 0.587, 0.114), any other number is averaged.
+    shown : Tensor, shape (N, C, *spatial), 1 to 3 spatial axes
+        Channels of the images that are looked at: three are weighted as luminance (0.299, 0.587, 0.114), any other
+        number is averaged.
 
     Returns
     -------
     Tensor, shape (N, *spatial)
         At least 0.
     """
-    images = widen(images)
+    images = widen(shown)
     rank, channels = images.ndim - 2, images.shape[1]
     weights = images.new_tensor((0.299, 0.587, 0.114)) if channels == 3 else images.new_ones(channels) / channels
     grey = (images * weights.view(-1, *[1] * rank)).sum(1, keepdim=True)

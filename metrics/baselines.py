@@ -17,7 +17,7 @@ def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0,
 
     ======= =====================================================================================
     zero    0 in normalized space, about the data set's mean colour
-    blur    Gaussian of ``kernel`` x ``kernel`` taps, zero padding on the normalized image (RISE)
+    blur    Gaussian of ``kernel`` taps along each axis, zero padding on the normalized image (RISE)
     black   black of the picture before normalization
     mean    the image's own mean of each channel
     noise   standard normal in normalized space, fixed by ``seed`` and the case's id
@@ -27,7 +27,7 @@ def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0,
     Parameters
     ----------
     batch : Batch
-        Its ``images`` (N, C, H, W), ``ids`` and ``black`` are used.
+        Its ``images`` (N, C, *spatial), ``ids`` and ``black`` are used.
     name : str
     kernel : int
         Taps along a side, odd.
@@ -37,7 +37,7 @@ def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0,
 
     Returns
     -------
-    Tensor, shape (N, C, H, W)
+    Tensor, shape (N, C, *spatial)
 
     Raises
     ------
@@ -50,13 +50,13 @@ def baseline_images(batch: Any, name: str, kernel: int = 11, sigma: float = 5.0,
     if name == "blur":
         return blur(images, kernel, sigma)
     if name == "black":
-        return batch.black.to(images)[None, :, None, None].expand_as(images)
+        return batch.black.to(images).view(1, -1, *[1] * (images.ndim - 2)).expand_as(images)
     if name == "mean":
-        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+        return images.mean(dim=tuple(range(2, images.ndim)), keepdim=True).expand_as(images)
     if name == "noise":
         return drawn(torch.randn, images, [f"{seed}:{case}" for case in batch.ids])
     if name == "minimum":
-        return images.amin(dim=(1, 2, 3), keepdim=True).expand_as(images)
+        return images.amin(dim=tuple(range(1, images.ndim)), keepdim=True).expand_as(images)
     raise ValueError(f"unknown baseline '{name}': zero, blur, black, mean, noise or minimum")
 
 
@@ -66,20 +66,30 @@ def shared_baseline(batch: Any, score: Any, name: str, kernel: int = 11, sigma: 
     return score.once(key, lambda: baseline_images(batch, name, kernel, sigma, seed))
 
 
-def gaussian_taps(kernel: int, sigma: float) -> Tensor:
-    """Taps (kernel, kernel) of RISE's blur: SciPy's Gaussian filter on a single one in zeros.
+def gaussian_taps(kernel: int, sigma: float, rank: int = 2) -> Tensor:
+    """Taps (kernel, kernel) of RISE's blur, along `rank` axes: SciPy's Gaussian filter on a single one in zeros.
 
     SciPy reflects what would fall outside of the small array, so the taps sum to 1 though they end early.
     """
     if kernel < 1 or kernel % 2 == 0 or sigma <= 0:
         raise ValueError(f"blur needs an odd kernel and a sigma above 0, not kernel={kernel} and sigma={sigma}")
-    delta = np.zeros((kernel, kernel))
-    delta[kernel // 2, kernel // 2] = 1
+    delta = np.zeros((kernel,) * rank)
+    delta[(kernel // 2,) * rank] = 1
     return torch.from_numpy(gaussian_filter(delta, sigma))
 
 
 def blur(images: Tensor, kernel: int, sigma: float) -> Tensor:
-    """Images (N, C, H, W) convolved with `gaussian_taps`, zeros beyond the border."""
-    channels = images.shape[1]
-    taps = gaussian_taps(kernel, sigma).to(images).expand(channels, 1, kernel, kernel)
-    return torch.nn.functional.conv2d(images, taps, padding=kernel // 2, groups=channels)
+    """Images (N, C, *spatial) convolved with `gaussian_taps`, zeros beyond the border."""
+    channels, rank = images.shape[1], images.ndim - 2
+    if rank == 2:
+        taps = gaussian_taps(kernel, sigma).to(images).expand(channels, 1, kernel, kernel)
+        return torch.nn.functional.conv2d(images, taps, padding=kernel // 2, groups=channels)
+    # Axis by axis: along three, all taps at once would be eleven times as many.
+    line = gaussian_taps(kernel, sigma, 1).to(images)
+    for axis in range(2, images.ndim):
+        shape = [1] * images.ndim
+        shape[axis], padding = kernel, [0] * rank
+        padding[axis - 2] = kernel // 2
+        taps = line.view(shape).expand(channels, 1, *shape[2:])
+        images = torch.nn.functional.conv3d(images, taps, padding=padding, groups=channels)
+    return images

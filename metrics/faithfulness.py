@@ -112,7 +112,7 @@ def area(curve: Tensor, counts: list[int]) -> Tensor:
 
 
 def score_all(images: Tensor, score: Any) -> Tensor:
-    """Probability (N,) of every case on its own version of the image, images (N, C, H, W)."""
+    """Probability (N,) of every case on its own version of the image, images (N, C, *spatial)."""
     return score(images, torch.arange(len(images), device=images.device))
 
 
@@ -170,7 +170,7 @@ def _perturb(
 def score_steps(rank: Tensor, before: Tensor, after: Tensor, cases: Tensor, counts: list[int], score: Any) -> Tensor:
     """Probability (n, len(counts)) of these cases where the `counts` highest positions of `before` are from `after`."""
     steps = len(counts)
-    limits = torch.tensor(counts, device=rank.device, dtype=torch.int32)[:, None, None, None]
+    limits = torch.tensor(counts, device=rank.device, dtype=torch.int32).view(-1, *[1] * (before.ndim - 1))
     rank = rank.int()
     total = len(cases) * steps
     piece = pieces(before, score)

@@ -28,9 +28,9 @@ def instance_boxes(
 ) -> dict[str, Tensor]:
     """Recall, precision and average precision of the boxes of the map's connected parts, matched one to one.
 
-    The map, scaled to 0..1, is cut strictly above a threshold; each 8-connected part gives its tight box. A box and an
-    instance may be matched at IoU of at least `iou`, each once; the largest possible matching counts. So one blob over
-    three objects finds one of them at most.
+    The map, scaled to 0..1, is cut strictly above a threshold; each connected part (8 neighbours, 26 in a volume) gives
+    its tight box. A box and an instance may be matched at IoU of at least `iou`, each once; the largest possible
+    matching counts. So one blob over three objects finds one of them at most.
 
     Parameters
     ----------
@@ -70,9 +70,9 @@ def instance_boxes(
 def _one_case(
     heatmap: Tensor, boxes: Tensor, threshold: float, iou: float, thresholds: Sequence[float]
 ) -> dict[str, NDArray[Any]]:
-    height, width = heatmap.shape
+    ends = list(reversed(heatmap.shape)) * 2
     inside = [len(instance_masks(box[None], heatmap)) > 0 for box in boxes]
-    truth = boxes.cpu().double().numpy()[np.array(inside, dtype=bool)].clip(0, [width, height, width, height])
+    truth = boxes.cpu().double().numpy()[np.array(inside, dtype=bool)].clip(0, ends)
     values = score_map(heatmap)
     counts = []
     for cut in (threshold, *thresholds):
@@ -92,11 +92,16 @@ def _one_case(
 
 
 def part_boxes(values: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes (M, 4), xyxy with exclusive ends, and sums (M,) of the 8-connected parts above the threshold."""
-    labels, parts = ndimage.label(values > threshold, structure=np.ones((3, 3)))
+    """Boxes (M, 2 * rank), x first, with exclusive ends, and sums (M,) of the connected parts above the threshold.
+
+    Positions are connected that touch, also with a corner.
+    """
+    rank = values.ndim
+    labels, parts = ndimage.label(values > threshold, structure=np.ones((3,) * rank))
     if parts == 0:
-        return np.zeros((0, 4)), np.zeros(0)
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)], dtype=np.float64)
+        return np.zeros((0, 2 * rank)), np.zeros(0)
+    sides = [list(reversed(place)) for place in ndimage.find_objects(labels)]
+    boxes = np.array([[*(s.start for s in one), *(s.stop for s in one)] for one in sides], dtype=np.float64)
     return boxes, np.bincount(labels.ravel(), weights=values.ravel())[1:].astype(np.float64)
 
 

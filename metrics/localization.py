@@ -162,9 +162,7 @@ def pixel_average_precision(histograms: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.where(gained == 0, 0, precision * gained).sum(-1)
 
 
-def corner_mask(
-    mask: NDArray[np.bool_], to_input: tuple[float, float, float, float], size: Sequence[int]
-) -> NDArray[np.bool_]:
+def corner_mask(mask: NDArray[np.bool_], to_input: Sequence[float], size: Sequence[int]) -> NDArray[np.bool_]:
     """Bring an original mask to the input as cv2.resize with INTER_NEAREST does, which PxAP's code uses.
 
     A pixel takes the original one that its upper left CORNER lies in, which shifts the mask by up to half a pixel of
@@ -172,28 +170,31 @@ def corner_mask(
 
     Parameters
     ----------
-    mask : array, shape (h, w)
+    mask : array, shape (h, w), or (d, h, w)
     to_input : (sx, sy, tx, ty)
         As in `Batch`, with whole tx and ty.
-    size : (H, W)
+    size : (H, W), or (D, H, W)
 
     Returns
     -------
-    array, shape (H, W), bool
+    array, shape `size`, bool
         False where the input shows nothing of the original.
     """
-    scale_x, scale_y, shift_x, shift_y = to_input
+    rank = len(size)
     taken, inside = [], []
-    for old, new, scale, shift in zip(mask.shape, size, (scale_y, scale_x), (shift_y, shift_x), strict=True):
+    for old, new, scale, shift in zip(mask.shape, size, to_input[:rank][::-1], to_input[rank:][::-1], strict=True):
         resized = round(old * scale)
         places = np.arange(new) - round(shift)
         taken.append(np.floor(places * (1 / (resized / old))).astype(int).clip(0, old - 1))
         inside.append((places >= 0) & (places < resized))
-    return mask[np.ix_(*taken)] & inside[0][:, None] & inside[1]
+    result = mask[np.ix_(*taken)]
+    for axis, along in enumerate(inside):
+        result = result & along.reshape([-1 if other == axis else 1 for other in range(rank)])
+    return result
 
 
 def score_map(heatmap: Tensor) -> NDArray[np.float64]:
-    """Scale a map (H, W) to minimum 0 and maximum 1 in float64 as wsolevaluation does; a constant one becomes 0."""
+    """Scale a map (*spatial) to minimum 0 and maximum 1 in float64 as wsolevaluation does; a constant one becomes 0."""
     return unit_range(heatmap.detach()[None], torch.float64)[0].cpu().numpy()
 
 
@@ -229,11 +230,11 @@ def whole_boxes(boxes: Tensor, heatmap: Tensor) -> NDArray[np.float64]:
 
 
 def overlap(boxes: NDArray[Any], truth: NDArray[Any], extra: float = 0) -> NDArray[np.float64]:
-    """IoU of boxes (A, 4) with truth (B, 4), xyxy, shape (A, B); `extra` is added to every side length."""
+    """IoU of boxes (A, 2 * rank) with truth (B, 2 * rank), x first, shape (A, B); `extra` is added to side lengths."""
     a, b = np.asarray(boxes, np.float64)[:, None], np.asarray(truth, np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + extra
-    common = sides.clip(0).prod(-1)
-    union = (a[..., 2:] - a[..., :2] + extra).prod(-1) + (b[..., 2:] - b[..., :2] + extra).prod(-1) - common
+    (a0, a1), (b0, b1) = (np.split(one, 2, axis=-1) for one in (a, b))
+    common = (np.minimum(a1, b1) - np.maximum(a0, b0) + extra).clip(0).prod(-1)
+    union = (a1 - a0 + extra).prod(-1) + (b1 - b0 + extra).prod(-1) - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,11 +23,11 @@ def hits(points: Tensor, boxes: Tensor, masks: Tensor | None, tolerance: float =
 
     Parameters
     ----------
-    points : Tensor, shape (P, 2), float64
-        x, y as pixel indices of the original image: whole numbers are pixel centres. Not rounded.
-    boxes : Tensor, shape (M, 4)
-        xyxy in original pixels, x1 and y1 exclusive. Used where there are no masks.
-    masks : Tensor or None, shape (M, H, W)
+    points : Tensor, shape (P, rank), float64
+        x, y, in a volume x, y, z, as pixel indices of the original image: whole numbers are pixel centres. Not rounded.
+    boxes : Tensor, shape (M, 2 * rank)
+        In original pixels, as in `Batch`. Used where there are no masks.
+    masks : Tensor or None, shape (M, *spatial)
         Instance masks in original pixels.
     tolerance : float
         In original pixels; the inequality is strict.
@@ -38,39 +39,36 @@ def hits(points: Tensor, boxes: Tensor, masks: Tensor | None, tolerance: float =
     """
     if masks is not None:
         return near_mask(points, masks.any(0), tolerance)
-    # The nearest pixel of a box: distances along x and y are independent, so no mask has to be drawn.
-    x0, y0, x1, y1 = pixel_ranges(boxes).double().unbind(1)
-    x, y = points[:, :1], points[:, 1:]
-    across = torch.maximum(torch.minimum(x.round(), x1), x0) - x
-    down = torch.maximum(torch.minimum(y.round(), y1), y0) - y
-    return (across**2 + down**2 < tolerance**2).any(1)
+    # The nearest pixel of a box: distances along the axes are independent, so no mask has to be drawn.
+    first, last = pixel_ranges(boxes).double().chunk(2, 1)
+    away = torch.maximum(torch.minimum(points.round()[:, None], last), first) - points[:, None]
+    return (away.square().sum(2) < tolerance**2).any(1)
 
 
 def near_mask(points: Tensor, mask: Tensor, tolerance: float) -> Tensor:
-    """Whether the distance of each point (P, 2) to the nearest pixel of a mask (H, W) is below the tolerance."""
-    rows, columns = mask.nonzero().double().unbind(1)
-    if not len(rows):
+    """Whether the distance of each point (P, rank) to the nearest pixel of a mask (*spatial) is below the tolerance."""
+    places = mask.nonzero().double().flip(1)
+    if not len(places):
         return torch.zeros(len(points), dtype=torch.bool)
     if len(points) == 1:
-        x, y = points[0].tolist()
-        return ((columns - x) ** 2 + (rows - y) ** 2 < tolerance**2).any()[None]
+        return ((places - points).square().sum(1) < tolerance**2).any()[None]
     # A constant map points at every position. Distances from whole pixels come quickly, and those of the points differ
     # by no more than the way to the pixel: only points near the tolerance are looked at one by one.
     pixels = torch.minimum(points.round().clamp(min=0), torch.tensor(mask.shape[::-1]) - 1)
-    x, y = pixels.long().unbind(1)
-    coarse = torch.from_numpy(distance_transform_edt(~mask.numpy()))[y, x]
+    coarse = torch.from_numpy(distance_transform_edt(~mask.numpy()))[pixels.long().flip(1).unbind(1)]
     slack = (points - pixels).norm(dim=1) + 1e-9
     near = coarse + slack < tolerance
     unsure = ~near & (coarse - slack < tolerance)
     if unsure.any():
-        nearest, _ = KDTree(torch.stack([columns, rows], dim=1).numpy()).query(points[unsure].numpy())
+        nearest, _ = KDTree(places.numpy()).query(points[unsure].numpy())
         near[unsure] = torch.from_numpy(nearest < tolerance)
     return near
 
 
-def original_points(places: Tensor, width: int, to_input: tuple[float, float, float, float]) -> Tensor:
-    """Flat positions (P,) of a map as points (P, 2), x and y, of the original image."""
-    return torch.stack(to_original((places // width).double(), (places % width).double(), to_input), dim=1)
+def original_points(places: Tensor, size: Sequence[int], to_input: Sequence[float]) -> Tensor:
+    """Flat positions (P,) of a map of this size as points (P, rank), x first, of the original image."""
+    axes = [axis.double() for axis in torch.unravel_index(places, tuple(size))]
+    return torch.stack(to_original(axes, to_input), dim=1)
 
 
 def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dict[str, Tensor]:
@@ -109,7 +107,7 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
         if len(boxes) == 0 or bool(batch.difficult[i].all()):
             continue
         highest = (heatmap == heatmap.max()).flatten().nonzero()[:, 0]
-        points = original_points(highest, heatmap.shape[1], batch.to_input[i])
+        points = original_points(highest, heatmap.shape, batch.to_input[i])
         shares[i] = hits(points, boxes, None if masks is None else masks.cpu(), tolerance).double().mean()
     shares = shares.to(heatmaps.device)
     hard = torch.tensor([_is_difficult(batch, i) for i in range(len(heatmaps))], device=heatmaps.device)
@@ -117,10 +115,9 @@ def pointing_game(heatmaps: Tensor, batch: Any, *, tolerance: float = 15) -> dic
 
 
 def _is_difficult(batch: Any, i: int) -> bool:
-    height, width = batch.sizes[i]
     masks = batch.original_masks[i]
     area = union_area(batch.original_boxes[i]) if masks is None else float(masks.any(0).sum())
-    return bool(batch.distractors[i]) and area < SMALL * height * width
+    return bool(batch.distractors[i]) and area < SMALL * math.prod(batch.sizes[i])
 
 
 def top_k_pointing(
@@ -166,7 +163,7 @@ def top_k_pointing(
             continue
         ranked = order(heatmap[None], [batch.ids[i]])[0]
         places = peaks(heatmap, k or len(boxes), radius, ranked)
-        points = original_points(places, heatmap.shape[1], batch.to_input[i])
+        points = original_points(places, heatmap.shape, batch.to_input[i])
         # One row a peak, one column an instance.
         columns = [
             hits(points, boxes[m : m + 1], None if masks is None else masks[m : m + 1].cpu(), tolerance)
@@ -178,21 +175,24 @@ def top_k_pointing(
 
 
 def peaks(heatmap: Tensor, k: int, radius: int, ranked: Tensor) -> Tensor:
-    """Flat positions of the up to `k` highest peaks of a map (H, W), as `top_k_pointing` defines them.
+    """Flat positions of the up to `k` highest peaks of a map (*spatial), as `top_k_pointing` defines them.
 
     `ranked` are the map's positions (P,) from highest to lowest.
     """
     if is_constant(heatmap):
         return ranked[:k]
     values = heatmap.float()
-    window = torch.nn.functional.max_pool2d(values[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
+    pool = torch.nn.functional.max_pool2d if heatmap.ndim == 2 else torch.nn.functional.max_pool3d
+    window = pool(values[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
     candidates = (values == window) & (values > values.min())
+    highest = ranked[candidates.flatten()[ranked]]
+    indices = torch.stack(torch.unravel_index(highest, tuple(heatmap.shape)), 1).tolist()
     chosen: list[int] = []
-    width = heatmap.shape[1]
-    for position in ranked[candidates.flatten()[ranked]].tolist():
-        row, column = divmod(position, width)
-        if all(max(abs(row - other // width), abs(column - other % width)) > radius for other in chosen):
+    places: list[list[int]] = []
+    for position, place in zip(highest.tolist(), indices, strict=True):
+        if all(max(abs(a - b) for a, b in zip(place, other, strict=True)) > radius for other in places):
             chosen.append(position)
+            places.append(place)
         if len(chosen) == k:
             break
     return torch.tensor(chosen, dtype=torch.long)

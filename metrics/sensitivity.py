@@ -34,7 +34,7 @@ def sensitivity_n(
 ) -> dict[str, Tensor]:
     """Correlation, over random sets of positions, of the map's sum with the drop when they are replaced.
 
-    The image is cut into cells of ``cell`` x ``cell`` pixels (1 gives the published single pixels, whose random sets
+    The image is cut into cells of ``cell`` pixels a side (1 gives the published single pixels, whose random sets
     hardly differ on smooth maps); each set holds ``share`` of them. The sets follow from the seed and the case's id
     and do not depend on the map, so all methods and layers together pay ``subsets`` forward passes a case.
 
@@ -91,15 +91,16 @@ def sums_and_drops(
     constant : Tensor, shape (N,), bool
         Whether the map is one value everywhere.
     """
-    height, width = heatmaps.shape[1:]
-    down, across = -(-height // cell), -(-width // cell)
-    # Number of its cell for every position.
-    numbers = (torch.arange(height) // cell)[:, None] * across + torch.arange(width) // cell
-    numbers = numbers.to(heatmaps.device)
+    size = heatmaps.shape[1:]
+    cells = [-(-side // cell) for side in size]
+    numbers = torch.zeros(1, dtype=torch.long)  # of its cell for every position
+    for side, count in zip(size, cells, strict=True):
+        numbers = numbers[..., None] * count + torch.arange(side) // cell
+    numbers = numbers[0].to(heatmaps.device)
     key = ("sensitivity_n", share, subsets, cell, baseline, seed)
 
     def measure() -> tuple[Tensor, Tensor]:
-        drawn = torch.stack([_draw(down * across, share, subsets, f"{seed}:{case}") for case in batch.ids])
+        drawn = torch.stack([_draw(math.prod(cells), share, subsets, f"{seed}:{case}") for case in batch.ids])
         drawn = drawn.to(heatmaps.device)
         return drawn, _drops(drawn, numbers, batch, score, shared_baseline(batch, score, baseline, seed=seed))
 
@@ -109,9 +110,11 @@ def sums_and_drops(
     constant = flat.amax(1) == flat.amin(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     # Not by a scatter, whose order of additions varies on a GPU.
-    whole = torch.nn.functional.pad(flat.view_as(heatmaps), (0, across * cell - width, 0, down * cell - height))
-    cells = whole.view(-1, down, cell, across, cell).sum((2, 4)).flatten(1)
-    sums = torch.stack([sets.to(flat) @ values for sets, values in zip(drawn, cells, strict=True)])
+    padding = [pad for side, count in zip(size[::-1], cells[::-1], strict=True) for pad in (0, count * cell - side)]
+    whole = torch.nn.functional.pad(flat.view_as(heatmaps), padding)
+    shape = [part for count in cells for part in (count, cell)]
+    within = whole.view(-1, *shape).sum(tuple(range(2, 2 * len(cells) + 1, 2))).flatten(1)
+    sums = torch.stack([sets.to(flat) @ values for sets, values in zip(drawn, within, strict=True)])
     return sums, drops, constant
 
 

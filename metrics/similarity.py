@@ -28,9 +28,9 @@ class Described:
 
     Attributes
     ----------
-    unit : array, shape (H, W)
+    unit : array, shape (*spatial)
         The map scaled to 0..1, a constant one 0.
-    ranks : array, shape (H * W,)
+    ranks : array, shape (P,)
         Ranks of its values, ties have their mean.
     gradients : array
         Histograms of oriented gradients.
@@ -44,13 +44,15 @@ class Described:
 
 
 def describe(heatmap: NDArray[Any]) -> Described:
-    """Scale a map (H, W), rank its values and take its histograms of oriented gradients.
+    """Scale a map (*spatial), rank its values and take its histograms of oriented gradients.
 
     Histograms are over cells of 16 x 16 pixels, blocks of 3 x 3 cells and 9 orientations, as in Adebayo et al.; a map
-    of under 48 pixels a side has smaller cells.
+    of under 48 pixels a side has smaller cells. Volumes have none.
     """
     values = torch.as_tensor(heatmap, dtype=torch.float64)
     unit = unit_range(values[None], torch.float64)[0].numpy()
+    if unit.ndim != 2:
+        return Described(unit, rankdata(unit), np.full(1, math.nan), bool(unit.max() == 0))
     least = min(values.shape)
     cell = max(1, min(16, least // 3))
     block = min(3, least // cell)
@@ -74,17 +76,19 @@ def compare(one: Described, other: Described) -> dict[str, float]:
         - ``spearman``: rank correlation of the values, -1 to 1; 0 where `other` is constant;
         - ``ssim``: structural similarity of the maps scaled to 0..1, -1 to 1, Gaussian window of sigma 1.5 (Wang et
           al. 2004); NaN for maps of under 11 pixels a side;
-        - ``hog``: Pearson correlation of the histograms of oriented gradients, -1 to 1; 0 where one has no gradient.
+        - ``hog``: Pearson correlation of the histograms of oriented gradients, -1 to 1; 0 where one has no gradient,
+          NaN for volumes.
     """
     names = ("spearman", "ssim", "hog")
     if one.constant or np.array_equal(one.unit, other.unit):
-        return dict.fromkeys(names, 1.0)
+        return dict(zip(names, (1.0, 1.0, 1.0 if one.unit.ndim == 2 else math.nan), strict=True))
     structure = math.nan
     if min(one.unit.shape) >= WINDOW:
         structure = structural_similarity(
             one.unit, other.unit, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
-    values = (_pearson(one.ranks, other.ranks), float(structure), _pearson(one.gradients, other.gradients))
+    gradients = _pearson(one.gradients, other.gradients) if one.unit.ndim == 2 else math.nan
+    values = (_pearson(one.ranks, other.ranks), float(structure), gradients)
     return dict(zip(names, values, strict=True))
 
 

@@ -38,6 +38,8 @@ INLINE = re.compile(r"`((?:python -m bench|cam-bench|make)(?:[ .][^`]*)?)`")
 # Whole lines that do not call this program.
 KNOWN = {
     "git clone … cam-bench && cd cam-bench",
+    "python scripts/publish.py scenes crash_test",  # tests/scripts/test_published.py
+    "python scripts/check_published.py",
     'eval "$(cam-bench -sc install=bash)"',  # tests/bench/test_cli.py
 }
 

@@ -32,16 +32,22 @@ PALETTE, OPACITY = "inferno", 0.85  # in figures and on the page
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """Pictures of the gallery and each entry's rows for them, by case id; `kept` counts the pictures on disk."""
+    """Pictures of the gallery and each entry's rows for them, by case id; `kept` counts the pictures on disk.
+
+    A picture is (H, W, 3); of a volume all slices, below each other.
+    """
 
     images: dict[str, np.ndarray]
     rows: dict[str, dict[str, dict[str, Any]]]
     kept: int
 
 
-def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Finite map (h, w) at another size, as `bench.maps.heatmaps.upsample` has it, but without loading torch."""
-    return np.asarray(_weights(height, values.shape[0]) @ values @ _weights(width, values.shape[1]).T)
+def upsample(values: np.ndarray, *size: int) -> np.ndarray:
+    """Finite map (*spatial) at another size, as `bench.maps.heatmaps.upsample` has it, but without loading torch."""
+    for axis, target in enumerate(size):
+        weights = _weights(target, values.shape[axis])
+        values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
+    return np.asarray(values)
 
 
 @lru_cache(maxsize=16)

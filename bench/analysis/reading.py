@@ -31,7 +31,8 @@ def load_results(root: str | Path) -> pd.DataFrame:
     DataFrame
         One row a case, method and layer, sorted: dataset, model, protocol (equal where values may be compared), method,
         layer, what is known of the case, and a column a metric value. Curves are float32 arrays, `map` is an array of
-        the map's own size (None where it was not kept), `boxes` and `other_boxes` are arrays (M, 4) in input pixels.
+        the map's own size (None where it was not kept), `boxes` and `other_boxes` are arrays (M, 4) in input pixels,
+        (M, 6) in a volume.
 
     Raises
     ------
@@ -58,9 +59,10 @@ def load_rows(folders: Sequence[Folder]) -> pd.DataFrame:
     frame = table.to_pandas().sort_values(KEYS, kind="stable", ignore_index=True)
     shapes = zip(frame["map"], frame.pop("map_shape"), strict=True)
     frame["map"] = pd.Series([None if m is None else m.reshape(shape.astype(int)) for m, shape in shapes], dtype=object)
-    for name in ("boxes", "other_boxes"):
-        frame[name] = [np.empty((0, 4), np.float32) if b is None else b.reshape(-1, 4) for b in frame[name]]
     protocol = folders[0].protocol
+    corners = 2 * protocol["parameters"].get("input", {}).get("rank", 2)
+    for name in ("boxes", "other_boxes"):
+        frame[name] = [np.empty((0, corners), np.float32) if b is None else b.reshape(-1, corners) for b in frame[name]]
     for place, (name, key) in enumerate({"dataset": "dataset", "model": "model", "protocol": "key"}.items()):
         frame.insert(place, name, str(protocol[key]))
     return frame

@@ -26,7 +26,7 @@ from bench.config import (
 from bench.datasets.classes.class_map import class_name
 from bench.datasets.images import Picture, array_of, read_pixels, shorten
 from bench.datasets.records import read_boxes, read_instances
-from bench.datasets.transforms import collate, prepare
+from bench.datasets.transforms import Unfit, collate, prepare
 from bench.maps.capture import capture
 from bench.maps.explain import copied, job_map, wanted_of
 from bench.maps.heatmaps import degenerate, upsample
@@ -186,7 +186,7 @@ def score_map(
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
-    parts, notes = usable(parts, {"classes", *(["boxes"] if len(batch.original_boxes[0]) else [])})
+    parts, notes = usable(parts, {"classes", "pictures", *(["boxes"] if len(batch.original_boxes[0]) else [])})
     for note in notes if metrics is not None else ():
         log.warning("%s", note)
     score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
@@ -207,7 +207,7 @@ def named_network(name: str) -> Network:
 def find_network(model: str | nn.Module | Network) -> Network:
     """Take the network as it is, describe a copy of the module, or build the network of this name."""
     if isinstance(model, nn.Module):
-        spec = InputSpec(size=224, resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        spec = InputSpec(size=(224, 224), resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         return finish(type(model).__name__, copied(model), spec, None, "random", {})
     if not isinstance(model, str | Network):
         raise UserError(f"model={shorten(model)} is no name of a network, no torch.nn.Module and no Network")
@@ -246,7 +246,10 @@ def one_case(
         id="picture", image_id="picture", class_name="", target=group, load=lambda: (pixels, shapes), boxes=outlines,
         difficult=torch.zeros(len(outlines), dtype=torch.bool), ignore=read_boxes(ignore, height, width),
     )  # fmt: skip
-    batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
+    try:
+        batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
+    except Unfit as error:
+        raise UserError(str(error)) from error
     images = batch.images.contiguous(memory_format=memory_format(network.channels_last))
     captured = capture(network.module, images, None, [], gradients=False)
     check_targets([case], captured.logits.shape[1])

@@ -106,9 +106,14 @@ def leads_out(folder: Path, name: str) -> bool:
 
 
 def pictures_below(top: Path) -> list[Path]:
-    """Pictures in a folder and below, in the order of their paths; hidden files, and links to nothing, are skipped.
+    """Pictures in a folder and below, arrays included, see `files_below`."""
+    return files_below(top, [*picture_extensions(), ".npy"])
 
-    UserError for a folder that cannot be read.
+
+def files_below(top: Path, extensions: Iterable[str]) -> list[Path]:
+    """Files of these extensions in a folder and below, in the order of their paths.
+
+    Hidden files, and links to nothing, are skipped. UserError for a folder that cannot be read.
     """
 
     def stop(error: OSError) -> None:
@@ -125,8 +130,8 @@ def pictures_below(top: Path) -> list[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [Path(at, name) for name in names if not name.startswith(".")]
-    readable = picture_extensions()
-    return sorted(path for path in paths if path.suffix.lower() in readable and os.path.isfile(path))
+    ends = tuple(extensions)
+    return sorted(path for path in paths if path.name.lower().endswith(ends) and os.path.isfile(path))
 
 
 def refused(error: OSError) -> UserError:

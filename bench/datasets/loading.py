@@ -82,10 +82,16 @@ def samples(
         loaded = map(_unpack, loader)
     else:
         loaded = _ahead(pictures)
+    said = False
     for picture in loaded:
         for sample in picture:
             if isinstance(sample, Bad):
                 log.warning("%s is left out: %s", printable(sample.case_id), sample.reason)
+            elif sample.made_grey and not said:
+                said = True
+                log.warning(
+                    "colour pictures become grey: the network takes one channel (%s)", printable(sample.case.id)
+                )
             yield sample
 
 

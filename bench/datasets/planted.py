@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from math import comb
 from typing import Any
@@ -83,7 +82,7 @@ def planted(*, network: Network, mechanisms: Sequence[str] | None = None, pictur
     Returns
     -------
     Dataset
-        Cases with `parts` and `values`; in volumes without boxes, which no localization metric could use.
+        Cases with `parts` and `values`.
 
     Raises
     ------
@@ -114,25 +113,19 @@ def _case(network: Network, name: str, output: int, index: int, seed: int) -> Ca
     ]
     objects = [box for box, is_object in zip(boxes, scene.objects, strict=True) if is_object]
     others = [box for box, is_object in zip(boxes, scene.objects, strict=True) if not is_object]
-    flat = len(scene.shape) == 2
     image_id = f"planted-{seed}-{name}-{index:04d}"
     return Case(
         id=f"{image_id}/{name}",
         image_id=image_id,
         class_name=name,
         target=(output,),
-        load=partial(_load, scene, flat),
-        boxes=box_tensor(objects if flat else []),
-        other_boxes=box_tensor(others if flat else []),
-        difficult=torch.zeros(len(objects) if flat else 0, dtype=torch.bool),
+        load=scene.load,
+        boxes=box_tensor(objects, len(scene.shape)),
+        other_boxes=box_tensor(others, len(scene.shape)),
+        difficult=torch.zeros(len(objects), dtype=torch.bool),
         parts=torch.tensor(boxes, dtype=torch.float32),
         values=shapley(subset_scores(network, scene, output)).float(),
     )
-
-
-def _load(scene: Scene, masks: bool) -> tuple[Tensor, Tensor | None]:
-    image, objects = scene.load()
-    return image, objects if masks else None
 
 
 def _scene(module: Any, name: str, output: int, index: int, seed: int) -> Scene:

@@ -108,9 +108,9 @@ def read_instances(boxes: Any, masks: Any, height: int, width: int) -> tuple[Ten
     return outlines if len(outlines) else around, shapes
 
 
-def box_tensor(boxes: Iterable[Sequence[float]]) -> Tensor:
-    """Boxes as float32 (M, 4), also for none."""
-    return torch.tensor(list(boxes), dtype=torch.float32).reshape(-1, 4)
+def box_tensor(boxes: Iterable[Sequence[float]], rank: int = 2) -> Tensor:
+    """Boxes as float32 (M, 2 * rank), also for none."""
+    return torch.tensor(list(boxes), dtype=torch.float32).reshape(-1, 2 * rank)
 
 
 def load_checked(path: str, size: tuple[int, int] | None, boxes: Tensor) -> Tensor:

@@ -1,23 +1,29 @@
-"""From original pixels to network input, for image, boxes and masks together."""
+"""From original pixels to network input, for image, boxes and masks together; of pictures and volumes alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from bench.datasets.arrays.windows import Window, linear, move_boxes, move_masks, placement
 from bench.types import Batch, Case, InputSpec
 
 GEOMETRIES = ("stretch", "center_crop", "pad")
 MIN_VISIBLE = 0.2
 STRIP = 64  # times the input's pixels: pictures that would be resized to more are cut first
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as Pillow's grey
+
+
+class Unfit(ValueError):
+    """A sound file that does not fit the network, or about which the user has to say more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,34 +36,19 @@ class Sample:
     other_boxes: Tensor
     masks: Tensor | None
     original_masks: Tensor | None
-    size: tuple[int, int]
-    to_input: tuple[float, float, float, float]
+    size: tuple[int, ...]
+    to_input: tuple[float, ...]
     ignore: Tensor
     parts: Tensor
     dropped: int = 0  # boxes of the class of which too little is left
+    made_grey: bool = False  # a colour picture, for a network of one channel
     scaled: dict[float, Tensor] = field(default_factory=dict)  # the image at multiples of the input's size
-
-
-def placement(height: int, width: int, spec: InputSpec, geometry: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Size to resize to, and the (top, left) of the input window in it (negative where `pad` adds a border).
-
-    center_crop cuts and never pads: a picture becomes at least as large as the input, also where the network's size
-    was raised above its ``resize``.
-    """
-    size = spec.size
-    if geometry == "stretch":
-        return (size, size), (0, 0)
-    # Rounded as torchvision's Resize and CenterCrop do, so that center_crop equals the weights' own transform.
-    shortest, longest = min(height, width), max(height, width)
-    wanted, known = (max(spec.resize, size), shortest) if geometry == "center_crop" else (size, longest)
-    resized = (max(1, int(wanted * height / known)), max(1, int(wanted * width / known)))
-    return resized, (round((resized[0] - size) / 2), round((resized[1] - size) / 2))
 
 
 def prepare(
     case: Case, spec: InputSpec, geometry: str, same: Sample | None = None, scales: Sequence[float] = ()
 ) -> Sample:
-    """Decode a case's picture and bring it, its boxes and its masks to the network's input.
+    """Decode a case's picture or volume and bring it, its boxes and its masks to the network's input.
 
     Parameters
     ----------
@@ -81,25 +72,24 @@ def prepare(
     Raises
     ------
     OSError, ValueError
-        The picture cannot be decoded.
+        The picture cannot be decoded; `Unfit` where it has other channels or axes than the network takes.
     """
-    image, masks = case.load()
-    if image.ndim != spec.rank + 1 or (spec.rank > 2 and image.shape != spec.shape):
-        raise ValueError(f"{tuple(image.shape)} is no input of shape {spec.shape}; only pictures are resized")
-    height, width = image.shape[-2:]
-    (new_height, new_width), (top, left) = placement(height, width, spec, geometry)
-    scale_x, scale_y = new_width / width, new_height / height
-    new_size, window = (new_height, new_width), (top, left, spec.size, spec.size)
-    pixels, scaled = (same.image, same.scaled) if same else (input_pixels(image, new_size, window, spec), {})
-    for scale in scales if same is None else ():
-        size, y, x = (round(scale * length) for length in (spec.size, top, left))
-        larger = max(1, round(scale * new_height)), max(1, round(scale * new_width))
-        scaled[scale] = input_pixels(image, larger, (y, x, size, size), replace(spec, size=size))
+    if spec.channels != 3 and case.load_stored:
+        image, masks = case.load_stored(spec.channels)
+    else:
+        image, masks = case.load()
+    colours = len(image)
+    image = fit_channels(image, spec)
+    window = placement(image.shape[1:], spec, geometry)
+    if same:
+        pixels, scaled = same.image, same.scaled
+    else:
+        pixels = input_pixels(image, window, spec)
+        scaled = {scale: input_pixels(image, window.larger(scale), spec) for scale in scales}
 
-    # All at once: what a call of torchvision's costs does not depend on how many boxes there are.
-    flat_parts = case.parts if spec.rank == 2 else case.parts[:0, :4]  # those of volumes stay as they are
-    together = [case.boxes, case.other_boxes, case.ignore, flat_parts]
-    moved, visible = move_boxes(torch.cat(together), (height, width), new_size, window)
+    # All at once: what a call costs does not depend on how many boxes there are.
+    together = [boxes.reshape(-1, 2 * spec.rank) for boxes in (case.boxes, case.other_boxes, case.ignore, case.parts)]
+    moved, visible = move_boxes(torch.cat(together), window)
     counts = [len(boxes) for boxes in together]
     (boxes, other_boxes, ignore, parts), (seen, others_seen, ignore_seen, _) = (
         each.split(counts) for each in (moved, visible)
@@ -107,22 +97,61 @@ def prepare(
     kept = seen >= MIN_VISIBLE
     moved_masks = None
     if masks is not None:
-        moved_masks = move_masks(masks if kept.all() else masks[kept], new_size, window)
+        moved_masks = move_masks(masks if kept.all() else masks[kept], window)
     return Sample(
-        case, pixels, boxes[kept], other_boxes[others_seen >= MIN_VISIBLE], moved_masks, masks,
-        (height, width), (scale_x, scale_y, -float(left), -float(top)), ignore[ignore_seen > 0],
-        parts if spec.rank == 2 else case.parts, int((~kept).sum()), scaled,
-    )  # fmt: skip
+        case=case,
+        image=pixels,
+        boxes=boxes[kept],
+        other_boxes=other_boxes[others_seen >= MIN_VISIBLE],
+        masks=moved_masks,
+        original_masks=masks,
+        size=window.old,
+        to_input=window.to_input,
+        ignore=ignore[ignore_seen > 0],
+        parts=parts,
+        dropped=int((~kept).sum()),
+        made_grey=colours > spec.channels,
+        scaled=scaled,
+    )
 
 
-def input_pixels(
-    image: Tensor, new_size: tuple[int, int], window: tuple[int, int, int, int], spec: InputSpec
-) -> Tensor:
-    """Resize a picture (3, H, W), uint8, cut the window out, and normalize it; what lies outside is 0, the mean."""
-    (height, width), (top, left, size, _) = new_size, window
-    y0, x0, rows, columns = max(top, 0), max(left, 0), min(size, height), min(size, width)
-    if height * width <= STRIP * size**2:
-        resized = F.resize(image, list(new_size), InterpolationMode(spec.interpolation), antialias=True)
+def fit_channels(image: Tensor, spec: InputSpec) -> Tensor:
+    """Give an image (C, *spatial) the network's channels: grey ones are repeated for three, RGB becomes grey for one.
+
+    Raises
+    ------
+    Unfit
+        No other numbers can be brought together, or the image has other axes than the input.
+    """
+    if image.ndim != spec.rank + 1:
+        raise Unfit(f"an image of {image.ndim - 1} axes, but the network's input has {spec.rank}, as model.size=")
+    channels, wanted = len(image), spec.channels
+    if channels == wanted:
+        return image
+    if channels == 1 and wanted == 3:
+        return image.expand(3, *image.shape[1:])
+    if channels == 3 and wanted == 1:
+        grey = torch.einsum("c...,c->...", image.float(), torch.tensor(LUMINANCE))[None]
+        return grey.round().to(image.dtype) if image.dtype == torch.uint8 else grey
+    raise Unfit(f"the picture has {channels} channels, and the network takes {wanted}, as many as model.mean=")
+
+
+def input_pixels(image: Tensor, window: Window, spec: InputSpec) -> Tensor:
+    """Resize an image (C, *spatial), uint8 or float32 in 0 to 1, cut the window out, and normalize it.
+
+    What lies outside is 0, the mean. Pictures are resized by torchvision, volumes linearly, averaged where they become
+    smaller.
+    """
+    mean, std = (torch.tensor(values).view(-1, *[1] * spec.rank) for values in (spec.mean, spec.std))
+    strip = prod(window.new) > STRIP * prod(window.size)
+    eight_bit = image.dtype == torch.uint8
+    if spec.rank != 2 or (strip and not (eight_bit and len(image) == 3)):
+        values, inside = linear(F.to_dtype(image, torch.float32, scale=True), window)
+        return ((values - mean) / std).where(inside, 0)
+    (height, width), (top, left), size = window.new, window.corner, window.size
+    y0, x0, rows, columns = max(top, 0), max(left, 0), min(size[0], height), min(size[1], width)
+    if not strip:
+        resized = F.resize(image, [height, width], InterpolationMode(spec.interpolation), antialias=True)
         small = F.crop(resized, y0, x0, rows, columns)
     else:
         # A long strip would grow to gigabytes; Pillow computes the window alone, and differs by one level in 255.
@@ -132,45 +161,9 @@ def input_pixels(
         kind = Image.Resampling[spec.interpolation.upper()]
         small = torch.from_numpy(np.array(whole.resize((columns, rows), kind, (x0 * across, y0 * down, *ends))))
         small = small.permute(2, 0, 1)
-    mean, std = (torch.tensor(values).view(-1, *[1] * spec.rank) for values in (spec.mean, spec.std))
     # Cut before the pixels become float32, of four times the size.
-    return F.crop((F.to_dtype(small, torch.float32, scale=True) - mean) / std, min(top, 0), min(left, 0), size, size)
-
-
-def move_masks(masks: Tensor, new_size: tuple[int, int], window: tuple[int, int, int, int]) -> Tensor:
-    """Masks (M, H, W), bool, in input pixels: each takes the original pixel that its centre lies in (NEAREST_EXACT).
-
-    Torch's plain "nearest" takes the pixel of its corner, which shifts masks by up to half a pixel.
-    """
-    top, left, height, width = window
-    rows, inside_rows = nearest(masks.shape[1], new_size[0], top, height)
-    columns, inside_columns = nearest(masks.shape[2], new_size[1], left, width)
-    # Masks lie side by side in memory, pixel by pixel, as pycocotools decodes them.
-    taken = masks.permute(1, 2, 0).index_select(0, rows).index_select(1, columns).permute(2, 0, 1)
-    return taken & inside_rows[:, None] & inside_columns
-
-
-def nearest(old: int, new: int, first: int, number: int) -> tuple[Tensor, Tensor]:
-    """Which of `old` pixels the centres of `number` out of `new` pixels lie in, and whether they lie in the picture.
-
-    In whole numbers, since a centre may fall on the border of two pixels.
-    """
-    places = torch.arange(first, first + number)
-    return ((2 * places + 1) * old // (2 * new)).clamp(0, old - 1), (places >= 0) & (places < new)
-
-
-def move_boxes(
-    boxes: Tensor, size: tuple[int, int], new_size: tuple[int, int], window: tuple[int, int, int, int]
-) -> tuple[Tensor, Tensor]:
-    """Boxes in input pixels, clipped, and the share of each that is inside (0 to 1)."""
-    if not len(boxes):
-        return boxes.new_zeros((0, 4)), torch.zeros(0)
-    whole = F.resize(tv_tensors.BoundingBoxes(boxes.float(), format="XYXY", canvas_size=size), list(new_size))
-    inside = F.crop(whole, *window).as_subclass(Tensor)
-    whole = whole.as_subclass(Tensor)
-    area = (whole[:, 2] - whole[:, 0]) * (whole[:, 3] - whole[:, 1])
-    left_over = (inside[:, 2] - inside[:, 0]).clamp(min=0) * (inside[:, 3] - inside[:, 1]).clamp(min=0)
-    return inside, left_over / area
+    small = (F.to_dtype(small, torch.float32, scale=True) - mean) / std
+    return F.crop(small, min(top, 0), min(left, 0), *size)
 
 
 def scaled_batch(batch: Batch, samples: Sequence[Sample], scale: float) -> Batch:
@@ -179,7 +172,7 @@ def scaled_batch(batch: Batch, samples: Sequence[Sample], scale: float) -> Batch
     return replace(batch, images=images, parts=[parts * scale for parts in batch.parts])
 
 
-def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) -> Batch:
+def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device, show: tuple[int, ...] = ()) -> Batch:
     """Put samples into one batch on the device; targets are the cases' own, still empty where not known."""
     mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
     cases = [sample.case for sample in samples]
@@ -202,4 +195,5 @@ def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device) ->
         distractors=[len(case.other_boxes) > int(case.other_difficult.sum()) for case in cases],
         parts=[sample.parts.to(device) for sample in samples],
         values=[case.values.to(device) for case in cases],
+        show=show,
     )

@@ -16,6 +16,7 @@ from PIL import Image
 
 from bench.analysis.groups import Entry, Group
 from bench.analysis.kept_maps import Shown, native_map, overlay, upsample
+from bench.analysis.views import View, input_size, view_of
 from bench.figures.style import STYLE, wrapped
 from bench.types import NO_LAYER
 
@@ -97,11 +98,11 @@ def draw_row(
     ax: Axes, canvas: np.ndarray, y: int, group: Group, shown: Shown, case_id: str, entries: list[Entry]
 ) -> None:
     """One image with its boxes at the left edge, then one tile an entry; pixels go to `canvas`, text to `ax`."""
-    whole = Image.fromarray((shown.images[case_id] * 255).round().astype(np.uint8))
-    image = np.asarray(whole.resize((TILE, TILE), Image.Resampling.LANCZOS), dtype=np.float64) / 255
-    canvas[y : y + TILE, :TILE] = image
     about = next(rows[case_id] for rows in shown.rows.values() if case_id in rows)
-    draw_boxes(ax, about, y)
+    size = input_size(group)
+    view = view_of(shown.images[case_id], about, size)
+    paste(canvas, 0, y, view)
+    draw_boxes(ax, view, 0, y)
     letter = "p" if group.follows == "probability" else "score"
     label(ax, 4, y + TILE - 5, f"{about['class_name']} {letter}={about['probability']:.2f}".strip())
     for column, entry in enumerate(entries, start=1):
@@ -115,8 +116,22 @@ def draw_row(
                 reason += ":\nentropy of a flat\ngradient is 0"
             ax.text(x + TILE / 2, y + TILE / 2, reason, ha="center", va="center", fontsize=8, color="#444444")
         else:
-            canvas[y : y + TILE, x : x + TILE] = overlay(image, upsample(heat, TILE, TILE))
+            view = view_of(shown.images[case_id], about, size, heat)
+            paste(canvas, x, y, view)
+            if len(size) > 2:  # slices of its own
+                draw_boxes(ax, view, x, y)
             label(ax, x + 4, y + TILE - 5, coverage_text(group, entry, case_id))
+
+
+def paste(canvas: np.ndarray, x: int, y: int, view: View) -> None:
+    """Put a view's picture, under its map, into the tile at (x, y), its longer side as long as the tile."""
+    height, width = view.image.shape[:2]
+    sides = [max(1, round(TILE * side / max(height, width))) for side in (width, height)]
+    whole = Image.fromarray((view.image * 255).round().astype(np.uint8))
+    image = np.asarray(whole.resize((sides[0], sides[1]), Image.Resampling.LANCZOS), dtype=np.float64) / 255
+    if view.heat is not None:
+        image = overlay(image, upsample(view.heat, *image.shape[:2]))
+    canvas[y : y + sides[1], x : x + sides[0]] = image
 
 
 def heading(ax: Axes, x: float, y: float, name: str) -> None:
@@ -125,15 +140,16 @@ def heading(ax: Axes, x: float, y: float, name: str) -> None:
         ax.text(x, y - 15 * line, text, ha="center", va="baseline", fontsize=8)
 
 
-def draw_boxes(ax: Axes, about: dict[str, Any], y: int) -> None:
-    """Boxes of the class solid, of other objects dashed, on the tile that begins at (0, y)."""
-    for key, style, colour in (("other_boxes", (0, (3, 2)), "#ffffff"), ("boxes", "-", "#ffd400")):
-        boxes = np.asarray([] if about[key] is None else about[key], dtype=np.float64).reshape(-1, 4)
-        scale = TILE / np.array([about["width"], about["height"]] * 2, dtype=np.float64)
-        for x0, y0, x1, y1 in np.clip(boxes * scale, 1, TILE - 2):
+def draw_boxes(ax: Axes, view: View, x: int, y: int) -> None:
+    """Boxes of the class solid, of other objects dashed, on the tile that begins at (x, y)."""
+    height, width = view.image.shape[:2]
+    scale = TILE / max(height, width)
+    ends = np.array([width, height] * 2) * scale - 2
+    for boxes, style, colour in ((view.others, (0, (3, 2)), "#ffffff"), (view.boxes, "-", "#ffd400")):
+        for x0, y0, x1, y1 in np.clip(boxes * scale, 1, ends):
             for width, edge, dashes in ((2.6 if style == "-" else 1.3, "#000000", "-"), (1.3, colour, style)):
                 box: dict[str, Any] = {"lw": width, "edgecolor": edge, "linestyle": dashes, "fill": False}
-                ax.add_patch(Rectangle((x0, y + y0), x1 - x0, y1 - y0, **box))
+                ax.add_patch(Rectangle((x + x0, y + y0), x1 - x0, y1 - y0, **box))
 
 
 def label(ax: Axes, x: float, y: float, text: str) -> None:

@@ -20,7 +20,7 @@ from bench.maps.target_scores import read_output
 from bench.types import NO_LAYER, Attention, Batch, Bound, Job, Layer, Reshape, UserError, at_scale
 
 # What a method may take that does not depend on the class.
-CLASS_BLIND = {"acts", "images", "ids", "once", "attention"}
+CLASS_BLIND = {"acts", "images", "shown", "ids", "once", "attention"}
 
 Natives = dict[tuple[str, str], Tensor]
 Perturb = Callable[[Tensor, Sequence[str]], Tensor]

@@ -31,16 +31,18 @@ def offered(
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
-    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``outside``
-    (`outside_maps` of the batch), ``layer_name``, ``reshaped``, which reads the layer's output as (n, K, *spatial),
-    ``attention`` (see `Attention`), ``attention_grads`` (its gradients) and ``attention_pass`` (see there). `name` is
-    that of the layer in `module`, ``-`` without one.
+    batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``shown``
+    (the channels of the images that are looked at), ``outside`` (`outside_maps` of the batch), ``layer_name``,
+    ``reshaped``, which reads the layer's output as (n, K, *spatial), ``attention`` (see `Attention`),
+    ``attention_grads`` (its gradients) and ``attention_pass`` (see there). `name` is that of the layer in `module`,
+    ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
         "acts": lambda: layer and layer.acts,
         "grads": lambda: layer and layer.grads,
         "images": lambda: batch.images,
+        "shown": lambda: batch.images[:, batch.shown],
         "ids": lambda: batch.ids,
         "targets": lambda: batch.targets,
         "score": lambda: score,

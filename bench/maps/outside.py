@@ -93,9 +93,7 @@ def outside_maps(batch: Batch, root: str, frame: str) -> Tensor:
     return maps.to(batch.images.device)
 
 
-def as_the_picture(
-    values: Tensor, picture: tuple[int, int], to_input: tuple[float, float, float, float], size: Sequence[int]
-) -> Tensor:
+def as_the_picture(values: Tensor, picture: Sequence[int], to_input: Sequence[float], size: Sequence[int]) -> Tensor:
     """Bring a map (h, w) that covers a whole picture, of `picture` = (height, width) pixels, to the input (H, W).
 
     `to_input` is as in `Batch`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list
     if wanted in ("auto", "all"):
         if wanted == "all":
             return activation_layers(network)
-        return default_layers(network.name, network.module, network.spec.size, network.reshape)
+        return default_layers(network.name, network.module, network.spec.shape, network.reshape)
     if wanted is None and not network.layers:
         raise UserError(f"{network.name} has no default layer, as its output is no row of values; name one with layer=")
     patterns = network.layers if wanted is None else list(wanted) if isinstance(wanted, list | tuple) else [wanted]
@@ -58,14 +59,14 @@ def activation_layers(network: Network) -> list[str]:
     UserError
         The network has none: its activations are functions, not modules.
     """
-    maps = feature_maps(network.name, network.module, network.spec.size, network.reshape)
+    maps = feature_maps(network.name, network.module, network.spec.shape, network.reshape)
     active = [name for name in maps if is_activation(network.module.get_submodule(name))]
     if not active:
         raise UserError(f"{network.name} has no activation modules; name layers with layer=")
     return active
 
 
-def default_layers(name: str, module: nn.Module, size: int, reshape: Reshape | None = None) -> list[str]:
+def default_layers(name: str, module: nn.Module, shape: Sequence[int], reshape: Reshape | None = None) -> list[str]:
     """Find the last feature map before pooling through which everything passes (one name).
 
     With it set to zero, nothing of the logits' difference between two pictures is left: a branch of an Inception block,
@@ -76,15 +77,15 @@ def default_layers(name: str, module: nn.Module, size: int, reshape: Reshape | N
 
     Arguments and errors as in `feature_maps`; UserError also where only tokens that cannot be read follow.
     """
-    maps = feature_maps(name, module, size, reshape)
+    maps = feature_maps(name, module, shape, reshape)
     norms = [layer for layer, one in maps.items() if one.prefixed and layer.rpartition(".")[2] in FIRST_NORMS]
     if norms:
         return [norms[-1]]
     with torch.no_grad():
-        logits = logits_of(name, module, pictures(module, (3, size, size)))
+        logits = logits_of(name, module, pictures(module, shape))
     last = {one.place: layer for layer, one in maps.items()}  # one name a tensor
     for layer in sorted(last.values(), key=list(maps).index, reverse=True)[:MOST_TRIED]:
-        if everything_passes(name, module, layer, maps[layer], size, logits):
+        if everything_passes(name, module, layer, maps[layer], shape, logits):
             break
     else:
         raise UserError(f"{name} has no late layer through which everything passes; name one with layer=")
@@ -105,8 +106,8 @@ class FeatureMap:
     """How a module's last run gave a feature map.
 
     `run` counts its runs from 1, `place` numbers the tensors, which a container shares with its last module. `index`
-    (K, h, w) is where the map lies in the flattened output (None: it is that output), `prefixed` whether it leaves some
-    of it out, `unread` the number of later outputs of the same batch that cannot be read.
+    (K, *spatial) is where the map lies in the flattened output (None: it is that output), `prefixed` whether it leaves
+    some of it out, `unread` the number of later outputs of the same batch that cannot be read.
     """
 
     run: int
@@ -116,13 +117,15 @@ class FeatureMap:
     unread: int = 0
 
 
-def feature_maps(name: str, module: nn.Module, size: int, reshape: Reshape | None = None) -> dict[str, FeatureMap]:
+def feature_maps(
+    name: str, module: nn.Module, shape: Sequence[int], reshape: Reshape | None = None
+) -> dict[str, FeatureMap]:
     """Find every module that gives a feature map, in the order of their (last) runs.
 
-    A feature map is (N, K, h, w) with more than one position, as `reshape` reads it, for N pictures of noise of `size`
-    x `size`; pooled features, and windows of them, are none. A pool, and what hands a pool's output on (a container,
-    dropout), is left out. UserError if the network has no feature map or cannot be run on such an input; `name` is for
-    this message.
+    A feature map is (N, K, *spatial) with more than one position, as `reshape` reads it, for N inputs of noise of this
+    `shape` (channels, spatial axes); pooled features, and windows of them, are none. A pool, and what hands a pool's
+    output on (a container, dropout), is left out. UserError if the network has no feature map or cannot be run on such
+    an input; `name` is for this message.
     """
     maps: dict[str, FeatureMap] = {}
     runs: dict[str, int] = {}
@@ -136,7 +139,7 @@ def feature_maps(name: str, module: nn.Module, size: int, reshape: Reshape | Non
             pooled.append(output)
         if any(output is before for before in pooled) or not isinstance(output, Tensor):
             return
-        if output.ndim not in (3, 4) or len(output) != len(images):
+        if output.ndim not in (3, len(shape) + 1) or len(output) != len(images):
             return
         try:
             index = reshape(layer, output.shape[1:], images.shape[2:]) if reshape else None
@@ -144,15 +147,15 @@ def feature_maps(name: str, module: nn.Module, size: int, reshape: Reshape | Non
             for earlier in maps.values():
                 earlier.unread += output.ndim == 3
             return
-        shape = output.shape[1:] if index is None else index.shape
-        if len(shape) == 3 and shape[1] * shape[2] > 1:
+        sides = output.shape[1:] if index is None else index.shape
+        if len(sides) == len(shape) and prod(sides[1:]) > 1:
             places = [place for place, before in enumerate(tensors) if before is output]
             tensors.extend([] if places else [output])
             prefixed = index is not None and index.numel() < output[0].numel()
             place = places[0] if places else len(tensors) - 1
             maps[layer] = FeatureMap(run=runs[layer], place=place, index=index, prefixed=prefixed)
 
-    images = pictures(module, (3, size, size))
+    images = pictures(module, shape)
     handles = [one.register_forward_hook(partial(record, layer)) for layer, one in module.named_modules() if layer]
     try:
         with torch.no_grad():
@@ -161,11 +164,14 @@ def feature_maps(name: str, module: nn.Module, size: int, reshape: Reshape | Non
         for handle in handles:
             handle.remove()
     if not maps:
-        raise UserError(f"{name} has no feature map (N, K, h, w), so it is no CNN; name a layer with layer=")
+        axes = ", ".join("dhw"[-len(shape) + 1 :])
+        raise UserError(f"{name} has no feature map (N, K, {axes}), so it is no CNN; name a layer with layer=")
     return maps
 
 
-def everything_passes(name: str, module: nn.Module, layer: str, one: FeatureMap, size: int, logits: Tensor) -> bool:
+def everything_passes(
+    name: str, module: nn.Module, layer: str, one: FeatureMap, shape: Sequence[int], logits: Tensor
+) -> bool:
     """Whether nothing of the logits' difference between two pictures is left with a layer's map set to zero."""
     runs = 0
 
@@ -182,7 +188,7 @@ def everything_passes(name: str, module: nn.Module, layer: str, one: FeatureMap,
     handle = module.get_submodule(layer).register_forward_hook(zero)
     try:
         with torch.no_grad():
-            without = logits_of(name, module, pictures(module, (3, size, size)))
+            without = logits_of(name, module, pictures(module, shape))
     finally:
         handle.remove()
     left, whole = ((pair[0] - pair[1]).abs().max() for pair in (without, logits))
@@ -203,7 +209,7 @@ def logits_of(name: str, module: nn.Module, images: Tensor) -> Tensor:
         raise
     except (Exception, SystemExit) as error:  # of the network's code: a user's, timm's or torchvision's
         size = " x ".join(map(str, images.shape[2:]))
-        first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+        first = next((part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Conv3d)), None)
         advice = "if it is made for another size, set model.size="
         if first is not None and first.in_channels != images.shape[1]:
             advice = (

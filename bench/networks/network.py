@@ -65,7 +65,7 @@ def finish(
     read = reshape_of(module, reshape)
     if layers is None:
         whole = isinstance(logits, Tensor) and logits.ndim == 2
-        layers = default_layers(name, module, spec.size, read) if whole else []
+        layers = default_layers(name, module, spec.shape, read) if whole else []
     return Network(
         name=name,
         module=module,

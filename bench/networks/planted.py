@@ -179,6 +179,9 @@ def planted_model(
     rank: int = 2,
     layers: Sequence[str] | None = None,
     num_classes: None = None,
+    size: None = None,
+    mean: None = None,
+    std: None = None,
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
@@ -195,8 +198,8 @@ def planted_model(
         2 for pictures of 224 x 224 pixels, 3 for volumes of 48 x 48 x 48.
     layers : sequence of str, optional
         Default layers.
-    num_classes : None
-        The mechanisms say how many outputs there are.
+    num_classes, size, mean, std : None
+        The mechanisms say how many outputs there are, and the glyphs what the input is.
     output, probability, reshape
         As of any network.
 
@@ -207,13 +210,15 @@ def planted_model(
     """
     if num_classes is not None:
         raise UserError(f"model.num_classes={num_classes}: a planted network has one output a mechanism")
+    if (size, mean, std) != (None, None, None):
+        raise UserError("model=planted has an input of its own: leave out model.size, model.mean and model.std")
     if rank not in SIDE:
         raise UserError(f"model.rank={rank} must be 2 (pictures) or 3 (volumes)")
     if len(mechanisms or ()) < 2:
         raise UserError("model.mechanisms must name at least two: with one output every probability is 1")
     module = Planted({str(key): read_mechanism(str(key), mechanisms[key]) for key in sorted(mechanisms)}, rank)
-    size = module.size
-    spec = InputSpec(size=size, resize=size, mean=(GREY,) * 3, std=(SPREAD,) * 3, interpolation="nearest", rank=rank)
+    side = module.size
+    spec = InputSpec(size=(side,) * rank, resize=side, mean=(GREY,) * 3, std=(SPREAD,) * 3, interpolation="nearest")
     return finish(
         name, module, spec, layers, "default", {"default": module.state_dict},
         output=output, probability=probability, reshape=reshape,

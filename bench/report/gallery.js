@@ -153,14 +153,15 @@
     const tile = (one, entry, i) => {
       const picture = element("div", { class: "picture" });
       const map = one.maps[i];
-      picture.append(element("img", { src: one.picture, alt: "", width: one.width, height: one.height }));
+      picture.append(element("img", { src: map.picture ?? one.picture, alt: "", width: one.width, height: one.height }));
       if (map.data) {
         const canvas = element("canvas", { width: one.width, height: one.height, role: "img",
           "aria-label": `map of ${entry.title} for ${one.class || "the prediction"} in ${one.image}` });
         whenSeen(canvas, () => {
           const heat = upsample(bytes(map.data), map.shape, canvas.height, canvas.width);
           paint(canvas, heat);
-          picture.append(boxes(one, coverage(heat, one)));
+          // A volume's tile has slices of its own, and the boxes there.
+          picture.append(map.boxes ? boxes({ ...one, boxes: map.boxes, others: map.others }) : boxes(one, coverage(heat, one)));
         });
         picture.append(canvas);
       } else {

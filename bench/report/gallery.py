@@ -16,12 +16,13 @@ from PIL import Image
 
 from bench.analysis.groups import Column, Entry, Group
 from bench.analysis.kept_maps import PALETTE, Shown, native_map, upsample
+from bench.analysis.views import View, input_size, view_of
 from bench.figures.gallery import REASONS
 from bench.types import NO_LAYER
 
 CASES = 60  # in one gallery, at most
 IMAGENET_OUTPUTS = 1000
-SIDE = 32  # maps are compared at this size
+SIDES = {2: 32, 3: 16}  # maps are compared at this size, by their number of axes
 
 
 def palette() -> str:
@@ -56,7 +57,7 @@ def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int, l
         case = case_of(group, shown, columns, group.places[case_id], picture)
         if case is None:
             continue
-        budget -= len(case["picture"]) + sum(len(each.get("data", "")) for each in case["maps"])
+        budget -= len(case["picture"]) + sum(len(each.get(k, "")) for each in case["maps"] for k in ("data", "picture"))
         if budget < 0 and cases:
             break
         cases.append(case)
@@ -79,6 +80,14 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
     if about is None:
         return None
     maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
+    size = input_size(group)
+    view = view_of(picture, about, size)
+    tiles = [tile(entry, row, heat) for entry, row, heat in zip(group.entries, rows, maps, strict=True)]
+    if len(size) > 2:
+        tiles = [
+            one if heat is None else one | sliced(view_of(picture, about, size, heat))
+            for one, heat in zip(tiles, maps, strict=True)
+        ]
     return {
         "id": case_id,
         "image": str(group.cases["image_id"].iloc[at]),
@@ -88,12 +97,12 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
         "follows": group.follows,
         "predicted": predicted(group, about["predicted"]),
         "predicted_probability": rounded(about["predicted_probability"]),
-        "width": about["width"],
-        "height": about["height"],
-        "boxes": boxes(about["boxes"]),
-        "others": boxes(about["other_boxes"]),
-        "picture": jpeg(picture),
-        "maps": [tile(entry, row, heat) for entry, row, heat in zip(group.entries, rows, maps, strict=True)],
+        "width": view.image.shape[1],
+        "height": view.image.shape[0],
+        "boxes": view.boxes.round(1).tolist(),
+        "others": view.others.round(1).tolist(),
+        "picture": jpeg(view.image),
+        "maps": tiles,
         "values": [[rounded(group.values(entry, c.metric)[at]) for c in columns] for entry in group.entries],
         "disagreement": {layer: disagreement(group.entries, maps, layer) for layer in group.layers or [NO_LAYER]},
     }
@@ -109,8 +118,24 @@ def tile(entry: Entry, row: dict[str, Any] | None, heat: np.ndarray | None) -> d
         return {"reason": text, "degenerate": True}
     if heat is None:
         return {"reason": "no map kept", "degenerate": False}
+    return levels(heat)
+
+
+def levels(heat: np.ndarray) -> dict[str, Any]:
+    """Shape of a map, and its values as bytes between its own minimum and maximum."""
     span = float(heat.max() - heat.min()) or 1.0
     return {"shape": list(heat.shape), "data": encoded(((heat - heat.min()) / span * 255).round())}
+
+
+def sliced(view: View) -> dict[str, Any]:
+    """Slices of one map, with the picture and the boxes there."""
+    assert view.heat is not None
+    return {
+        **levels(view.heat),
+        "picture": jpeg(view.image),
+        "boxes": view.boxes.round(1).tolist(),
+        "others": view.others.round(1).tolist(),
+    }
 
 
 def disagreement(entries: list[Entry], maps: list[np.ndarray | None], layer: str) -> float | None:
@@ -119,7 +144,7 @@ def disagreement(entries: list[Entry], maps: list[np.ndarray | None], layer: str
     Methods that look at no layer count at every layer; controls and degenerate maps do not.
     """
     sides = [
-        upsample(heat, SIDE, SIDE).ravel()
+        upsample(heat, *[SIDES[heat.ndim]] * heat.ndim).ravel()
         for entry, heat in zip(entries, maps, strict=True)
         if heat is not None and entry.layer in (layer, NO_LAYER) and not entry.control
     ]
@@ -138,11 +163,6 @@ def rounded(value: float | None) -> float | None:
     """Value with four significant digits; None, which JSON has, for NaN, which it has not, and for no value."""
     value = math.nan if value is None else float(value)
     return float(f"{value:.4g}") if math.isfinite(value) else None
-
-
-def boxes(flat: list[float] | None) -> list[list[float]]:
-    """Boxes as [x0, y0, x1, y1] in input pixels."""
-    return np.reshape(flat or [], (-1, 4)).astype(np.float64).round(1).tolist()
 
 
 def jpeg(picture: np.ndarray) -> str:

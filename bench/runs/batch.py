@@ -25,7 +25,7 @@ from bench.runs.rows import CASE, case_rows, map_columns, metric_columns
 from bench.runs.setup import Prepared
 from bench.store.files import image_name, write_atomically
 from bench.store.parts import read_part
-from bench.types import Batch, Job, Reshape
+from bench.types import Batch, InputSpec, Job, Reshape
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def compute_batch(
     number of cases done, in fractions.
     """
     plan, device = setting.plan, setting.plan.device
-    batch = replace(collate(samples, plan.facts.spec, device), explains=plan.explains)
+    batch = replace(collate(samples, plan.facts.spec, device, plan.whole.show), explains=plan.explains)
     save_images(setting, batch)
     known = [one.about for one in stored if one] if needs.described else None
     if known:
@@ -210,11 +210,23 @@ def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:
 
 
 def save_images(setting: Setting, batch: Batch) -> None:
-    """Keep the input pictures of the gallery's cases beside the results, for the report."""
+    """Keep the input pictures of the gallery's cases beside the results, for the report; of volumes all slices."""
     spec = setting.plan.facts.spec
     for case_id, image in zip(batch.ids, batch.images, strict=True):
         path = setting.plan.folder.images / f"{image_name(case_id)}.png"
         if case_id in setting.gallery and not path.is_file():
-            mean, std = (torch.tensor(v, device=image.device).view(-1, 1, 1) for v in (spec.mean, spec.std))
-            pixels = (image * std + mean).clamp(0, 1)
-            write_atomically(path, partial(save_image, pixels, format="png"))
+            write_atomically(path, partial(save_image, to_look_at(image, batch.shown, spec), format="png"))
+
+
+def to_look_at(image: Tensor, shown: Sequence[int], spec: InputSpec) -> Tensor:
+    """Channels of an input (C, *spatial) to look at, (1 or 3, H, W) in 0 to 1; a volume's slices below each other.
+
+    Pictures of three channels are as they were. Of others nobody knows which value is bright: the lowest becomes black
+    and the highest white.
+    """
+    mean, std = (torch.tensor(v, device=image.device).view(-1, *[1] * spec.rank) for v in (spec.mean, spec.std))
+    pixels = (image * std + mean)[list(shown)]
+    if spec.shape[0] != 3 or spec.rank != 2:
+        low, high = pixels.aminmax()
+        pixels = (pixels - low) / (high - low).clamp(min=torch.finfo(pixels.dtype).tiny)
+    return pixels.clamp(0, 1).reshape(len(pixels), -1, spec.size[-1])

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -83,8 +83,9 @@ def measured(network: Network, device: torch.device, precision: str) -> dict[str
     writes first is right: processes that start together go on with one answer.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    size = network.spec.size
-    key = hash_key([network.name, size, name, precision, torch.__version__, torch.get_num_threads(), os.cpu_count()])
+    key = hash_key(
+        [network.name, network.spec.shape, name, precision, torch.__version__, torch.get_num_threads(), os.cpu_count()]
+    )
     # A user without a name, as in some containers, may have no home; then the answer is kept nowhere.
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if not home.is_absolute():
@@ -167,12 +168,14 @@ def timed(module: nn.Module, images: Tensor, precision: str) -> float:
     return min(seconds)
 
 
-def forwards(module: nn.Module, size: int, device: torch.device, precision: str) -> Callable[[Speed], Forward]:
+def forwards(
+    module: nn.Module, shape: Sequence[int], device: torch.device, precision: str
+) -> Callable[[Speed], Forward]:
     """Return a function that gives the network as a speed wants it, compiled at the first need."""
 
     @cache
     def compiled(score_batch: int, channels_last: bool) -> Forward:
-        images = torch.zeros(score_batch, 3, size, size, device=device)
+        images = torch.zeros(score_batch, *shape, device=device)
         reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         try:
             from torch._inductor import config as inductor  # slow to import

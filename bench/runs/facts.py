@@ -146,8 +146,9 @@ def shapes_at(
     network: Network, layers: Sequence[str], device: torch.device, scale: float, outputs: int
 ) -> dict[str, list[int]]:
     """Shapes of the layers at a scale, by `at_scale`; UserError where the network does not take this size."""
-    size = round(network.spec.size * scale)
-    images = torch.zeros(1, 3, size, size, device=device)
+    channels, *sides = network.spec.shape
+    size = [round(side * scale) for side in sides]
+    images = torch.zeros(1, channels, *size, device=device)
     try:
         logits_of(network.name, network.module, images)
         seen = capture(network.module, images, None, layers, gradients=False, reshape=network.reshape)
@@ -156,8 +157,8 @@ def shapes_at(
     except UserError as error:
         reason = str(error).removeprefix(f"{network.name} ").split(": if it is made")[0]
         raise UserError(
-            f"scale={scale:g}: {network.name} does not take pictures of {size} x {size} ({reason}); leave scale= at 1, "
-            "or take a network that ends in global pooling"
+            f"scale={scale:g}: {network.name} does not take pictures of {' x '.join(map(str, size))} ({reason}); "
+            "leave scale= at 1, or take a network that ends in global pooling"
         ) from error
     return {at_scale(name, scale): list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
 

@@ -62,11 +62,13 @@ def asked_about(case: Case, target: tuple[int, ...]) -> Case:
         return replace(case, target=target)
     about_objects = ("boxes", "other_boxes", "ignore", "difficult", "other_difficult")
     none: dict[str, Any] = {name: getattr(case, name)[:0] for name in about_objects}
-    return replace(case, target=target, load=partial(_without_masks, case.load), **none)
+    for name in ("load", "load_stored"):
+        none[name] = getattr(case, name) and partial(_without_masks, getattr(case, name))
+    return replace(case, target=target, **none)
 
 
-def _without_masks(load: Callable[[], tuple[Tensor, Tensor | None]]) -> tuple[Tensor, None]:
-    return load()[0], None
+def _without_masks(load: Callable[..., tuple[Tensor, Tensor | None]], *channels: int) -> tuple[Tensor, None]:
+    return load(*channels)[0], None
 
 
 def check_targets(cases: Sequence[Case], classes: int, meant: int | None = None) -> None:

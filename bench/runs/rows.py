@@ -65,7 +65,7 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
             "class_name": batch.class_names[i],
             "target": list(batch.targets[i]),
             "n_instances": len(batch.boxes[i]),
-            "box_area": union_share(batch.boxes[i], height, width),
+            "box_area": union_share(batch.boxes[i], batch.images.shape[2:]),
             "probability": probability[i],
             "predicted": best[i],
             "predicted_probability": best_probability[i],
@@ -78,11 +78,12 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
     ]
 
 
-def union_share(boxes: Tensor, height: int, width: int) -> float:
-    """Share of the input's pixels whose centres lie in any of the boxes (M, 4), xyxy."""
-    covered = boxes.new_zeros((height, width))
-    for x0, y0, x1, y1 in (boxes - 0.5).ceil().long().clamp(min=0).tolist():
-        covered[y0:y1, x0:x1] = 1
+def union_share(boxes: Tensor, size: Sequence[int]) -> float:
+    """Share of the pixels of an input of this size whose centres lie in any of the boxes (M, 2 * rank), x first."""
+    covered = boxes.new_zeros(tuple(size))
+    for box in (boxes - 0.5).ceil().long().clamp(min=0).tolist():
+        low, high = box[: len(size)][::-1], box[len(size) :][::-1]
+        covered[tuple(slice(first, end) for first, end in zip(low, high, strict=True))] = 1
     return float(covered.mean())
 
 

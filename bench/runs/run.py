@@ -61,8 +61,7 @@ def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
     `config` is as in conf/config.yaml, plain, and checked with `bench.runs.setup.check`; `network` is opened only
     where something needs it. UserError where the results folder cannot be written.
     """
-    shown = config["gallery"]["cases"] if plan.facts.spec.rank == 2 else 0  # a volume is no picture to look at
-    gallery = gallery_cases(plan.cases, shown, [str(n) for n in config["gallery"]["images"]])
+    gallery = gallery_cases(plan.cases, config["gallery"]["cases"], [str(n) for n in config["gallery"]["images"]])
     keeps = partial(keeps_map, plan, str(config["save_maps"]).lower(), gallery)
     chunks = range(-(-len(plan.cases) // CHUNK))
     own = [chunk for chunk in chunks if chunk % config["shards"] == config["shard"]]
@@ -137,12 +136,12 @@ def setting_of(
     needed = any(needs_network(needs, plan.jobs, plan.metrics) for needs in {piece.needs for piece in pieces})
     opened = on_device(network, plan.device) if needed else None
     module: Any = opened and opened.module
-    size, precision = plan.facts.spec.size, config["precision"]
+    precision = config["precision"]
     return Setting(
         plan=plan,
         module=module,
         reshape=opened.reshape if opened else None,
-        forward=forwards(module, size, plan.device, precision),
+        forward=forwards(module, plan.facts.spec.shape, plan.device, precision),
         precision=precision,
         keeps=keeps,
         gallery=gallery,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.datasets.transforms import GEOMETRIES
+from bench.datasets.transforms import GEOMETRIES, Unfit, prepare
 from bench.maps.outside import load_map
 from bench.networks.outputs import is_function, target_function, target_name
 from bench.runs.execution import set_precision
@@ -31,8 +31,17 @@ from bench.runs.plan import (
 from bench.store.files import file_states, hash_key, safe_name
 from bench.store.folders import Folder, beside
 from bench.store.parts import FORMAT
-from bench.types import Batch, Bound, Case, Dataset, Job, Metric, UserError, printable
+from bench.types import Batch, Bound, Case, Dataset, InputSpec, Job, Metric, UserError, printable
 
+# What some metrics need of the data set, and why they are left out without it.
+NEEDS = {
+    "boxes": "there are no boxes",
+    "mosaic": "the pictures are no mosaics",
+    "truth": "the truth is not known, as it is for dataset=planted",
+    "pictures": "they are for pictures, not for volumes",
+    "classes": "a function is explained and no class",
+}
+LOOKED_AT = 4  # pictures, before a run begins
 MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
 
@@ -73,17 +82,7 @@ def prepare_run(
     whole = data if isinstance(data, Dataset) else Dataset(list(data))
     check_cases(whole.cases)
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
-    has_boxes = any(len(case.boxes) for case in whole.cases)
-    geometry = config["transform"] or ("stretch" if has_boxes else "center_crop")
-    present = {*whole.offers}
-    present |= {"boxes"} if any(len(case.boxes) for case in cases) else set()
-    present |= {"truth"} if any(len(case.parts) for case in cases) else set()
     explains = target_function(config["target"]) if is_function(config["target"]) else None
-    present |= {"classes"} if explains is None else set()
-    methods, without = usable(methods, present)
-    if not methods:
-        raise UserError(without[0])
-    metrics, notes = usable(metrics, present)
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
     # Submitit's local jobs all run at once and nothing else limits them.
@@ -96,6 +95,17 @@ def prepare_run(
         facts = look_at(on_device(network, device), config["layer"], device, scales)
     if explains is not None:
         facts = replace(facts, outputs=1, probability="none")
+    spec = check_input(cases, whole, facts.spec)
+    has_boxes = any(len(case.boxes) for case in whole.cases)
+    geometry = config["transform"] or ("stretch" if has_boxes or spec.rank > 2 else "center_crop")
+    present = {*whole.offers} | ({"pictures"} if spec.rank == 2 else set())
+    present |= {"boxes"} if any(len(case.boxes) for case in cases) else set()
+    present |= {"truth"} if any(len(case.parts) for case in cases) else set()
+    present |= {"classes"} if explains is None else set()
+    methods, without = usable(methods, present)
+    if not methods:
+        raise UserError(without[0])
+    metrics, notes = usable(metrics, present)
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
     fixed, metrics = maps_in_folders(methods, metrics, cases)
     resized, metrics = other_sizes(scales, methods, metrics, facts.spec.rank)
@@ -128,15 +138,41 @@ def check_cases(cases: Sequence[Case]) -> None:
         raise UserError(f"two cases of the data set have one id, {printable(name)}; give each its own name")
 
 
+def check_input(cases: Sequence[Case], data: Dataset, spec: InputSpec) -> InputSpec:
+    """Return the network's input; UserError where the first pictures do not fit it, or it lacks a channel to show.
+
+    Single pictures that do not fit are left out one by one, as broken ones are.
+    """
+    if max(data.show, default=0) >= spec.channels:
+        raise UserError(f"dataset.show={list(data.show)}: the network's input has channels 0 to {spec.channels - 1}")
+    reasons = []
+    for case in cases[:LOOKED_AT]:
+        try:
+            prepare(case, spec, "stretch")
+            return spec
+        except Unfit as error:
+            reasons.append(f"{printable(case.id)}: {printable(error)}")
+        except (OSError, ValueError, SyntaxError):
+            continue
+    if reasons:
+        raise UserError(reasons[0])
+    return spec
+
+
 def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case], geometry: str) -> Folder:
     """Folder of the run's protocol: a hash of everything that makes rows comparable, by name and parameters.
 
     Neither the number of cases nor methods, metrics, batch sizes, devices or paths are part of it.
     """
     left_out = ("root", "allow_bad_records", "_target_")
+    newer = ("range", "show")  # what is meant without them is what older results have
     parameters = {
         "format": FORMAT,
-        "dataset": {key: value for key, value in config["dataset"].items() if key not in left_out},
+        "dataset": {
+            key: value
+            for key, value in config["dataset"].items()
+            if key not in left_out and (key, value) not in [(one, None) for one in newer]
+        },
         "cases": fingerprint(cases),
         "seed": config["seed"],
         "target": target_name(config["target"]) if is_function(config["target"]) else config["target"],
@@ -162,8 +198,9 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
 
 
 def input_of(facts: Facts) -> dict[str, Any]:
-    """Fields of the network's input; two spatial axes are what is meant where none are named, as in older results."""
-    return {key: value for key, value in vars(facts.spec).items() if (key, value) != ("rank", 2)}
+    """Fields of the network's input; equal sides are one number, and no rank means 2, as in older results."""
+    fields = {key: value for key, value in vars(facts.spec).items() if (key, value) != ("rank", 2)}
+    return {**fields, "size": facts.spec.size[0]} if len(set(facts.spec.size)) == 1 else fields
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
@@ -198,14 +235,6 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
         if config[key] not in known:
             words = ", ".join(str(value).lower() for value in known if value is not None)
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
-
-
-NEEDS = {
-    "boxes": "there are no boxes",
-    "mosaic": "the pictures are no mosaics",
-    "truth": "the truth is not known, as it is for dataset=planted",
-    "classes": "a function is explained and no class",
-}
 
 
 def usable(parts: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:

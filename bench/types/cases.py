@@ -44,10 +44,12 @@ class Case:
     target : tuple of int
         Output indices that together are the class; ``()`` asks for the predicted class.
     load : callable
-        ``load() -> (image, masks)``: uint8 tensor (3, H, W) in original pixels and bool tensor
-        (M, H, W), one mask per box, or None. Raises OSError or ValueError for a bad picture. Picklable.
-    boxes : Tensor, shape (M, 4)
-        Instances of the class, float32 xyxy in original pixels; x1, y1 exclusive (x1 - x0 = width).
+        ``load() -> (image, masks)``: tensor (C, *spatial) in original pixels, uint8 or float32 where black is 0 and
+        white is 1, and bool tensor (M, *spatial), one mask per box, or None. Raises OSError or ValueError for a bad
+        picture. Picklable.
+    boxes : Tensor, shape (M, 2 * rank)
+        Instances of the class, float32 xyxy in original pixels; x1, y1 exclusive (x1 - x0 = width). In a volume x, y, z
+        first and last.
     other_boxes : Tensor, shape (L, 4)
         Objects of other classes, same coordinates.
     difficult : Tensor, shape (M,), bool
@@ -64,6 +66,9 @@ class Case:
         What was planted in the picture where the truth is known, as `boxes`; x, y, z first and last in a volume.
     values : Tensor, shape (P,)
         What each part is worth to the network: its Shapley value in the class's score.
+    load_stored : callable, optional
+        ``load_stored(channels) -> (image, masks)``: as `load`, with the channels that the file holds, for networks that
+        take another number than three. None where `load` gives all there is.
     """
 
     id: str
@@ -80,6 +85,7 @@ class Case:
     outlines: str = ""
     parts: Tensor = field(default_factory=_no_boxes)
     values: Tensor = field(default_factory=_no_values)
+    load_stored: Callable[[int], tuple[Tensor, Tensor | None]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +105,9 @@ class Dataset:
         Share of the run's pictures that may turn out to be bad before the run stops.
     offers : tuple of str
         What some metrics need beside boxes: ``mosaic``, each picture is a grid of pictures of one class each.
+    show : tuple of int
+        Channels of the network's input that are looked at, as red, green and blue or as grey; empty: the first three,
+        or the first where there are fewer.
     """
 
     cases: list[Case]
@@ -107,6 +116,7 @@ class Dataset:
     outputs: int | None = None
     most_bad: float = 1.0
     offers: tuple[str, ...] = ()
+    show: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,29 +125,29 @@ class Batch:
 
     Attributes
     ----------
-    images : Tensor, shape (N, C, H, W)
+    images : Tensor, shape (N, C, *spatial)
         Normalized network input.
     ids, image_ids, class_names : list of str
         As in `Case`.
     targets : list of tuple of int
         Output indices of the asked class; never empty here (the prediction is filled in).
-    boxes, other_boxes : list of Tensor, shape (M, 4)
-        float32 xyxy in INPUT pixels, not rounded.
-    masks : list of (Tensor or None), shape (M, H, W)
+    boxes, other_boxes : list of Tensor, shape (M, 2 * rank)
+        float32 xyxy in INPUT pixels, not rounded; as in `Case`.
+    masks : list of (Tensor or None), shape (M, *spatial)
         Instance masks in input pixels, bool.
     original_boxes, original_masks : list
         The same in ORIGINAL pixels.
     difficult : list of Tensor, shape (M,)
         VOC's flag per box of `original_boxes`, also of those that the input cuts away.
-    sizes : list of (int, int)
-        Original (height, width).
+    sizes : list of tuple of int
+        Original (height, width), or (depth, height, width).
     black : Tensor, shape (C,)
         Black in normalized space.
-    ignore : list of Tensor, shape (R, 4)
+    ignore : list of Tensor, shape (R, 2 * rank)
         Regions that count neither as the class nor as something else, INPUT pixels.
-    to_input : list of (float, float, float, float)
-        (sx, sy, tx, ty): x_input = sx * x_original + tx and y likewise, on continuous
-        coordinates where pixel i covers [i, i + 1).
+    to_input : list of tuple of float
+        (sx, sy, tx, ty), or (sx, sy, sz, tx, ty, tz): x_input = sx * x_original + tx and the others likewise, on
+        continuous coordinates where pixel i covers [i, i + 1).
     distractors : list of bool
         Whether the original image shows an object of another class that is not ``difficult``.
     parts, values : list of Tensor, shapes (P, 2 * rank) and (P,)
@@ -147,6 +157,8 @@ class Batch:
     explains : callable or None
         A user's function ``(output, cases) -> scores (n,)`` of what the network returned for the pictures of `cases`, a
         Batch: explained instead of a class. All targets are then (0,).
+    show : tuple of int
+        As in `Dataset`.
     """
 
     images: Tensor
@@ -160,8 +172,8 @@ class Batch:
     original_boxes: list[Tensor]
     original_masks: list[Tensor | None]
     difficult: list[Tensor]
-    sizes: list[tuple[int, int]]
-    to_input: list[tuple[float, float, float, float]]
+    sizes: list[tuple[int, ...]]
+    to_input: list[tuple[float, ...]]
     black: Tensor
     ignore: list[Tensor] = field(default_factory=list)
     distractors: list[bool] = field(default_factory=list)
@@ -169,3 +181,9 @@ class Batch:
     values: list[Tensor] = field(default_factory=list)
     predicted: list[int | None] = field(default_factory=list)
     explains: Callable[[Any, Batch], Tensor] | None = None
+    show: tuple[int, ...] = ()
+
+    @property
+    def shown(self) -> list[int]:
+        """Channels of the images that are looked at, one or three."""
+        return list(self.show) or ([0, 1, 2] if self.images.shape[1] >= 3 else [0])

@@ -16,22 +16,49 @@ Reshape = Callable[[str, Sequence[int], Sequence[int]], Any]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network's weights expect of their input; sizes in pixels, mean and std for values 0 to 1.
+    """What a network's weights expect of their input.
 
-    `rank` is 2 for pictures, 3 for volumes, which are as long as `size` along every axis.
+    Attributes
+    ----------
+    size : tuple of int
+        Pixels along each spatial axis: (height, width), or (depth, height, width) of a volume. A single number is given
+        to all `rank` axes.
+    resize : int
+        Pixels of the shortest side before a center crop.
+    mean, std : tuple of float
+        For values 0 to 1, one a channel: so many channels the input has.
+    interpolation : str
+    rank : int
+        Number of spatial axes, that of `size` where this names them all.
     """
 
-    size: int
+    size: tuple[int, ...]
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     rank: int = 2
 
+    def __post_init__(self) -> None:
+        sides: Any = self.size
+        sides = (sides,) * self.rank if isinstance(sides, int) else tuple(sides)
+        for name, value in (
+            ("size", sides),
+            ("rank", len(sides)),
+            ("mean", tuple(self.mean)),
+            ("std", tuple(self.std)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.mean)
+
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input: three channels and the spatial axes."""
-        return (3, *[self.size] * self.rank)
+        """Shape of one input: channels and the spatial axes."""
+        return (self.channels, *self.size)
 
 
 @dataclass(frozen=True, eq=False)

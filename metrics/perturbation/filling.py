@@ -45,6 +45,8 @@ def filled_curves(
     """
     if fill not in FILLS:
         raise ValueError(f"unknown fill '{fill}': {' or '.join(FILLS)}")
+    if heatmaps.ndim != 3:
+        raise ValueError(f"{fill} is for pictures, not for volumes; take another baseline")
     images, rank = batch.images, ranks(order(heatmaps, batch.ids)).view(heatmaps.shape)
     counts = step_counts(steps, rank[0].numel())
     blank = ("mean", 11, 5.0, 0)

@@ -38,7 +38,7 @@ def saco(
     batch : Batch
     score : callable
     groups : int
-        2 or more; group ``i`` ends before rank ``floor((i + 1) * H * W / groups)``. As many forward passes a map.
+        2 or more; group ``i`` ends before rank ``floor((i + 1) * P / groups)``. As many forward passes a map.
     baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
         See `metrics.baselines.baseline_images`; the authors' is the image's mean.
     kernel, sigma, seed
@@ -73,7 +73,8 @@ def saco(
         scores = [clean.new_zeros(0)]
         for part in grid.to(rank.device).split(pieces(batch.images, score)):
             case, first, end = part[:, 0], limits[part[:, 1]], limits[part[:, 1] + 1]
-            group = (rank[case] >= first[:, None, None]) & (rank[case] < end[:, None, None])
+            first, end = (edge.view(-1, *[1] * (rank.ndim - 1)) for edge in (first, end))
+            group = (rank[case] >= first) & (rank[case] < end)
             scores.append(score(torch.where(group[:, None], blank[case], batch.images[case]), case))
         return clean[cases.to(clean.device), None] - torch.cat(scores).view(len(cases), groups)
 

@@ -53,18 +53,21 @@ def single_deletion(
     ----------
     Hesse, Schaub-Meyer, Roth: Benchmarking the attribution quality of vision models, NeurIPS 2024, section 3.
     """
-    height, width = heatmaps.shape[1:]
-    if not 2 <= grid <= min(height, width):
-        raise ValueError(f"grid={grid} must be from 2 to {min(height, width)}")
-    rows, columns = (torch.arange(side, device=heatmaps.device) // (side // grid) for side in (height, width))
-    patch = rows.clamp(max=grid - 1)[:, None] * grid + columns.clamp(max=grid - 1)
+    size = heatmaps.shape[1:]
+    if not 2 <= grid <= min(size):
+        raise ValueError(f"grid={grid} must be from 2 to {min(size)}")
+    patch = torch.zeros(1, dtype=torch.long, device=heatmaps.device)
+    for side in size:
+        along = (torch.arange(side, device=heatmaps.device) // (side // grid)).clamp(max=grid - 1)
+        patch = patch[..., None] * grid + along
+    patch, number = patch[0], grid ** len(size)
     falls = score.once(
         ("single deletion", grid, baseline, seed),
-        lambda: _falls(batch, score, patch, grid**2, shared_baseline(batch, score, baseline, seed=seed)),
+        lambda: _falls(batch, score, patch, number, shared_baseline(batch, score, baseline, seed=seed)),
     )
     flat = heatmaps.flatten(1).double()
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    sums = torch.stack([flat[:, patch.flatten() == i].sum(1) for i in range(grid**2)], dim=1)
+    sums = torch.stack([flat[:, patch.flatten() == i].sum(1) for i in range(number)], dim=1)
     constant = flat.amax(1) == flat.amin(1)
     ranks = [torch.from_numpy(rankdata(values.cpu().numpy(), axis=1)).to(heatmaps.device) for values in (sums, falls)]
     correlation = correlate(*ranks).float()
@@ -73,7 +76,7 @@ def single_deletion(
 
 
 def _falls(batch: Any, score: Any, patch: Tensor, number: int, blank: Tensor) -> Tensor:
-    """Fall of the explained score (N, number) when each patch (H, W holds their numbers) becomes the baseline."""
+    """Fall of the explained score (N, number) when each patch (*spatial holds their numbers) becomes the baseline."""
     images, cases = batch.images, torch.arange(len(batch.images), device=batch.images.device)
     clean = score.once("clean logit", lambda: score.logit(images, cases))
     pairs = [(case, i) for case in range(len(images)) for i in range(number)]

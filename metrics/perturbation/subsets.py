@@ -69,7 +69,7 @@ def infidelity(
         raise ValueError(f"infidelity: share={share} (0 to 1), subsets={subsets} (3 or more), cell={cell} (1 or more)")
     constant = heatmaps.flatten(1).amax(1) == heatmaps.flatten(1).amin(1)
     # Of a map without information nothing counts but that it is the same everywhere.
-    heatmaps = torch.where(constant[:, None, None], torch.ones_like(heatmaps), heatmaps)
+    heatmaps = torch.where(constant.view(-1, *[1] * (heatmaps.ndim - 1)), torch.ones_like(heatmaps), heatmaps)
     sums, drops, _ = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
     lost = drops.double()
     beta = (sums * lost).sum(1) / sums.square().sum(1)

@@ -92,14 +92,14 @@ def irof(
 
 
 def superpixels(image: Tensor, segments: int) -> Tensor:
-    """Give every position of an image (C, H, W) the number of its superpixel, from 0 without gaps; on the CPU."""
-    picture = image.detach().cpu().double().permute(1, 2, 0).numpy()
+    """Give every position of an image (C, *spatial) the number of its superpixel, from 0 without gaps; on the CPU."""
+    picture = image.detach().cpu().double().movedim(0, -1).numpy()
     parts = slic(picture, n_segments=segments, compactness=10, start_label=0, channel_axis=-1)
     return torch.from_numpy(np.unique(parts, return_inverse=True)[1].reshape(parts.shape))
 
 
 def _steps_until_gone(heatmap: Tensor, labels: Tensor, case: str, steps: int) -> Tensor:
-    """How many steps leave each position (H, W) in place: the first that replaces it is this plus 1."""
+    """How many steps leave each position (*spatial) in place: the first that replaces it is this plus 1."""
     if heatmap.max() == heatmap.min():
         heatmap = torch.zeros_like(heatmap)  # sums of equal values may differ in their last bit
     size = torch.bincount(labels.flatten())

@@ -168,7 +168,9 @@ def roots(tmp_path: Path) -> dict[str, str]:
     for place, name, text in (("Annotations", "a.xml", xml), ("ImageSets/Main", "test.txt", "a\n")):
         (tmp_path / "voc" / "VOC2007" / place).mkdir(parents=True)
         (tmp_path / "voc" / "VOC2007" / place / name).write_text(text)
-    return {name: str(tmp_path / name) for name in ("folder", "imagefolder", "coco", "voc", "imagenet")}
+    (tmp_path / "volumes").mkdir()
+    np.save(tmp_path / "volumes" / "a.npy", np.zeros((4, 5, 6), np.uint8))
+    return {name: str(tmp_path / name) for name in ("folder", "imagefolder", "coco", "voc", "imagenet", "volumes")}
 
 
 @pytest.mark.parametrize("name", names("dataset"))
@@ -182,7 +184,11 @@ def test_every_parameter_of_a_data_set(
         "mosaic": ["dataset.mosaics=1", "dataset.size=32", "dataset.source={name: collage, scenes: 8}"],
     }.get(name, [])
     settings = base(f"dataset={name}", *root, *small)
-    assert isinstance(compute(settings), Prepared)
+    if name == "volumes":  # the network is one of pictures
+        with pytest.raises(UserError, match="an image of 3 axes, but the network's input has 2"):
+            compute(settings)
+    else:
+        assert isinstance(compute(settings), Prepared)
     faults = faults_of(settings, [path for path in leaves(settings) if path[0] == "dataset" and len(path) > 1], compute)
     assert not faults, "\n".join(faults)
 

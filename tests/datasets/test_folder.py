@@ -183,7 +183,7 @@ def pictures(tmp_path):
 
 
 def test_lists_pictures_in_order_without_hidden_ones(pictures):
-    cases = folder(root=str(pictures))
+    cases = folder(root=str(pictures)).cases
     assert [case.id for case in cases] == ["B.png", "a.JPG", "b.png", "sub/deep/c.webp"]
     for case in cases:
         assert case.image_id == case.id and case.class_name == "" and case.target == ()
@@ -192,7 +192,7 @@ def test_lists_pictures_in_order_without_hidden_ones(pictures):
 
 def test_load_is_picklable_and_survives_another_working_folder(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    case = next(case for case in folder(root="pictures") if case.id == "b.png")
+    case = next(case for case in folder(root="pictures").cases if case.id == "b.png")
     monkeypatch.chdir("/")
     image, masks = pickle.loads(pickle.dumps(case.load))()
     assert masks is None and np.array_equal(image.permute(1, 2, 0).numpy(), COLOUR)
@@ -200,7 +200,7 @@ def test_load_is_picklable_and_survives_another_working_folder(pictures, tmp_pat
 
 def test_a_broken_picture_is_listed_and_fails_only_when_loaded(pictures):
     (pictures / "z.png").write_bytes(b"")
-    broken = folder(root=pictures)[-1]
+    broken = folder(root=pictures).cases[-1]
     with pytest.raises(OSError, match=r"z\.png"):
         broken.load()
 
@@ -209,7 +209,13 @@ def test_links_are_followed_once(pictures):
     (pictures / "again").symlink_to(pictures)  # a loop
     (pictures / "link.png").symlink_to(pictures / "b.png")
     (pictures / "dangling.png").symlink_to(pictures / "nothing.png")
-    assert [case.id for case in folder(root=pictures)] == ["B.png", "a.JPG", "b.png", "link.png", "sub/deep/c.webp"]
+    assert [case.id for case in folder(root=pictures).cases] == [
+        "B.png",
+        "a.JPG",
+        "b.png",
+        "link.png",
+        "sub/deep/c.webp",
+    ]
 
 
 @pytest.mark.parametrize(

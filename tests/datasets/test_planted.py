@@ -59,7 +59,7 @@ def test_values_are_the_networks_own(network: Any, cases: list[Case]) -> None:
     """They sum to score(all) - score(none) of the pictures as a run gives them to the network, to 1e-5."""
     for case in cases:
         load: Any = case.load
-        scene = load.args[0]
+        scene = load.__self__
         batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
         empty = (scene.draw()[0] / 255 - network.spec.mean[0]) / network.spec.std[0]
         with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_parts_boxes_and_masks_are_where_the_picture_changes(cases: list[Case]) 
     for case in cases:
         image, masks = case.load()
         assert image.shape == (3, 224, 224) and image.dtype == torch.uint8 and masks is not None
-        changed = (image != case.load.args[0].draw()[0]).any(0)  # type: ignore[attr-defined]
+        changed = (image != case.load.__self__.draw()[0]).any(0)  # type: ignore[attr-defined]
         planted_there = torch.zeros(224, 224, dtype=torch.bool)
         for x0, y0, x1, y1 in case.parts.int().tolist():
             assert not planted_there[y0 - 16 : y1 + 16, x0 - 16 : x1 + 16].any()  # two tiles between any two
@@ -118,7 +118,7 @@ def test_parts_boxes_and_masks_are_where_the_picture_changes(cases: list[Case]) 
 
 def test_noise_alone_fires_nothing(network: Any, cases: list[Case]) -> None:
     for case in cases:
-        empty = (case.load.args[0].draw()[0] / 255 - network.spec.mean[0]) / network.spec.std[0]  # type: ignore[attr-defined]
+        empty = (case.load.__self__.draw()[0] / 255 - network.spec.mean[0]) / network.spec.std[0]  # type: ignore[attr-defined]
         assert not network.module.features(empty[None]).any()
 
 
@@ -143,9 +143,11 @@ def test_volumes(network: Any) -> None:
     cases = planted(network=small, pictures=1).cases
     for case, expected in zip(cases, ([1] * 4, [1, 1, 0, 0], [1, 1, 1, 0, 0]), strict=True):
         image, masks = case.load()
-        assert image.shape == (3, 48, 48, 48) and masks is None and not len(case.boxes)
+        assert image.shape == (3, 48, 48, 48) and masks is not None and len(masks) == len(case.boxes) > 0
+        for mask, (x0, y0, z0, x1, y1, z1) in zip(masks, case.boxes.int().tolist(), strict=True):
+            assert mask.sum() == 12**3 and mask[z0:z1, y0:y1, x0:x1].all()
         torch.testing.assert_close(case.values / case.values.max(), torch.tensor(expected).float(), rtol=0, atol=0.02)
-        changed = (image != case.load.args[0].draw()[0]).any(0)  # type: ignore[attr-defined]
+        changed = (image != case.load.__self__.draw()[0]).any(0)  # type: ignore[attr-defined]
         for x0, y0, z0, x1, y1, z1 in case.parts.int().tolist():
             assert changed[z0:z1, y0:y1, x0:x1].float().mean() > 0.95
             changed[z0:z1, y0:y1, x0:x1] = False

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.datasets import transforms
-from bench.datasets.transforms import GEOMETRIES, collate, move_masks, placement, prepare
+from bench.datasets.arrays.windows import Window, move_masks, placement
+from bench.datasets.transforms import GEOMETRIES, collate, prepare
 from bench.types import Case, InputSpec
 
 SPEC = InputSpec(224, 256, (0.0,) * 3, (1.0,) * 3)
@@ -94,7 +95,7 @@ def test_round_trip(data: st.DataObject) -> None:
         assert len(sample.boxes) + sample.dropped == 1
         sx, sy, tx, ty = sample.to_input
         there = [sx * box[0] + tx, sy * box[1] + ty, sx * box[2] + tx, sy * box[3] + ty]
-        clipped = [min(max(value, 0.0), spec.size) for value in there]
+        clipped = [min(max(value, 0.0), spec.size[0]) for value in there]
         for got in sample.boxes.tolist():
             back = [(got[0] - tx) / sx, (got[1] - ty) / sy, (got[2] - tx) / sx, (got[3] - ty) / sy]
             # half a pixel of the original or of the input, whichever is larger, for what was not cut
@@ -122,8 +123,9 @@ def test_masks_take_the_pixel_that_their_centre_lies_in(geometry: str, size: tup
     height, width = size
     masks = torch.rand(2, height, width, generator=torch.Generator().manual_seed(0)) < 0.4
     spec = replace(SPEC, size=24, resize=28)
-    resized, (top, left) = placement(height, width, spec, geometry)
-    moved = move_masks(masks, resized, (top, left, 24, 24))
+    window = placement((height, width), spec, geometry)
+    resized, (top, left) = window.new, window.corner
+    moved = move_masks(masks, window)
     for row in range(24):
         for column in range(24):
             y = Fraction(2 * (row + top) + 1, 2) * height / resized[0]
@@ -135,7 +137,7 @@ def test_masks_take_the_pixel_that_their_centre_lies_in(geometry: str, size: tup
 
 def test_masks_are_torchs_nearest_exact_and_not_its_nearest() -> None:
     masks = torch.rand(3, 300, 451, generator=torch.Generator().manual_seed(0)) < 0.4
-    moved = move_masks(masks, (224, 224), (0, 0, 224, 224))
+    moved = move_masks(masks, Window((300, 451), (224, 224), (0, 0), (224, 224)))
     by_torch = {
         mode: torch.nn.functional.interpolate(masks[None].float(), (224, 224), mode=mode)[0] > 0.5
         for mode in ("nearest-exact", "nearest")
@@ -160,7 +162,7 @@ def test_center_crop_never_pads(resize: int) -> None:
         pixels = torch.full((3, height, width), 200, dtype=torch.uint8)
         case = Case("a", "a", "", (), lambda pixels=pixels: (pixels, None))
         assert (prepare(case, spec, "center_crop").image > 0.5).all()
-    assert placement(60, 80, replace(SPEC, size=224, resize=256), "center_crop")[0] == (256, 341)
+    assert placement((60, 80), replace(SPEC, size=224, resize=256), "center_crop").new == (256, 341)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
@@ -175,13 +177,8 @@ def test_a_strip_is_cut_before_it_grows(
     whole = prepare(case, spec, "center_crop").image
     monkeypatch.setattr(transforms, "STRIP", 0)
     monkeypatch.setattr(transforms.F, "resize", None)  # must not be called
-    cut = transforms.input_pixels(pixels, *window_of(size, spec), spec)
+    cut = transforms.input_pixels(pixels, placement(size, spec, "center_crop"), spec)
     assert (whole - cut).abs().max() <= 1.01 / 255 / 0.25
-
-
-def window_of(size: tuple[int, int], spec: InputSpec) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    resized, (top, left) = placement(*size, spec, "center_crop")
-    return resized, (top, left, spec.size, spec.size)
 
 
 @pytest.mark.parametrize("size", [(2, 10_000), (10_000, 2), (1, 60_000)])

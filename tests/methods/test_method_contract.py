@@ -169,7 +169,7 @@ def test_documented_passes_are_those_it_takes(name: str, network: nn.Module, bat
     assert documented()[name][3] == said
     asks = set(method.wants) - {"targets"}
     assert said == ("shared" if looks_at_layer(method) else "none")
-    assert asks <= ({"acts", "grads", "head", "outputs", "once"} if said == "shared" else {"images", "ids"})
+    assert asks <= ({"acts", "grads", "head", "outputs", "once"} if said == "shared" else {"images", "shown", "ids"})
 
 
 # The variants of an entropy method; the two that have the paper's name state every parameter, to show what there is.

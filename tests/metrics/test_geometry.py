@@ -29,13 +29,13 @@ def test_box_masks_equal_the_definition():
     boxes[:150] = np.round(boxes[:150] * 2) / 2  # corners exactly on pixel borders and centres
     boxes[:20, 2:] = boxes[:20, :2]  # empty boxes
     boxes = boxes.astype(np.float32)
-    masks = geometry.box_masks(torch.from_numpy(boxes), 7, 10).numpy()
+    masks = geometry.box_masks(torch.from_numpy(boxes), (7, 10)).numpy()
     for box, mask in zip(boxes, masks, strict=True):
         assert (mask == pixels(box, 7, 10)).all(), box
 
 
 def test_whole_number_boxes_are_slices():
-    mask = geometry.box_masks(torch.tensor([[2.0, 1.0, 5.0, 3.0]]), 6, 9)[0]
+    mask = geometry.box_masks(torch.tensor([[2.0, 1.0, 5.0, 3.0]]), (6, 9))[0]
     expected = torch.zeros(6, 9, dtype=torch.bool)
     expected[1:3, 2:5] = True
     assert torch.equal(mask, expected)
@@ -43,7 +43,7 @@ def test_whole_number_boxes_are_slices():
 
 
 def test_box_outside_the_image_and_no_boxes():
-    assert not geometry.box_masks(torch.tensor([[20.0, 1.0, 25.0, 3.0]]), 6, 9).any()
+    assert not geometry.box_masks(torch.tensor([[20.0, 1.0, 25.0, 3.0]]), (6, 9)).any()
     heatmap = torch.zeros(6, 9)
     assert geometry.instance_masks(torch.tensor([[20.0, 1, 25, 3], [0, 0, 1, 1]]), heatmap).sum() == 1
     assert geometry.instance_masks(torch.zeros(0, 4), heatmap).shape == (0, 6, 9)
@@ -61,9 +61,9 @@ def test_union_area_counts_pixels_once():
 
 def test_to_original_undoes_resize_and_crop():
     # Original 10 wide, 20 high; resized by 2 and 0.5; crop moved by 3 and 1 input pixels.
-    x, y = geometry.to_original(row=4, column=6, to_input=(2.0, 0.5, -3.0, -1.0))
+    x, y = geometry.to_original((4, 6), (2.0, 0.5, -3.0, -1.0))
     assert (x, y) == ((6.5 + 3) / 2 - 0.5, (4.5 + 1) / 0.5 - 0.5)
-    assert geometry.to_original(4, 6, (1.0, 1.0, 0.0, 0.0)) == (6.0, 4.0)
+    assert geometry.to_original((4, 6), (1.0, 1.0, 0.0, 0.0)) == (6.0, 4.0)
 
 
 def test_energy_does_not_overflow_or_vanish(cams):

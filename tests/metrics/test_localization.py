@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.datasets.transforms import move_boxes
+from bench.datasets.arrays.windows import Window, move_boxes
 from metrics import localization
 
 THRESHOLDS = np.arange(0, 1, 0.001)
@@ -65,7 +65,8 @@ def test_curves_of_all_voc_boxes_equal_wsolevaluation(make_batch, shared_data):
         heatmap[y0:y1, x0:x1] = level
     moved, whole = [], []
     for box, (width, height) in sorted(rows):
-        moved.append(move_boxes(torch.tensor([box]), (height, width), [224, 224], (0, 0, 224, 224))[0][0])
+        window = Window((height, width), (224, 224), (0, 0), (224, 224))
+        moved.append(move_boxes(torch.tensor([box]), window)[0][0])
         whole.append(wsolevaluation_box(box, (width, height)))
     assert np.array_equal(localization.whole_boxes(torch.stack(moved), heatmap), whole)
     # Boxes that float32 alone would round down to another pixel decide: their curves.

@@ -153,7 +153,7 @@ def test_fine_tuned_networks_of_another_number_of_classes(group: str, tmp_path: 
     words.append(f"model.weights={tmp_path}/tuned.pth")
     again = build("model", compose_config([*words, "model.num_classes=3"]).model)
     assert again.weights_hash == tuned.weights_hash
-    assert again.module(torch.zeros(1, 3, again.spec.size, again.spec.size)).shape == (1, 3)
+    assert again.module(torch.zeros(1, *again.spec.shape)).shape == (1, 3)
     with pytest.raises(UserError, match=r"do not fit .* \(it has 3 classes: set model\.num_classes=3\)"):
         build("model", compose_config(words).model)
 

@@ -55,8 +55,7 @@ REFUSED = set(
 
 def left_without(network: Network, layer: str) -> float:
     """Share of the logits' difference between two pictures that is left with a layer's whole output set to zero."""
-    size = network.spec.size
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(7))
+    images = torch.randn(2, *network.spec.shape, generator=torch.Generator().manual_seed(7))
 
     def zero(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         return torch.zeros_like(output)
@@ -92,8 +91,7 @@ def check(factory: partial[Network], name: str) -> None:
     if name == "googlenet" or not all(part.weight.any() for part in head):  # a mixer's classifier begins with zeros
         drawn_larger(network)
         assert resolve_layers(network, "auto") == [layer]
-    side = network.spec.size
-    captured = capture(network.module, torch.randn(1, 3, side, side), None, [layer], reshape=network.reshape)
+    captured = capture(network.module, torch.randn(1, *network.spec.shape), None, [layer], reshape=network.reshape)
     acts, grads = captured.layers[layer].acts, captured.layers[layer].grads
     assert acts.ndim == 4 and acts.shape == grads.shape and acts.shape[2] * acts.shape[3] > 1
     assert acts.isfinite().all() and grads.isfinite().all()
@@ -143,7 +141,7 @@ class TwoRuns(nn.Module):
 
 
 def test_the_last_run_of_a_module_counts() -> None:
-    assert default_layers("two", TwoRuns(), 32) == ["stem"]
+    assert default_layers("two", TwoRuns(), (3, 32, 32)) == ["stem"]
 
 
 class Stages(nn.Module):
@@ -161,7 +159,7 @@ class Stages(nn.Module):
 
 
 def test_features_of_several_stages() -> None:
-    assert default_layers("stages", Stages(), 32) == ["one"]
+    assert default_layers("stages", Stages(), (3, 32, 32)) == ["one"]
 
 
 def test_auto_is_the_same_layer() -> None:

@@ -53,7 +53,7 @@ def test_auto_on_the_default_network(lite0: Network) -> None:
     assert resolve_layers(lite0, "auto") == ["bn2.act"]
     # the first block ends in a linear bottleneck: its bn2.act is an identity
     assert set(resolve_layers(lite0, "*bn2.act")) - set(resolve_layers(lite0, "all")) == {"blocks.0.0.bn2.act"}
-    assert list(feature_maps("x", lite0.module, 224))[-1] == "bn2"
+    assert list(feature_maps("x", lite0.module, (3, 224, 224)))[-1] == "bn2"
 
 
 def test_fused_maps() -> None:

@@ -209,7 +209,7 @@ def test_every_method_runs_on_a_transformer(name: str) -> None:
     layer = network.layers[0] if looks_at_layer(method) else NO_LAYER
     layers = () if layer == NO_LAYER else (layer,)
     job = Job(method=method, label=name, layer=layer, layers=layers, index=0, key=name)
-    shared = set(method.wants) <= {"acts", "grads", "once", "images", "ids", "targets"} and layers
+    shared = set(method.wants) <= {"acts", "grads", "once", "images", "shown", "ids", "targets"} and layers
     try:
         native = job_map(network.module, batch, captured, Scorer(network.module, batch.targets, 4), job, {})
     except UserError as error:

@@ -80,7 +80,7 @@ def test_inception_undoes_the_normalization_as_with_its_weights() -> None:
 
     network = build("model", node("inception_v3"))
     assert network.module.transform_input is True
-    assert network.spec.size == Inception_V3_Weights.DEFAULT.transforms().crop_size[0] == 299
+    assert network.spec.size == (Inception_V3_Weights.DEFAULT.transforms().crop_size[0],) * 2 == (299, 299)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_custom_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     asked = {**yaml.safe_load((CONF / "model" / "custom.yaml").read_text()), "size": 32}
     network = build("model", {**asked, "target": "zoo_of_a_user:make"})
-    assert network.layers == ["1"] and network.spec.size == 32
+    assert network.layers == ["1"] and network.spec.size == (32, 32)
     assert network.weights_hash == build("model", {**asked, "target": "zoo_of_a_user:make"}).weights_hash
     torch.save(build("model", {**asked, "target": "zoo_of_a_user:make"}, seed=1).module.state_dict(), "mine.pth")
     assert (
@@ -148,6 +148,6 @@ def test_custom_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_no_feature_map_is_one_line() -> None:
     with pytest.raises(UserError, match="no feature map"):
-        default_layers("flat", nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), 2)
+        default_layers("flat", nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2))
     with pytest.raises(UserError, match="cannot be run"):
-        default_layers("flat", nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), 3)
+        default_layers("flat", nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 3, 3))

@@ -108,7 +108,7 @@ def test_no_compiler_is_one_notice(
         raise RuntimeError("no C++ compiler\nhere")
 
     monkeypatch.setattr(torch, "compile", broken)
-    forward = forwards(network.module, 16, CPU, "float32")
+    forward = forwards(network.module, (3, 16, 16), CPU, "float32")
     for _ in range(2):
         assert forward(Speed(4, 4, True, True)) is network.module
     assert [record.message for record in caplog.records] == [
@@ -118,7 +118,7 @@ def test_no_compiler_is_one_notice(
 
 
 def test_compiled_gives_the_same_logits(network: Network) -> None:
-    forward = forwards(network.module, 16, CPU, "float32")(Speed(4, 4, True, True))
+    forward = forwards(network.module, (3, 16, 16), CPU, "float32")(Speed(4, 4, True, True))
     if forward is network.module:
         pytest.skip("no compiler here")
     images = torch.randn(4, 3, 16, 16)

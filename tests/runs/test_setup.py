@@ -38,8 +38,8 @@ def pictures(root: Path, seed: int) -> Path:
 
 
 def test_other_pictures_behind_the_same_names_are_another_data_set(tmp_path: Path) -> None:
-    first, second = (folder(root=str(pictures(tmp_path / name, seed))) for name, seed in (("one", 1), ("two", 2)))
-    same = folder(root=str(pictures(tmp_path / "moved", 1)))
+    first, second = (folder(root=str(pictures(tmp_path / name, seed))).cases for name, seed in (("one", 1), ("two", 2)))
+    same = folder(root=str(pictures(tmp_path / "moved", 1))).cases
     assert [case.id for case in first] == [case.id for case in second]
     assert fingerprint(first) == fingerprint(same) != fingerprint(second)
 
@@ -49,19 +49,19 @@ def test_a_picture_of_the_same_size_and_time_is_another_by_its_content(tmp_path:
         (tmp_path / name).mkdir()
         Image.new("RGB", (20, 20), (value,) * 3).save(tmp_path / name / "a.bmp")
         os.utime(tmp_path / name / "a.bmp", (1e9, 1e9))
-    first, second = (folder(root=tmp_path / name) for name in ("one", "two"))
+    first, second = (folder(root=tmp_path / name).cases for name in ("one", "two"))
     sizes = [Path(case.files[0]).stat().st_size for case in (*first, *second)]
     assert sizes[0] == sizes[1] and fingerprint(first) != fingerprint(second)
     os.utime(tmp_path / "one" / "a.bmp", (2e9, 2e9))  # copied without its time: the content is the same
-    assert fingerprint(first) == fingerprint(folder(root=tmp_path / "one"))
+    assert fingerprint(first) == fingerprint(folder(root=tmp_path / "one").cases)
 
 
 def test_large_data_go_by_size_and_time_and_may_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "HASHED", 0)
-    cases = folder(root=pictures(tmp_path / "one", 1))
+    cases = folder(root=pictures(tmp_path / "one", 1)).cases
     before = fingerprint(cases)
     shutil.copytree(tmp_path / "one", tmp_path / "moved")  # with times, as cp -a
-    assert fingerprint(folder(root=tmp_path / "moved")) == before
+    assert fingerprint(folder(root=tmp_path / "moved").cases) == before
     os.utime(tmp_path / "one" / "b.png", (1e9, 1e9))
     assert fingerprint(cases) != before
     (tmp_path / "one" / "b.png").unlink()
@@ -120,7 +120,7 @@ def test_two_cases_of_one_id_are_one_line(tmp_path: Path) -> None:
     for name in ("a\nb.png", "a\\nb.png", "c.png"):
         Image.new("RGB", (20, 20)).save(tmp_path / name)
     with pytest.raises(UserError, match=r"two cases of the data set have one id, a\\nb.png; give each its own name"):
-        setup.check_cases(folder(root=tmp_path))
+        setup.check_cases(folder(root=tmp_path).cases)
 
 
 def test_boxes_are_those_of_the_class_asked_about() -> None:
