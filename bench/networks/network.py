@@ -41,6 +41,8 @@ def finish(
     settings ``model.output`` and so on; `code` is the hash of a user's own; `any_output` as in `fix_ends`, where a map
     or no tensor has no default layers. UserError where any of it cannot be.
     """
+    if any_output and probability not in ("auto", "none"):
+        raise UserError(f"model.probability={probability} is about classes, and a function is explained; leave it out")
     module = without_wrapper(module)
     if isinstance(module, torch.jit.ScriptModule):
         raise UserError(

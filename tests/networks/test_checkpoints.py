@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import zipfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from bench.config import build, compose_config
-from bench.networks.checkpoints import read_weights, without_prefixes
+from bench.networks.checkpoints import load_weights, read_weights, without_prefixes
 from bench.networks.sources import timm_model, torchvision_model
 from bench.types import UserError
 
@@ -63,20 +63,20 @@ def test_forms_of_checkpoints(form: str, state: State, tmp_path: Path) -> None:
     ("name", "prefix", "has"),
     [("googlenet", "aux1.", True), ("inception_v3", "AuxLogits.", True), ("fcn_resnet50", "aux_classifier.", False)],
 )
-def test_heads_for_training_may_be_missing_or_more(name: str, prefix: str, has: bool, tmp_path: Path) -> None:
+def test_heads_for_training_may_be_missing_or_more(name: str, prefix: str, has: bool) -> None:
     """As in files of networks that were fine-tuned with or without them; every other weight is the file's."""
-    factory = partial(torchvision_model, name=name, layers=[], any_output=True)
-    own = factory(weights="random", seed=3).module.state_dict()
+    more = {"weights_backbone": None} if name == "fcn_resnet50" else {"init_weights": False}
+    one, other = (get_model(name, weights=None, **more) for _ in range(2))
+    own = {key: value.clone() for key, value in one.state_dict().items()}
     assert any(key.startswith(prefix) for key in own) == has
     used = {key: value for key, value in own.items() if not key.startswith(("aux", "Aux"))}
-    other = used if has else used | {f"{prefix}0.weight": torch.zeros(4, 4)}
-    torch.save({"state_dict": {f"model.{key}": value for key, value in other.items()}}, tmp_path / "c.pth")
-    got = factory(weights=str(tmp_path / "c.pth"), seed=4).module.state_dict()
+    saved = used if has else used | {f"{prefix}0.weight": torch.zeros(4, 4)}
+    load_weights(name, other, "c.pth", {f"model.{key}": value for key, value in saved.items()})
+    got = other.state_dict()
     assert got.keys() == own.keys() and all(torch.equal(got[key], used[key]) for key in used)
-    del other[next(iter(used))]
-    torch.save(other, tmp_path / "c.pth")
+    del saved[next(iter(used))]
     with pytest.raises(UserError, match="do not fit"):
-        factory(weights=str(tmp_path / "c.pth"))
+        load_weights(name, other, "c.pth", saved)
 
 
 def test_prefixes_that_the_network_has_itself_stay() -> None:

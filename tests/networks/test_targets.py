@@ -268,6 +268,7 @@ def test_changed_code_or_parameters_are_another_protocol(tmp_path: Path, monkeyp
         (["target=own_targets:SIDE"], "is no function"),
         (["target=own_targets:age", "method=[cam]"], "left out, because a function is explained and no class: cam"),
         (["target=own_targets:age", "dataset=mosaic"], "dataset=mosaic asks which classes the network recognizes"),
+        (["target=own_targets:age", "model.probability=sigmoid"], "model.probability=sigmoid is about classes"),
         (["target=lable"], "it takes label, predicted, an output index or package.module:function"),
     ],
 )  # fmt: skip
