@@ -23,8 +23,9 @@ from bench.config import (
     check_name,
     compose_config,
 )
+from bench.datasets.arrays.stored import given_pixels
 from bench.datasets.classes.class_map import class_name
-from bench.datasets.images import Picture, array_of, read_pixels, shorten
+from bench.datasets.images import Picture, array_of, shorten
 from bench.datasets.records import read_boxes, read_instances
 from bench.datasets.transforms import Unfit, collate, prepare
 from bench.maps.capture import capture
@@ -51,7 +52,7 @@ class Explanation:
 
     Attributes
     ----------
-    heatmap : ndarray, shape (H, W)
+    heatmap : ndarray, shape (H, W), or (D, H, W)
         At the picture's own size, float32, not normalized.
     target : tuple of int
         Output indices explained: one, or a group that together is the class.
@@ -88,6 +89,7 @@ def explain_image(
     Parameters
     ----------
     image : path or array, shape (H, W, 3) or (H, W), uint8
+        For a network of other channels or of volumes, an array with its channels first or last; floats are 0 to 1.
     method : str or callable
         A name of ``python -m bench list methods``, or a function as in ``methods/``, see `Add your own` in the docs.
     model : str, Module or Network
@@ -171,13 +173,14 @@ def score_map(
         A name or output that does not exist, a picture, map, boxes or masks that cannot be used, or a metric that
         needs more than a map.
     """
-    given = array_of(heatmap)
-    if given.ndim != 2 or not given.size or given.dtype == object:
-        raise UserError(f"a map has two dimensions (height, width) of numbers, not {given.dtype} {given.shape}")
+    network, given = find_network(model), array_of(heatmap)
+    if given.ndim != network.spec.rank or not given.size or given.dtype == object:
+        axes = ("depth", "height", "width")[-network.spec.rank :]
+        words = {2: "two", 3: "three"}[len(axes)]
+        raise UserError(f"a map has {words} dimensions ({', '.join(axes)}) of numbers, not {given.dtype} {given.shape}")
     with np.errstate(over="ignore"):
         native = torch.from_numpy(given.astype(np.float32))[None]
     native = native.clamp(min=0) if relu else native
-    network = find_network(model)
     batch, _ = one_case(image, network, target, boxes, masks, ignore)
     listed = list(metrics or ()) if isinstance(metrics, list | tuple | None) else [metrics]
     names = [metric if isinstance(metric, str) else repr(metric) for metric in listed if not callable(metric)]
@@ -186,13 +189,19 @@ def score_map(
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
-    parts, notes = usable(parts, {"classes", "pictures", *(["boxes"] if len(batch.original_boxes[0]) else [])})
+    parts, notes = usable(parts, present_in(batch))
     for note in notes if metrics is not None else ():
         log.warning("%s", note)
     score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
     heatmaps = upsample(native, batch.images.shape[2:])
     values = [metric_columns(part, part.name, heatmaps, batch, score, native=native)[0] for part in parts]
     return {"degenerate": degenerate(native)[0]} | {name: value for row in values for name, value in row.items()}
+
+
+def present_in(batch: Batch) -> set[str]:
+    """Name what of `bench.runs.setup.NEEDS` a batch has."""
+    pictures = {"pictures"} if batch.images.ndim == 4 else set()
+    return pictures | {"classes"} | ({"boxes"} if len(batch.original_boxes[0]) else set())
 
 
 @lru_cache(maxsize=1)
@@ -239,8 +248,10 @@ def one_case(
     ignore: Sequence[Sequence[float]] = (),
 ) -> tuple[Batch, Tensor]:
     """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
-    group, pixels = read_target(target), read_pixels(image)
-    height, width = pixels.shape[1:]
+    group, pixels = read_target(target), given_pixels(image, network.spec)
+    height, width = pixels.shape[-2:]
+    if network.spec.rank > 2 and (len(boxes) or masks is not None or len(ignore)):
+        raise UserError("boxes and masks are of pictures here; for those of volumes run dataset=volumes")
     outlines, shapes = read_instances(boxes, masks, height, width)
     case = Case(
         id="picture", image_id="picture", class_name="", target=group, load=lambda: (pixels, shapes), boxes=outlines,

@@ -76,7 +76,7 @@ def test_16_bits_of_one_channel(tmp_path: Path) -> None:
     rows = results(out)
     assert len(rows) == 18 and rows["deletion.auc"].notna().all()
     # Their 700 levels are seen: as 8-bit pictures they would have three, and nearly no edges.
-    picture = np.asarray(Image.open(next((out / "folder").rglob("images/*.png"))).convert("L"))
+    picture = np.asarray(Image.open(next((out / "folder").rglob("_images/*.png"))).convert("L"))
     assert len(np.unique(picture)) > 100 and picture.min() == 0 and picture.max() == 255
     assert [case["width"] for case in page(out)["cases"]] == [32] * 3
 
@@ -227,6 +227,45 @@ def test_maps_of_a_transposed_picture_are_the_transposed_maps(tmp_path: Path) ->
         maps.append(explained(given, tmp_path / name / "p.png"))
     for method, first in maps[0].items():
         np.testing.assert_allclose(maps[1][method].T, first, atol=1e-4 * np.abs(first).max(), err_msg=method)
+
+
+def test_one_picture_from_python(tmp_path: Path) -> None:
+    """A file, its array and Pillow's picture give one map; a volume has three axes."""
+    spec = InputSpec((32, 24), 24, (0.5,), (0.2,))
+    given = Network("grey", grey().eval(), spec, ["3"], "random", "0")
+    values = RNG.integers(0, 2**16, (32, 24), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    maps = [
+        bench.explain_image(one, model=given, target=1).heatmap
+        for one in (
+            tmp_path / "a.png",
+            values,
+            values[..., None],
+            values / np.float32(65535),
+            Image.open(tmp_path / "a.png"),
+        )
+    ]
+    for one in maps:
+        np.testing.assert_allclose(one, maps[0], atol=1e-6)
+    scored = bench.score_map(maps[0], values, model=given, target=1, boxes=[(1, 2, 9, 9)])
+    assert np.isfinite(scored["deletion.auc"]) and np.isfinite(scored["box_coverage.coverage"])
+    volumes = Network(
+        "solid",
+        solid().eval(),
+        InputSpec((8, 9, 10), 8, (0.5,) * 2, (0.2,) * 2),
+        ["3"],
+        "random",
+        "1",
+        channels_last=False,
+    )
+    whole = RNG.random((2, 8, 9, 10))
+    heat = bench.explain_image(whole, model=volumes, target=1).heatmap
+    assert heat.shape == (8, 9, 10)
+    assert np.isfinite(bench.score_map(heat, whole, ["insertion"], model=volumes, target=1)["insertion.auc"])
+    with pytest.raises(UserError, match=r"a map has three dimensions \(depth, height, width\)"):
+        bench.score_map(heat[0], whole, model=volumes)
+    with pytest.raises(UserError, match="the network's 2 channels"):
+        bench.explain_image(whole[0][None], model=volumes)
 
 
 def explained(given: Network, path: Path) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from bench.datasets.images import FORMATS, MOST_PIXELS, read_image, to_rgb
+from bench.datasets.images import FORMATS, MOST_PIXELS, Picture, array_of, read_image, read_pixels, to_rgb
 from bench.datasets.transforms import Unfit
-from bench.types import UserError, printable
+from bench.types import InputSpec, UserError, printable
 
 Span = Sequence[float] | None
 MOST_VALUES = 3 * MOST_PIXELS  # of all channels together
@@ -89,6 +90,25 @@ def stored_picture(path: str, span: Span, channels: int) -> tuple[Tensor, None]:
         else:
             values = of_picture(path, channels)
         return in_unit(values, span), None
+
+
+def given_pixels(image: Picture, spec: InputSpec) -> Tensor:
+    """Pixels (C, *spatial) of a user's file or array for this input; UserError where it is none.
+
+    Pictures for three channels are as `bench.datasets.images.read_pixels` takes them. Else an array has its channels
+    first or last, and floats are from 0 to 1.
+    """
+    if (spec.channels, spec.rank) == (3, 2):
+        return read_pixels(image)
+    try:
+        if isinstance(image, str | PathLike):
+            if spec.rank > 2:
+                return stored_volume(str(image), None, spec.channels)
+            return stored_picture(str(image), None, spec.channels)[0]
+        values = of_pillow(image, spec.channels) if isinstance(image, Image.Image) else array_of(image)
+        return in_unit(channels_first(values, spec.channels, spec.rank), (0, 1) if values.dtype.kind == "f" else None)
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from error
 
 
 def stored_volume(path: str, span: Span, channels: int) -> Tensor:
