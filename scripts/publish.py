@@ -40,7 +40,8 @@ LARGEST = 20e6  # bytes of all that is committed
 DATA = "../shared/data"
 SHAPE = (1280, 7, 7)  # of the larger of the two layers
 CHEAP = 0  # passes of its own, an image, up to which a method is asked again by metrics
-APART = ("cam", "guided_backprop")  # defined at one of the layers only, or for other networks
+# Defined at one of the layers only, or for other networks, or in an extra.
+APART = ("cam", "guided_backprop", "guided_grad_cam", "attention_rollout", "chefer_cam", "ag_cam", "legrad", "lrp")
 AFFORDABLE = 7500  # passes of its own, an image: 48 scenes at 10 ms are an hour
 
 LOCALIZATION = ["box_coverage", "pointing_game", "energy_pointing_game"]
@@ -57,7 +58,9 @@ AGAIN = [
 ]  # fmt: skip
 LEFT_OUT = {
     "is_cam, ss_cam": "over an hour: thousands of masked pictures a scene and layer",
-    "guided_backprop": "has a rule for nn.ReLU alone, which this network does not use",
+    "guided_backprop, guided_grad_cam": "have a rule for nn.ReLU alone, which this network does not use",
+    "attention_rollout, chefer_cam, ag_cam, legrad": "need attention, which this network does not have",
+    "lrp": "needs the extra lrp, and most of a minute a picture on two cores",
     "external, captum, pytorch_grad_cam, torchcam": "maps of other programs; docs/conformance.md compares them",
     "deletion_insertion_combined": "follows from deletion and insertion",
     "monotonicity, pixel_flipping": "the pictures of deletion, counted in another way",
