@@ -45,7 +45,7 @@ def watched(module: nn.Module, names: Sequence[str], keep: Keep, *, cut: bool = 
 
     `cut` lets no gradient through what comes into them.
     """
-    parts = dict(module.named_modules())
+    parts = dict(module.named_modules()) if names else {}
     with ExitStack() as undo:
         for name in names:
             part = parts[name]
@@ -98,17 +98,18 @@ class _Softmax(TorchFunctionMode):
 
 
 def _multihead(part: nn.MultiheadAttention, keep: Any, query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Any:
-    """Output of self-attention without masks, and None for the weights."""
-    masks = [more.get(name) for name in ("key_padding_mask", "attn_mask")]
-    odd = part.bias_k is not None or part.add_zero_attn or any(one is not None for one in masks)
+    """Output of self-attention without masks, and the weights' mean over heads."""
+    masks = [more.get(name) for name in ("key_padding_mask", "attn_mask", "is_causal")]
+    odd = part.bias_k is not None or part.add_zero_attn or any(one is not None and one is not False for one in masks)
     if query is not key or key is not value or odd:
         raise UserError(NEEDED)
     x = query if part.batch_first else query.transpose(0, 1)
     heads = functional.linear(x, part.in_proj_weight, part.in_proj_bias).unflatten(-1, (3, part.num_heads, -1))
     q, k, v = heads.permute(2, 0, 3, 1, 4)  # (N, heads, T, K) each
     scores = q * part.head_dim**-0.5 @ k.mT
-    output = part.out_proj((keep(scores, scores.softmax(-1)) @ v).transpose(1, 2).flatten(2))
-    return (output if part.batch_first else output.transpose(0, 1)), None
+    probabilities = keep(scores, scores.softmax(-1))
+    output = part.out_proj((probabilities @ v).transpose(1, 2).flatten(2))
+    return (output if part.batch_first else output.transpose(0, 1)), probabilities.mean(1)
 
 
 def check_square(name: str, probabilities: Tensor, number: int) -> None:

@@ -329,6 +329,36 @@ def test_asked_again_about_other_pictures_and_classes(batch: Batch) -> None:
         assert not torch.allclose(changed, asked(images=batch.images), rtol=1e-3)
 
 
+class Weights(nn.Module):
+    """A block of the older kind: tokens first, the attention's weights used beside its output."""
+
+    num_prefix_tokens, grid_size = 0, (SIDE, SIDE)
+
+    def __init__(self, *, masked: bool = False) -> None:
+        super().__init__()
+        self.embed, self.masked = PatchEmbed(3, 12, 8, 8), masked
+        self.attention, self.fc = nn.MultiheadAttention(12, HEADS), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x).flatten(2).permute(2, 0, 1)
+        mask = torch.zeros(len(tokens), len(tokens), dtype=torch.bool) if self.masked else None
+        output, weights = self.attention(tokens, tokens, tokens, attn_mask=mask)
+        return self.fc((output.transpose(0, 1) + weights[:, :, :1]).mean(1))
+
+
+class PatchEmbed(nn.Conv2d):
+    grid_size = (SIDE, SIDE)
+
+
+def test_multihead_attention_of_ones_own(batch: Batch) -> None:
+    network = drawn(Weights())
+    captured = pass_for(network, batch, "chefer_cam")
+    torch.testing.assert_close(captured.logits, network(batch.images))
+    assert captured.attention.maps[0].shape == (2, HEADS, 16, 16) and captured.attention.grads[0].abs().max() > 0
+    with pytest.raises(UserError, match="methods of attention need blocks"):
+        pass_for(drawn(Weights(masked=True)), batch, "chefer_cam")
+
+
 class Windows(nn.Module):
     """Attention of windows: more of them than pictures."""
 
