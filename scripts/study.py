@@ -65,12 +65,12 @@ def difference(row: pd.Series) -> str:
 
 
 def named(group: Group) -> str:
-    """Data set and network of a protocol."""
+    """Give the data set and network of a protocol."""
     return f"{group.dataset}, {group.model}"
 
 
 def answers() -> str:
-    """What the report says first, for every protocol of photographs."""
+    """Give what the report says first, for every protocol of photographs."""
     lines = []
     for group, _, comparisons in photographs():
         lines += [f"**{named(group)}**", ""]
@@ -106,7 +106,7 @@ def methods() -> str:
 
 
 def paper() -> str:
-    """The paper's methods against Grad-CAM and two controls, where neither map is degenerate: the worst-shown instance."""
+    """Compare the paper's methods with Grad-CAM and two controls by the worst instance, without degenerate maps."""
     rows = []
     for group, _, comparisons in photographs():
         own = comparisons[

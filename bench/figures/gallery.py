@@ -21,7 +21,7 @@ from bench.figures.style import STYLE, wrapped
 from bench.types import NO_LAYER
 
 TILE, GAP = 168, 6
-STEP, INCH = TILE + GAP, 1.25 / TILE
+INCH = 1.25 / TILE
 WIDEST = 10  # methods beside each other
 REASONS = {"zero": "zero map", "constant": "constant map", "nonfinite": "NaN or\ninfinite map"}
 
@@ -68,10 +68,11 @@ def draw_blocks(
     """Blocks of tiles one below the other: a line a case, a column an entry; the first column is the picture."""
     if not cases or not blocks:
         return None
+    high, wide = tile_sides(input_size(group))
     across = max(len(block) for _, block in blocks)
     heads = [12 + 15 * max(wrapped(n).count("\n") + 1 for n in (t, *(e.method for e in b))) for t, b in blocks]
-    tops = np.cumsum([0, *(head + len(cases) * STEP for head in heads)])
-    width = (across + 1) * STEP - GAP
+    tops = np.cumsum([0, *(head + len(cases) * (high + GAP) for head in heads)])
+    width = (across + 1) * (wide + GAP) - GAP
     canvas = np.ones((int(tops[-1]) - GAP, width, 3))
     with rc_context(STYLE):
         figure = Figure(figsize=(width * INCH, len(canvas) * INCH))
@@ -81,13 +82,13 @@ def draw_blocks(
         for (title, block), start, head in zip(blocks, tops, heads, strict=False):
             top = int(start) + head
             for column, name in enumerate([title, *(entry.method for entry in block)]):
-                heading(ax, column * STEP + TILE / 2, top - 7, name)
+                heading(ax, column * (wide + GAP) + wide / 2, top - 7, name)
             for line, case_id in enumerate(cases):
-                lines.append(top + line * STEP)
+                lines.append(top + line * (high + GAP))
                 draw_row(ax, canvas, lines[-1], group, shown, case_id, block)
         pixels = (np.clip(canvas, 0, 1) * 255).round().astype(np.uint8)
         # Row by row: at 300 dpi matplotlib's copies of the whole image take a gigabyte. The seams lie in white gaps.
-        edges = [0, *(y + TILE for y in lines[:-1]), len(pixels)]
+        edges = [0, *(y + high for y in lines[:-1]), len(pixels)]
         for first, last in pairwise(edges):
             ax.imshow(pixels[first:last], extent=(0, width, last, first), interpolation="none", aspect="auto")
         ax.set(xlim=(0, width), ylim=(len(pixels), 0))
@@ -100,38 +101,44 @@ def draw_row(
     """One image with its boxes at the left edge, then one tile an entry; pixels go to `canvas`, text to `ax`."""
     about = next(rows[case_id] for rows in shown.rows.values() if case_id in rows)
     size = input_size(group)
+    high, wide = tile_sides(size)
     view = view_of(shown.images[case_id], about, size)
     paste(canvas, 0, y, view)
     draw_boxes(ax, view, 0, y)
     letter = "p" if group.follows == "probability" else "score"
-    label(ax, 4, y + TILE - 5, f"{about['class_name']} {letter}={about['probability']:.2f}".strip())
+    label(ax, 4, y + high - 5, f"{about['class_name']} {letter}={about['probability']:.2f}".strip())
     for column, entry in enumerate(entries, start=1):
-        x = column * STEP
+        x = column * (wide + GAP)
         row = shown.rows.get(entry.label, {}).get(case_id)
         heat = native_map(row) if row else None
         if row is None or row["degenerate"] or heat is None:
-            canvas[y : y + TILE, x : x + TILE] = 0.87
+            canvas[y : y + high, x : x + wide] = 0.87
             reason = REASONS.get(row["degenerate"], "no map kept") if row else "not computed"
             if row and row["degenerate"] and entry.flat_gradient:
                 reason += ":\nentropy of a flat\ngradient is 0"
-            ax.text(x + TILE / 2, y + TILE / 2, reason, ha="center", va="center", fontsize=8, color="#444444")
+            ax.text(x + wide / 2, y + high / 2, reason, ha="center", va="center", fontsize=8, color="#444444")
         else:
             view = view_of(shown.images[case_id], about, size, heat)
             paste(canvas, x, y, view)
             if len(size) > 2:  # slices of its own
                 draw_boxes(ax, view, x, y)
-            label(ax, x + 4, y + TILE - 5, coverage_text(group, entry, case_id))
+            label(ax, x + 4, y + high - 5, coverage_text(group, entry, case_id))
+
+
+def tile_sides(size: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the tiles for inputs of this size, the longer side `TILE`; a volume's has three slices."""
+    height, width = size if len(size) == 2 else (size[1] + size[0], size[2] + size[0])
+    return max(1, round(TILE * height / max(height, width))), max(1, round(TILE * width / max(height, width)))
 
 
 def paste(canvas: np.ndarray, x: int, y: int, view: View) -> None:
-    """Put a view's picture, under its map, into the tile at (x, y), its longer side as long as the tile."""
-    height, width = view.image.shape[:2]
-    sides = [max(1, round(TILE * side / max(height, width))) for side in (width, height)]
+    """Put a view's picture, under its map, into the tile at (x, y)."""
+    high, wide = tile_sides(view.image.shape[:2])
     whole = Image.fromarray((view.image * 255).round().astype(np.uint8))
-    image = np.asarray(whole.resize((sides[0], sides[1]), Image.Resampling.LANCZOS), dtype=np.float64) / 255
+    image = np.asarray(whole.resize((wide, high), Image.Resampling.LANCZOS), dtype=np.float64) / 255
     if view.heat is not None:
-        image = overlay(image, upsample(view.heat, *image.shape[:2]))
-    canvas[y : y + sides[1], x : x + sides[0]] = image
+        image = overlay(image, upsample(view.heat, high, wide))
+    canvas[y : y + high, x : x + wide] = image
 
 
 def heading(ax: Axes, x: float, y: float, name: str) -> None:
