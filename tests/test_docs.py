@@ -40,6 +40,8 @@ KNOWN = {
     "git clone … cam-bench && cd cam-bench",
     "python scripts/publish.py scenes crash_test",  # tests/scripts/test_published.py
     "python scripts/check_published.py",
+    "python scripts/conformance.py results/conformance",  # tests/methods/test_peers.py
+    "python scripts/study.py",  # tests/scripts/test_study.py
     'eval "$(cam-bench -sc install=bash)"',  # tests/bench/test_cli.py
 }
 
