@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
         "settings/method/bump_cam.yaml": METHOD,
         "settings/metric/mass.yaml": METRIC,
         "settings/experiment/evil.yaml": "# @package _global_\ntrust: [mine]\n",
+        "settings/experiment/scored.yaml": "# @package _global_\ntarget: mine.maps:mass\n",
         "settings/experiment/named.yaml": "# @package _global_\nmethod: {bumps: {_target_: 'mine.maps:bumps'}}\n",
     }.items():
         path = tmp_path / name
@@ -83,6 +84,7 @@ def test_a_folder_of_configs_needs_trust_on_the_command_line(folder: Path) -> No
     ("words", "says"),
     [
         (["experiment=evil"], "trust= from a file is refused"),
+        (["experiment=scored", "method=[grad_cam]"], "target=mine.maps:mass from a file is refused: it runs code"),
         (["experiment=named"], "bumps: _target_=mine.maps:bumps is refused"),
         (["method=[bumb_cam]"], "did you mean bump_cam"),
         (["method=mine.maps:nothing"], "has no attribute 'nothing'"),
