@@ -52,7 +52,7 @@ OTHER = [
     "faithfulness_correlation", "top_k_pointing", "relevance", "max_box_acc", "pxap", "mask_iou", "instance_boxes",
     "gt_known", "sparseness", "complexity",
 ]  # fmt: skip
-FIRST = ["deletion", "insertion", "relevance", "sparseness", "complexity", "class_sensitivity"]  # minutes
+FIRST = ["relevance", "sparseness", "complexity", "class_sensitivity"]  # without perturbed pictures
 AGAIN = [
     "class_sensitivity", "random_logit", "cascading_randomization", "independent_randomization", "efficient_mprt",
     "max_sensitivity", "avg_sensitivity", "relative_stability", "adcc", "coherency",
@@ -98,6 +98,7 @@ def commands(part: str) -> list[list[str]]:
         return [
             [listed("method", cheap), listed("metric", first), *kept],
             ["method=[cam]", listed("metric", first), "layer=bn2.act", *kept],  # it is defined there only
+            [listed("method", [*FEWER, "hirescam", "grad_cam_pp"]), "metric=[deletion,insertion]", *kept],
             [listed("method", cheap), listed("metric", rest), *kept],
             ["method=[cam]", listed("metric", rest), "layer=bn2.act", *kept],
             [listed("method", costly), listed("metric", [*LOCALIZATION, *OTHER]), *kept],
