@@ -107,14 +107,25 @@ def compute(settings: dict[str, Any], functions: Sequence[Bound] = ()) -> Outcom
     check_name("method", settings["reference"], [method.name for method in methods])
     metrics = bind_all(settings["metric"], GIVEN_TO_METRIC, trust)
     model, seed = settings["model"], settings["seed"]
-    network = Opener(partial(build, "model", model, trust, seed=seed), request_of(model, seed))
-    data = build("dataset", settings["dataset"], trust, network=network)  # only a mosaic asks the network
+    scored = ":" in str(settings["target"])  # by a user's function, which may read any output
+    request = None if scored else request_of(model, seed)
+    network = Opener(partial(build, "model", model, trust, seed=seed, any_output=scored), request)
+    # Only a mosaic asks the network.
+    data = build("dataset", settings["dataset"], trust, network=no_classes if scored else network)
     with TemporaryDirectory() as temporary:
         function = print_estimate if settings["estimate"] else run
         if settings["estimate"]:  # which keeps nothing
             settings = {**settings, "out": temporary}
         plan = prepare_run(settings, network, data, methods, metrics, partial(shipped, seed))
         return function(settings, network, plan)
+
+
+def no_classes() -> None:
+    """Say why there is no mosaic of recognized pictures."""
+    raise UserError(
+        "dataset=mosaic asks which classes the network recognizes, and a function as the target knows none; choose "
+        "another data set"
+    )
 
 
 def shipped(seed: int, bound: Bound) -> dict[str, Any]:
@@ -149,11 +160,17 @@ def show(settings: dict[str, Any], outcome: Outcome) -> None:
                 console=console,
                 redraw=False,
                 images=settings["gallery"]["images"],
+                **against(outcome),
             )
         if not quiet:
             print(printed.get(), end="", flush=True)
     elif not quiet:
         print(f"this shard is done; tables follow with the last one, or: python -m bench.report {settings['out']}")
+
+
+def against(outcome: Outcome) -> dict[str, Any]:
+    """Tell a report what to put beside the run's rows: those of other results, for the same cases and metrics."""
+    return {"beside": outcome.beside, "cases": outcome.cases, "metrics": outcome.metrics} if outcome.beside else {}
 
 
 def main() -> None:

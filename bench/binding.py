@@ -18,7 +18,8 @@ from bench.types import Bound, UserError
 # What the runner hands to a method or metric, by parameter name.
 GIVEN_TO_METHOD = (
     "acts", "grads", "images", "shown", "ids", "targets", "score", "forward_from", "gradient", "logits", "module",
-    "head", "outputs", "once", "truth", "outside",
+    "head", "outputs", "once", "truth", "outside", "layer_name", "reshaped", "attention", "attention_grads",
+    "attention_pass",
 )  # fmt: skip
 GIVEN_TO_METRIC = ("heatmaps", "batch", "native", "score", "explain")
 # Kinds of parameters, by their annotation.
@@ -38,8 +39,9 @@ KINDS = {
 # Kinds of the settings in conf/config.yaml.
 SETTINGS = {
     "method": "Mapping[str, Any]", "metric": "Mapping[str, Any]", "model": "Mapping[str, Any]",
-    "dataset": "Mapping[str, Any]", "layer": "Sequence[str] | str | None", "fuse": "str | None", "target": "int | str",
-    "transform": "str | None", "limit": "int | None", "seed": "int", "out": "str", "shards": "int", "shard": "int",
+    "dataset": "Mapping[str, Any]", "layer": "Sequence[str] | str | None", "scale": "Sequence[float] | float",
+    "fuse": "str | None", "target": "int | str", "transform": "str | None", "limit": "int | None", "seed": "int",
+    "against": "Sequence[str] | str | None", "out": "str", "shards": "int", "shard": "int",
     "save_maps": "bool | str", "gallery": "Mapping[str, Any]", "gallery.cases": "int",
     "gallery.images": "Sequence[str]", "reference": "str", "device": "str", "batch": "int | str",
     "score_batch": "int | str", "compile": "bool | str", "precision": "str", "threads": "int | None", "workers": "int",
@@ -49,8 +51,8 @@ SETTINGS = {
 ABOUT = {
     "needs": "Sequence[str]", "show": "Sequence[str]", "class_mean": "Sequence[str]", "version": "int",
     "category": "str", "unit": "str | Mapping[str, Any]", "higher_is_better": "Mapping[str, Any]",
-    "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str", "folder": "str",
-    "fine_tuned": "str", "passes": "int | str | Mapping[str, Any]",
+    "dataset_statistics": "Mapping[str, Any]", "curve_points": "str", "fuse": "str", "folder": "str", "each": "str",
+    "size": "str", "fine_tuned": "str", "passes": "int | str | Mapping[str, Any]",
 }  # fmt: skip
 # Least and largest value of settings and parameters by name. A method's or metric's own limits are in its function;
 # these keep numbers from running out of memory or of what a 64-bit integer holds.
@@ -59,7 +61,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "batch": (1, 2**16), "score_batch": (1, 2**16), "threads": (1, 1024), "workers": (1, 1024),
     "loader_workers": (0, 1024), "target": (0, 10**6), "bins": (-(10**6), 2**16), "cells": (-(10**6), 128),
     "radius": (-(10**6), 100), "kernel": (-(10**6), 1001), "rate": (0, 10**6), "size": (1, 4096), "resize": (1, 8192),
-    "min_area": (0, 10**12), "range": (-(10**12), 10**12), "show": (0, 10**4),
+    "min_area": (0, 10**12), "scale": (0.1, 8), "range": (-(10**12), 10**12), "show": (0, 10**4),
 }  # fmt: skip
 ANY = (-(10**6), 10**6)
 TEXTS = ("method", "metric", "model", "dataset")  # groups whose functions have parameters

@@ -68,10 +68,11 @@ def pieces(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     """Yield bytes that differ where a value does; `seen`, by address, ends circles and keeps addresses taken."""
     if id(value) in seen:
         return
-    if hasattr(value, "detach"):  # a tensor of torch's, which this module does not load
+    values = not isinstance(value, ModuleType | type)  # the module torch has the methods of its tensors, too
+    if values and hasattr(value, "detach"):  # a tensor of torch's, which this module does not load
         value = value.detach().cpu()
         value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
-    if hasattr(value, "tobytes"):
+    if values and hasattr(value, "tobytes"):
         yield f"{value.dtype} {value.shape}".encode() + value.tobytes()
         return
     yield f"{type(value).__name__}(".encode()

@@ -11,7 +11,8 @@ from bench.maps.explain import job_map
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_logit
 from bench.networks.layers import resolve_layers
-from bench.types import Batch, Bound, Job
+from bench.networks.sources import timm_model
+from bench.types import Batch, Bound, Job, Reshape
 from benchmarks.common import alternate, lite0, load, pictures, row
 
 PAPER = ["grad_cam", "hirescam", "respond_cam", "grad_entropy", "feature_entropy"]
@@ -32,9 +33,11 @@ def one_forward_one_backward(model: nn.Module, batch: Batch, layer: str) -> None
     torch.autograd.grad(score, kept)
 
 
-def shared_pass(model: nn.Module, batch: Batch, layers: list[str], methods: list[Bound]) -> None:
+def shared_pass(
+    model: nn.Module, batch: Batch, layers: list[str], methods: list[Bound], reshape: Reshape | None = None
+) -> None:
     """Make the native maps of all methods at all layers, as a run does."""
-    captured = capture(model, batch.images, batch.targets, layers)
+    captured = capture(model, batch.images, batch.targets, layers, reshape=reshape)
     score = Scorer(model, batch.targets, 4)
     natives: dict[tuple[str, str], Tensor] = {}
     for name in layers:
@@ -48,8 +51,9 @@ def rows(repeats: int) -> list[str]:
     network = lite0()
     model, batch = network.module, pictures(network, 16)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
-    everything = [load("method", name) for name in options.names("method")]
-    shared = [part.name for part in everything if part.about["passes"] == "shared" and part.name != "cam"]
+    about = {name: options.conf_node("method", name)["about"] for name in options.names("method")}
+    usual = {name: facts for name, facts in about.items() if facts["category"] != "attention" and name != "cam"}
+    shared = [name for name, facts in usual.items() if facts["passes"] == "shared"]
     table = []
     for names, layers, goal in (
         (GRADIENT, many, "at most 1.5"),
@@ -68,4 +72,21 @@ def rows(repeats: int) -> list[str]:
         )
         against = f"one forward, one backward to {layers[0]}"
         table.append(row(f"{label} x {len(layers)} layers", against, ours, other, goal))
-    return table
+    return [*table, transformer(repeats)]
+
+
+def transformer(repeats: int) -> str:
+    """Row of the table: five methods at all blocks of a small transformer, random weights."""
+    network = timm_model(name="vit_tiny_patch16_224", weights="random")
+    batch = pictures(network, 16)
+    layers = resolve_layers(network, "blocks.*.norm1")
+    methods = [load("method", name) for name in GRADIENT]
+    ours, other = alternate(
+        [
+            lambda: shared_pass(network.module, batch, layers, methods, network.reshape),
+            lambda: one_forward_one_backward(network.module, batch, layers[0]),
+        ],
+        repeats,
+    )
+    work = f"{', '.join(GRADIENT)} x {len(layers)} blocks of {network.name}"
+    return row(work, f"one forward, one backward to {layers[0]}", ours, other, "at most 1.5")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .common import widen
+from .common import package, widen
 from .multipass import check_least, explained
 
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -157,11 +157,7 @@ def _score_of(logits: Logits, targets: Sequence[tuple[int, ...]]) -> Callable[[T
 
 
 def _captum() -> ModuleType:
-    try:
-        import captum.attr
-    except ImportError as error:
-        raise ValueError("needs captum; install it with: pip install 'cam-bench[captum]'") from error
-    return captum.attr
+    return package("captum.attr", "captum")
 
 
 def _attribute(explainer: Any, images: Tensor, channels: str, **settings: Any) -> Tensor:

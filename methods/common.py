@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -104,3 +106,12 @@ def orient(maps: Tensor, acts: Tensor) -> Tensor:
     flat, total = maps.flatten(1), acts.sum(1).flatten(1)
     agreement = (flat * (total - total.mean(1, keepdim=True))).sum(1)
     return maps * torch.where(agreement < 0, -1, 1).view(-1, *[1] * (maps.ndim - 1))
+
+
+def package(name: str, extra: str) -> ModuleType:
+    """Import a package that not everybody has; ValueError where it is missing, with the extra that installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        missing = name.partition(".")[0]
+        raise ValueError(f"needs {missing}; install it with: pip install 'cam-bench[{extra}]'") from error

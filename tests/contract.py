@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.maps.capture import Captured, capture
-from bench.maps.explain import Explain
+from bench.maps.explain import Explain, map_size
 from bench.maps.heatmaps import native_map
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
@@ -19,8 +19,12 @@ from bench.runs.rows import metric_columns
 from bench.types import NO_LAYER, Batch, Bound, Job, Layer
 
 METRICS = names("metric")
-# Maps from a folder have their own tests.
-METHODS = [name for name in names("method") if "folder" not in conf_node("method", name)["about"]]
+ABOUT = {name: conf_node("method", name)["about"] for name in names("method")}
+# Maps from a folder, those of other packages, and methods of attention, which `make_network` has not, have their own
+# tests.
+OTHERS = {"folder", "each", "attention"}
+METHODS = [name for name, about in ABOUT.items() if not OTHERS & {*about, about["category"]}]
+ATTENTION = [name for name, about in ABOUT.items() if about["category"] == "attention"]
 
 
 def part(group: str, name: str) -> Bound:
@@ -70,7 +74,7 @@ def make_batch() -> Batch:
 
 def one(batch: Batch, i: int) -> Batch:
     fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    return Batch(**{name: value if name == "black" else value[i : i + 1] for name, value in fields.items()})
+    return Batch(**{k: value if k in ("black", "explains") else value[i : i + 1] for k, value in fields.items()})
 
 
 def maps(method: Bound, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
@@ -80,7 +84,7 @@ def maps(method: Bound, network: nn.Module, batch: Batch, name: str = "3") -> Te
 
 def run(method: Bound, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
     offer = offered(network, name, layer, logits, batch, Scorer(network, batch.targets, 4))
-    shape = layer.acts.shape[2:] if looks_at_layer(method) else batch.images.shape[2:]
+    shape = map_size(method, layer if looks_at_layer(method) else None, batch)
     return native_map(method, offer, (len(batch.ids), *shape))
 
 

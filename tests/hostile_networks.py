@@ -236,6 +236,33 @@ def compiled() -> nn.Module:
     return module
 
 
+class CompiledPart(Net):
+    """Its body alone is compiled, which puts a step between the names of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.compile(self.body, backend="eager")  # type: ignore[assignment]
+
+
+def compiled_part() -> nn.Module:
+    return CompiledPart()
+
+
+class Lightning(nn.Module):
+    """A module for training around the network, with a loss of its own, as Lightning's users write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.loss = Net(), nn.CrossEntropyLoss(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x)
+
+
+def lightning() -> nn.Module:
+    return Lightning()
+
+
 def parametrized() -> nn.Module:
     net = Net()
     weight_norm(net.body[0])

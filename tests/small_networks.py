@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from bench.types import Batch
+
+
+def batch_of(images: Tensor, targets: list[tuple[int, ...]] | None = None) -> Batch:
+    """Pictures (n, 3, H, W), of which nothing is known but that they show cats."""
+    n = len(images)
+    empty, none = [torch.zeros(0, 4)] * n, [None] * n
+    return Batch(
+        images=images, ids=[f"case {i}" for i in range(n)], image_ids=[f"image {i}" for i in range(n)],
+        class_names=["cat"] * n, targets=targets or [(0,)] * n, boxes=empty, other_boxes=empty, masks=none,
+        original_boxes=empty, original_masks=none, difficult=[torch.zeros(0, dtype=torch.bool)] * n,
+        sizes=[tuple(images.shape[2:])] * n, to_input=[(1.0, 1.0, 0.0, 0.0)] * n,
+        black=torch.tensor([-2.0, -2.0, -1.8]),
+    )  # fmt: skip
 
 
 def network():

@@ -38,6 +38,10 @@ INLINE = re.compile(r"`((?:python -m bench|cam-bench|make)(?:[ .][^`]*)?)`")
 # Whole lines that do not call this program.
 KNOWN = {
     "git clone … cam-bench && cd cam-bench",
+    "python scripts/publish.py scenes crash_test",  # tests/scripts/test_published.py
+    "python scripts/check_published.py",
+    "python scripts/conformance.py results/conformance",  # tests/methods/test_peers.py
+    "python scripts/study.py",  # tests/scripts/test_study.py
     'eval "$(cam-bench -sc install=bash)"',  # tests/bench/test_cli.py
 }
 

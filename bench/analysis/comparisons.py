@@ -16,7 +16,7 @@ from bench.analysis.groups import Entry, Group
 from bench.analysis.parts import metric_of
 from bench.analysis.significance import holm, paired_p, verdict
 from bench.analysis.statistics import Array, means, percentile_interval, resampled_means
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 ALL, ONE = "all", "one object"  # which cases a mean is over
 EQUAL_WITHIN = 1e-5  # of the larger value: methods whose values differ by less on all cases are the same
@@ -184,23 +184,36 @@ def alike(values: Array, other: Array) -> bool:
 
 
 def opponents_of(group: Group, entry: Entry, reference: str) -> list[Entry]:
-    """Entries that one is compared with: the reference first, then, for a method, the controls.
+    """Entries that one is compared with: the reference first, then, for a method, itself at scale 1 and the controls.
 
-    Both at the method's layer, or at no layer; a method that looks at no layer is compared at the group's last one.
+    Reference and controls at the method's layer and scale, or at no layer; a method that looks at no layer is compared
+    at the group's last one.
     """
     first = reference_of(group, entry, reference)
     layers = (entry.layer if entry.layer != NO_LAYER else group.last_layer, NO_LAYER)
     controls = [] if entry.control else [e for e in group.entries if e.control and e.layer in layers]
-    return [*([first] if first else []), *(e for e in controls if e is not first)]
+    plain = [] if entry.control else [e for e in [at_plain_scale(group, entry)] if e]
+    return list(dict.fromkeys([*([first] if first else []), *plain, *controls]))
+
+
+def at_plain_scale(group: Group, entry: Entry) -> Entry | None:
+    """Find the same method at the same layer with the picture at the network's own size; None for that one itself."""
+    layer = plain_layer(entry.layer)
+    same = [e for e in group.entries if (e.method, e.layer) == (entry.method, layer)]
+    return same[0] if same and layer != entry.layer else None
 
 
 def reference_of(group: Group, entry: Entry, reference: str) -> Entry | None:
-    """Choose the entry that another is compared with: the reference at its layer, or None."""
+    """Choose the entry that another is compared with: the reference at its layer and scale, or None.
+
+    The reference itself at another scale is compared with itself at 1.
+    """
     layer = entry.layer if entry.layer != NO_LAYER else group.last_layer
     candidates = [e for e in group.entries if e.layer in (layer, NO_LAYER) and reference in (e.method, e.name)]
     # A reference in several variants (grad_cam(relu=True), ...) is the exact name, else the first.
     candidates.sort(key=lambda e: (e.layer == NO_LAYER, e.method != reference, e.method))
-    return candidates[0] if candidates and entry.method != candidates[0].method else None
+    other = candidates[0] if candidates else None
+    return at_plain_scale(group, entry) if other and other.method == entry.method else other
 
 
 def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> list[dict[str, Any]]:

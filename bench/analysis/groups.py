@@ -17,9 +17,9 @@ from bench.analysis.parts import Part, metric_of
 from bench.analysis.statistics import Array, Codes
 from bench.options import conf_node
 from bench.store.folders import Folder
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
-CATEGORIES = ("gradient", "entropy", "activation", "perturbation", "attribution", "other", "control")
+CATEGORIES = ("gradient", "entropy", "activation", "attention", "perturbation", "attribution", "other", "control")
 
 ARROWS = {True: "↑", False: "↓", None: ""}
 Curves = dict[str, NDArray[np.float32]]
@@ -134,14 +134,24 @@ class Group:
     curves: dict[str, int]
 
     @property
+    def follows(self) -> str:
+        """What curves show and the cases' ``probability`` is: ``probability``, or the ``explained score`` itself."""
+        return "explained score" if self.parameters.get("probability") == "none" else "probability"
+
+    @property
     def layers(self) -> list[str]:
         """Layers in order, without the one of methods that look at none."""
         return [layer for layer in dict.fromkeys(entry.layer for entry in self.entries) if layer != NO_LAYER]
 
     @property
+    def depths(self) -> list[str]:
+        """Layers in order at the plain input size: places along the network's depth."""
+        return [layer for layer in self.layers if layer == plain_layer(layer)]
+
+    @property
     def last_layer(self) -> str:
         """Last layer of the network, not one fused of several: where methods without a layer are compared."""
-        own = [layer for layer in self.layers if not layer.startswith("fuse_")]
+        own = [layer for layer in self.depths if not layer.startswith("fuse_")]
         return (own or self.layers or [NO_LAYER])[-1]
 
     def higher_is_better(self, output: str) -> bool | None:

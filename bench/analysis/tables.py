@@ -141,6 +141,8 @@ def breakdown_group(group: Group, *, resamples: int = 500, seed: int = 0) -> pd.
     for by, name, low, high in [(by, *bounds) for by, bins in BINS.items() for bounds in bins]:
         of_case = group.cases[by].to_numpy(dtype=np.float64)
         mask = (of_case >= low) & (of_case < high)
+        if by == "probability":
+            mask &= group.follows == by
         if by == "box_area":
             mask &= group.cases["n_instances"].to_numpy() > 0
         if not mask.any():

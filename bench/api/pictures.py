@@ -29,7 +29,7 @@ from bench.datasets.images import Picture, array_of, shorten
 from bench.datasets.records import read_boxes, read_instances
 from bench.datasets.transforms import Unfit, collate, prepare
 from bench.maps.capture import capture
-from bench.maps.explain import copied, job_map
+from bench.maps.explain import copied, job_map, wanted_of
 from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
@@ -113,10 +113,8 @@ def explain_image(
     batch, logits = one_case(image, network, target)
     layers = one_layer(network, layer) if looks_at_layer(part) else []
     job = plan_jobs([part], layers, {}, None, lambda bound: {})[0]
-    gradients = "grads" in part.wants
-    captured = capture(
-        network.module, batch.images, batch.targets, layers, gradients=gradients, reshape=network.reshape
-    )
+    wanted = wanted_of([job])
+    captured = capture(network.module, batch.images, batch.targets, layers, reshape=network.reshape, **wanted)
     score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
     native = job_map(network.module, batch, captured, score, job, {})
     size, group = batch.images.shape[2:], batch.targets[0]
@@ -203,7 +201,7 @@ def score_map(
 def present_in(batch: Batch) -> set[str]:
     """Name what of `bench.runs.setup.NEEDS` a batch has."""
     pictures = {"pictures"} if batch.images.ndim == 4 else set()
-    return pictures | ({"boxes"} if len(batch.original_boxes[0]) else set())
+    return pictures | {"classes"} | ({"boxes"} if len(batch.original_boxes[0]) else set())
 
 
 @lru_cache(maxsize=1)

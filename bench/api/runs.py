@@ -39,8 +39,8 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Means, intervals and paired tests of what was asked for, one row per method, layer and metric value;
-        columns as in summary.csv. Files are written as by the command line.
+        Means, intervals and paired tests of what was asked for, and with ``against=`` of the results there, one row
+        per method, layer and metric value; columns as in summary.csv. Files are written as by the command line.
 
     Raises
     ------
@@ -66,7 +66,9 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     outcome = compute(node, [bind_function(function, GIVEN_TO_METHOD) for function in functions])
     show(node, outcome)
     assert outcome.folder is not None
-    group = load_group(outcome.folder, cases=outcome.cases, entries=outcome.entries, metrics=outcome.metrics)
+    entries = None if outcome.beside else outcome.entries
+    folders = [outcome.folder, *outcome.beside]
+    group = load_group(*folders, cases=outcome.cases, entries=entries, metrics=outcome.metrics)
     if group is None:
         raise UserError(f"no readable cases under {node['out']}")
     return summarize_group(group, reference=node["reference"])[0]

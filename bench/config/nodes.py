@@ -77,16 +77,16 @@ def bind_all(node: Mapping[Any, Any], given: Sequence[str], trust: Collection[st
             # An experiment may have settings for methods and metrics that this run leaves out.
             check_name("method" if given == GIVEN_TO_METHOD else "metric", name)
         else:
-            parts += [bind(str(name), one, given, trust=trust) for one in one_folder_each(settings)]
+            parts += [bind(str(name), one, given, trust=trust) for one in one_each(settings)]
     return parts
 
 
-def one_folder_each(settings: Any) -> list[Any]:
-    """Split the settings of a method that reads a folder (``about.folder`` names the parameter) into those of each."""
+def one_each(settings: Any) -> list[Any]:
+    """Split settings into those of each member, where ``about.folder`` or ``about.each`` names a list among them."""
     about = settings.get("about") if isinstance(settings, dict) else None
-    key = about.get("folder") if isinstance(about, dict) else None
-    folders = settings.get(key) if key else None
-    return [{**settings, key: one} for one in folders] if isinstance(folders, list) and folders else [settings]
+    key = about.get("folder", about.get("each")) if isinstance(about, dict) else None
+    members = settings.get(key) if key else None
+    return [{**settings, key: one} for one in members] if isinstance(members, list) and members else [settings]
 
 
 def build(group: str, node: Mapping[Any, Any], trust: Collection[str] = (), **more: Any) -> Any:

@@ -21,7 +21,7 @@ from bench.types import Case, InputSpec, UserError, printable
 log = logging.getLogger(__name__)
 AHEAD = 32  # pictures that the thread has ready: two batches of data sets with one case a picture
 AHEAD_EACH = 4  # and each process
-LARGE = ("image", "masks", "original_masks")
+LARGE = ("image", "masks", "original_masks", "scaled")
 
 
 @dataclass(frozen=True)
@@ -36,38 +36,43 @@ class Bad:
 class _Prepared(Dataset):
     """Cases by picture: those of one picture, which follow one another, share its decoded and transformed pixels."""
 
-    def __init__(self, cases: Sequence[Case], spec: InputSpec, geometry: str) -> None:
+    def __init__(self, cases: Sequence[Case], spec: InputSpec, geometry: str, scales: Sequence[float] = ()) -> None:
         self.pictures = [list(same) for _, same in groupby(cases, lambda case: case.image_id)]
-        self.spec, self.geometry = spec, geometry
+        self.spec, self.geometry, self.scales = spec, geometry, scales
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> list[Sample | Bad]:
         ready: list[Sample | Bad] = []
-        pixels = None
+        sample: Sample | None = None
         for case in self.pictures[index]:
             try:
-                sample = prepare(case, self.spec, self.geometry, pixels)
+                sample = prepare(case, self.spec, self.geometry, sample, self.scales)
             except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
                 ready.append(Bad(case.id, case.image_id, printable(error)[:200]))
                 continue
-            pixels = sample.image
             ready.append(sample)
         return ready
 
 
 def samples(
-    cases: Sequence[Case], spec: InputSpec, geometry: str, workers: int | None, device: torch.device
+    cases: Sequence[Case],
+    spec: InputSpec,
+    geometry: str,
+    workers: int | None,
+    device: torch.device,
+    scales: Sequence[float] = (),
 ) -> Iterator[Sample | Bad]:
     """Yield every case, in order, decoded and transformed; tensors on the CPU, page-locked where `device` is a GPU.
 
+    `scales` as in `prepare`.
     `workers` processes decode ahead; with 0 a thread does. None takes none on a CPU, where they would only take the
     network's cores, and up to 8 beside a GPU.
     """
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
-    pictures = _Prepared(cases, spec, geometry)
+    pictures = _Prepared(cases, spec, geometry, scales)
     loaded: Iterable[list[Sample | Bad]]
     if workers:
         loader = DataLoader(

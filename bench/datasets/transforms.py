@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -42,9 +42,12 @@ class Sample:
     parts: Tensor
     dropped: int = 0  # boxes of the class of which too little is left
     made_grey: bool = False  # a colour picture, for a network of one channel
+    scaled: dict[float, Tensor] = field(default_factory=dict)  # the image at multiples of the input's size
 
 
-def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = None) -> Sample:
+def prepare(
+    case: Case, spec: InputSpec, geometry: str, same: Sample | None = None, scales: Sequence[float] = ()
+) -> Sample:
     """Decode a case's picture or volume and bring it, its boxes and its masks to the network's input.
 
     Parameters
@@ -54,8 +57,11 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     geometry : {"stretch", "center_crop", "pad"}
         stretch cuts nothing away and ignores the aspect ratio; center_crop is the classifier's own
         transform; pad keeps both, with the mean colour around.
-    pixels : Tensor, optional
-        The ``image`` of another case of the same picture, which then need not be made again.
+    same : Sample, optional
+        Another case of the same picture, whose images then need not be made again.
+    scales : sequence of float
+        Multiples of the input's size at which the network is to see the picture as well. They are resampled from the
+        picture itself and show the same part of it, to half a pixel where the size is not divisible.
 
     Returns
     -------
@@ -75,8 +81,11 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
     colours = len(image)
     image = fit_channels(image, spec)
     window = placement(image.shape[1:], spec, geometry)
-    if pixels is None:
+    if same:
+        pixels, scaled = same.image, same.scaled
+    else:
         pixels = input_pixels(image, window, spec)
+        scaled = {scale: input_pixels(image, window.larger(scale), spec) for scale in scales}
 
     # All at once: what a call costs does not depend on how many boxes there are.
     together = [boxes.reshape(-1, 2 * spec.rank) for boxes in (case.boxes, case.other_boxes, case.ignore, case.parts)]
@@ -102,6 +111,7 @@ def prepare(case: Case, spec: InputSpec, geometry: str, pixels: Tensor | None = 
         parts=parts,
         dropped=int((~kept).sum()),
         made_grey=colours > spec.channels,
+        scaled=scaled,
     )
 
 
@@ -154,6 +164,12 @@ def input_pixels(image: Tensor, window: Window, spec: InputSpec) -> Tensor:
     # Cut before the pixels become float32, of four times the size.
     small = (F.to_dtype(small, torch.float32, scale=True) - mean) / std
     return F.crop(small, min(top, 0), min(left, 0), *size)
+
+
+def scaled_batch(batch: Batch, samples: Sequence[Sample], scale: float) -> Batch:
+    """Return the batch with the images of a scale, and what was planted in them; the rest is in plain input pixels."""
+    images = torch.stack([sample.scaled[scale].to(batch.images.device, non_blocking=True) for sample in samples])
+    return replace(batch, images=images, parts=[parts * scale for parts in batch.parts])
 
 
 def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device, show: tuple[int, ...] = ()) -> Batch:

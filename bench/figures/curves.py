@@ -76,14 +76,15 @@ def curves_figure(
                     {k: v[name] for k, v in bands.items() if name in v},
                 )
                 ax.set_title(wrapped(titles(members, 2), 18), fontsize=7)
-            grid[0, 0].set_ylim(bottom=0)
+            if group.follows == "probability":
+                grid[0, 0].set_ylim(bottom=0)
             metric = metric_of(name)[0]
             words = {"deletion": "removed", "insertion": "restored"}
             title = group.title(metric).replace("_", " ")
             part.supxlabel(
                 f"{title}: share of pixels {words.get(group.metrics[metric]['name'], 'changed')}", fontsize=7
             )
-            part.supylabel("probability", fontsize=7)
+            part.supylabel(group.follows, fontsize=7)
     return figure
 
 

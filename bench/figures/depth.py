@@ -29,13 +29,13 @@ def depth_figure(
 ) -> Figure | None:
     """One panel a column. Up to six layers are points of lines, more are columns of a heat map.
 
-    Layers are numbered from the input; a strip below shows the share of degenerate maps of all methods. None for fewer
-    than two layers.
+    Layers are numbered from the input, other scales left out; a strip below shows the share of degenerate maps of all
+    methods. None for fewer than two layers.
     """
     columns = [column for column in columns if (summary["metric"] == column.metric).any()]
-    if len(group.layers) < 2 or not columns:
+    if len(group.depths) < 2 or not columns:
         return None
-    if len(group.layers) > LINES_UP_TO:
+    if len(group.depths) > LINES_UP_TO:
         return heat_figure(group, summary, columns, width)
     across = 1 if width <= NARROW else min(2, len(columns))
     down = -(-len(columns) // across)
@@ -52,7 +52,7 @@ def depth_figure(
             draw_lines(ax, group, summary[summary["metric"] == column.metric], list(methods.values()), chosen)
             draw_strip(strip, group)
             ax.set_title(column.title)
-            ax.set_xlim(-0.5, len(group.layers) - 0.5)
+            ax.set_xlim(-0.5, len(group.depths) - 0.5)
             strip.set_xlabel("depth of the layer")
             strip.tick_params(labelbottom=True)
         for ax in grid[:, -1][2 * (len(columns) // across) :] if len(columns) % across else ():
@@ -70,9 +70,9 @@ def draw_lines(
         own = (
             rows[(rows["method"] == entry.method) & (rows["degenerate"] <= 0.5)]
             .set_index("layer")
-            .reindex(group.layers)
+            .reindex(group.depths)
         )
-        x = np.arange(len(group.layers)) + (i - (len(methods) - 1) / 2) * 0.25 / len(methods)
+        x = np.arange(len(group.depths)) + (i - (len(methods) - 1) / 2) * 0.25 / len(methods)
         if entry.method in coloured:
             style = style_of(entry)
             ax.vlines(x, own["ci_low"], own["ci_high"], color=style["color"], lw=0.8, alpha=0.5)
@@ -87,7 +87,7 @@ def draw_lines(
 def degenerate_shares(group: Group) -> np.ndarray:
     """Share of degenerate maps of all methods at each layer, without controls."""
     shares = []
-    for layer in group.layers:
+    for layer in group.depths:
         own = [entry.degenerate_share for entry in group.entries if entry.layer == layer and not entry.control]
         shares.append(float(np.mean(own)) if own else 0.0)
     return np.array(shares)
@@ -95,7 +95,7 @@ def degenerate_shares(group: Group) -> np.ndarray:
 
 def draw_strip(ax: Axes, group: Group) -> None:
     """Share of degenerate maps as a strip of greys, with the layers' numbers below."""
-    count = len(group.layers)
+    count = len(group.depths)
     ax.imshow(
         degenerate_shares(group)[None], cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(-0.5, count - 0.5, 0, 1)
     )
@@ -118,9 +118,9 @@ def heat_figure(group: Group, summary: pd.DataFrame, columns: Sequence[Column], 
         for i, column in enumerate(columns):
             rows = summary[(summary["metric"] == column.metric) & (summary["layer"] != NO_LAYER)]
             values = rows.pivot_table(index="method", columns="layer", values="mean")
-            values = values.reindex(index=methods, columns=group.layers)
+            values = values.reindex(index=methods, columns=group.depths)
             colours: Any = colormaps["cividis_r" if column.better is False else "cividis"].with_extremes(bad="#eeeeee")
-            extent = (-0.5, len(group.layers) - 0.5, len(methods) - 0.5, -0.5)
+            extent = (-0.5, len(group.depths) - 0.5, len(methods) - 0.5, -0.5)
             image = axes[2 * i].imshow(np.ma.masked_invalid(values), cmap=colours, aspect="auto", extent=extent)
             axes[2 * i].set_yticks(range(len(methods)), [names[name] for name in methods])
             axes[2 * i].set_title(column.title)

@@ -88,9 +88,9 @@ def slug(group: Group) -> str:
 
 
 def state_of(group: Group, reference: str) -> str:
-    """Version of this program, and a hash of the reference and of the parts' names and sizes."""
+    """Version of this program, and a hash of the reference, the cases, the metrics and the parts' names and sizes."""
     parts = [(part.path.name, part.path.stat().st_size) for part in group.parts]
-    return f"{version('cam-bench')} {hash_key([reference, parts])}"
+    return f"{version('cam-bench')} {hash_key([reference, len(group.cases), sorted(group.metrics), parts])}"
 
 
 def stale(folder: Path, group: Group, reference: str) -> bool:

@@ -105,7 +105,8 @@ def draw_row(
     view = view_of(shown.images[case_id], about, size)
     paste(canvas, 0, y, view)
     draw_boxes(ax, view, 0, y)
-    label(ax, 4, y + high - 5, f"{about['class_name']} p={about['probability']:.2f}".strip())
+    letter = "p" if group.follows == "probability" else "score"
+    label(ax, 4, y + high - 5, f"{about['class_name']} {letter}={about['probability']:.2f}".strip())
     for column, entry in enumerate(entries, start=1):
         x = column * (wide + GAP)
         row = shown.rows.get(entry.label, {}).get(case_id)

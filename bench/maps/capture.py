@@ -10,21 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.maps.attention import attention_modules, attention_of, check_square, watched
 from bench.maps.target_scores import group_logit
-from bench.types import Layer, Reshape, UserError
+from bench.types import Attention, Layer, Reshape, UserError
+
+ATTENTION = " (attention)"  # behind a module's name: its attention and not its output
 
 
 @dataclass(frozen=True, eq=False)
 class Captured:
     """Logits (N, C), detached, the explained targets, and one `Layer` per name (with empty grads if not asked for).
 
-    `reshape` is how the layers' outputs were read.
+    `reshape` is how the layers' outputs were read; `attention` is None if not asked for.
     """
 
     logits: Tensor
     targets: list[tuple[int, ...]]
     layers: dict[str, Layer]
     reshape: Reshape | None = None
+    attention: Attention | None = None
 
 
 def capture(
@@ -36,6 +40,8 @@ def capture(
     gradients: bool = True,
     image_of: Sequence[int] | None = None,
     reshape: Reshape | None = None,
+    read: Callable[[Any], Tensor] | None = None,
+    attention: str = "",
 ) -> Captured:
     """Activations and gradients of all layers in one forward and one backward pass.
 
@@ -60,23 +66,37 @@ def capture(
         its forward pass and cost one backward pass each.
     reshape : callable, optional
         How a layer's output is read, see `bench.types.Network`; None takes it as (N, K, *spatial).
+    read : callable, optional
+        ``read(output) -> logits``, see `bench.maps.target_scores.read_output`; None takes the model's output.
+    attention : {"", "maps", "gradients"}
+        Keep the attention of every block, too, or that with its gradients.
 
     Raises
     ------
     UserError
-        This input does not run a layer, the layer's output is not a feature map (N, K, *spatial), or no gradient
-        reaches it.
+        This input does not run a layer, the layer's output is not a feature map (N, K, *spatial), no gradient
+        reaches it, or there is no attention of all tokens.
     """
     kept: dict[str, Tensor] = {}
-    read: dict[str, Tensor | None] = {}
+    places: dict[str, Tensor | None] = {}
 
     def keep(name: str, output: object) -> Tensor:
         copy = _keep(kept, gradients, len(images), name, output)
-        read[name] = reshape(name, kept[name].shape[1:], images.shape[2:]) if reshape else None
+        places[name] = reshape(name, kept[name].shape[1:], images.shape[2:]) if reshape else None
         return copy
 
-    with hooked(model, layers, keep), torch.set_grad_enabled(gradients):
-        logits = model(images)
+    attended: dict[str, Tensor] = {}
+
+    def keep_attention(name: str, _scores: Tensor, probabilities: Tensor) -> Tensor:
+        check_square(name, probabilities, len(images))
+        if attention == "maps":
+            attended[name] = probabilities.detach()
+            return probabilities
+        return _keep(attended, gradients, len(images), name, probabilities)
+
+    names, differs = attention_modules(model) if attention else [], attention == "gradients"
+    with hooked(model, layers, keep), watched(model, names, keep_attention), torch.set_grad_enabled(gradients):
+        logits = model(images) if read is None else read(model(images))
         missing = [name for name in layers if name not in kept]
         if missing:
             raise UserError(f"layer {missing[0]!r} is not run by this network's forward pass; choose another layer=")
@@ -87,16 +107,22 @@ def capture(
         per_target = logits if whole else logits[index]
         groups = [group or (int(best),) for group, best in zip(named, per_target.argmax(1), strict=True)]
         activations = {name: kept[name] for name in layers}
-        grads = _gradients(logits, groups, sources, activations) if gradients and layers else {}
+        every = activations | ({f"{name}{ATTENTION}": attended[name] for name in attended} if differs else {})
+        grads = _gradients(logits, groups, sources, every) if gradients and every else {}
     captured = {}
     for name, acts in activations.items():
         acts, grad = acts.detach() if whole else acts.detach()[index], grads.get(name, torch.empty(0))
-        where = read[name]
+        where = places[name]
         if where is None:
             captured[name] = Layer(acts, grad)
         else:
             captured[name] = Layer(_gathered(acts, where), _gathered(grad, where), where)
-    return Captured(per_target.detach(), groups, captured, reshape)
+    described = None
+    if attention:
+        maps = {name: one.detach() if whole else one.detach()[index] for name, one in attended.items()}
+        own = [grads[f"{name}{ATTENTION}"] for name in maps] if differs else []
+        described = attention_of(model, maps, own, reshape, images.shape[2:])
+    return Captured(per_target.detach(), groups, captured, reshape, described)
 
 
 def _gathered(values: Tensor, index: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +16,30 @@ from bench.maps.heatmaps import fuse, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
-from bench.types import FUSED, NO_LAYER, Batch, Job, Reshape, UserError
+from bench.maps.target_scores import read_output
+from bench.types import NO_LAYER, Attention, Batch, Bound, Job, Layer, Reshape, UserError, at_scale
 
 # What a method may take that does not depend on the class.
-CLASS_BLIND = {"acts", "images", "shown", "ids", "once"}
+CLASS_BLIND = {"acts", "images", "shown", "ids", "once", "attention"}
 
 Natives = dict[tuple[str, str], Tensor]
 Perturb = Callable[[Tensor, Sequence[str]], Tensor]
+
+
+def wanted_of(jobs: Sequence[Job]) -> dict[str, Any]:
+    """List what a pass must keep for these jobs' methods, as arguments of `capture`: ``gradients``, ``attention``."""
+    names = {name for job in jobs for name in job.method.wants}
+    attention = "gradients" if "attention_grads" in names else "maps" if "attention" in names else ""
+    return {"gradients": bool(names & {"grads", "attention_grads"}), "attention": attention}
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A batch at one scale: its images have that size, and `captured` and `score` are of them."""
+
+    batch: Batch
+    captured: Captured
+    score: Scorer
 
 
 def shared_pass(
@@ -32,14 +51,29 @@ def shared_pass(
     reshape: Reshape | None = None,
     *,
     float64: bool = False,
+    attention: str = "",
 ) -> Captured:
-    """One pass over a batch for all methods and layers; cases of one image share its forward pass."""
-    first = {name: i for i, name in reversed(list(enumerate(batch.image_ids)))}
+    """One pass over a batch for all methods and layers; cases of one image share its forward pass.
+
+    A user's function may read each case's output in its own way, so that then each case has its own.
+    """
+    names = batch.ids if batch.explains else batch.image_ids
+    first = {name: i for i, name in reversed(list(enumerate(names)))}
     different = sorted(first.values())
     images = batch.images[different].contiguous(memory_format=memory_format)
-    image_of = [different.index(first[name]) for name in batch.image_ids]
+    image_of = [different.index(first[name]) for name in names]
     run = capture_float64 if float64 else capture
-    return run(module, images, batch.targets, layers, gradients=gradients, image_of=image_of, reshape=reshape)
+    return run(
+        module,
+        images,
+        batch.targets,
+        layers,
+        gradients=gradients,
+        image_of=image_of,
+        reshape=reshape,
+        read=partial(read_output, batch),
+        attention=attention,
+    )
 
 
 def copied(module: nn.Module) -> nn.Module:
@@ -65,23 +99,44 @@ def changed(module: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.M
         return change(copied(module))
 
 
-def job_map(module: nn.Module, batch: Batch, captured: Captured, score: Scorer, job: Job, natives: Natives) -> Tensor:
-    """Make a job's maps: float32 (N, *spatial) at its layer, (N, H, W) where it has none or is fused.
+def map_size(method: Bound, layer: Layer | None, batch: Batch, attention: Attention | None = None) -> Sequence[int]:
+    """Size of a method's maps: its layer's or its tokens'.
 
-    `captured` (with all layers of the job) and `score` are of `module` on this batch. `natives`, kept by the caller for
-    one batch and empty at first, holds native maps by method and layer, so that a fused map and the maps of its layers
-    are made from the same ones.
+    The input's without either, or where it combines one with pixels (``about.size``).
+    """
+    if attention and "attention" in method.wants:
+        return attention.tokens.shape
+    whole = layer is None or method.about.get("size") == "input"
+    return batch.images.shape[2:] if whole or layer is None else layer.acts.shape[2:]
+
+
+def job_map(
+    module: nn.Module,
+    batch: Batch,
+    captured: Captured,
+    score: Scorer,
+    job: Job,
+    natives: Natives,
+    views: Mapping[float, View] | None = None,
+) -> Tensor:
+    """Make a job's maps: float32 (N, *spatial) at its layer or on its tokens, (N, H, W) without either or fused.
+
+    `captured` (with all layers of the job) and `score` are of `module` on this batch; `views` are the batch at other
+    scales, for the jobs that have some. `natives`, kept by the caller for one batch and empty at first, holds native
+    maps by method and layer, so that a fused map and the maps of its layers are made from the same ones.
     """
     size = batch.images.shape[2:]
-    for name in job.layers or (NO_LAYER,):
-        if (job.label, name) not in natives:
-            layer = captured.layers.get(name)
-            offer = offered(module, name, layer, captured.logits, batch, score)
-            shape = size if layer is None else layer.acts.shape[2:]
-            natives[job.label, name] = native_map(job.method, offer, (len(batch.ids), *shape))
-    if not job.layer.startswith(FUSED):
-        return natives[job.label, job.layer]
-    return fuse([upsample(natives[job.label, name], size) for name in job.layers], job.layer.removeprefix(FUSED))
+    maps = []
+    for name, scale in job.members:
+        place = job.label, at_scale(name, scale)
+        if place not in natives:
+            seen = View(batch, captured, score) if scale == 1 else (views or {})[scale]
+            layer, attention = seen.captured.layers.get(name), seen.captured.attention
+            offer = offered(module, name, layer, seen.captured.logits, seen.batch, seen.score, attention)
+            shape = map_size(job.method, layer, seen.batch, attention)
+            natives[place] = native_map(job.method, offer, (len(batch.ids), *shape))
+        maps.append(natives[place])
+    return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,14 +269,17 @@ class Explain:
     ) -> Answer:
         """Make the maps of these jobs from one pass; `shared`: cases of one image have equal images."""
         module = self.module if change is None else changed(self.module, change)
-        gradients, reshape = any("grads" in job.method.wants for job in jobs), self.captured.reshape
+        wanted, reshape, form = wanted_of(jobs), self.captured.reshape, self.memory_format
         if shared:
-            captured = shared_pass(module, batch, layers, gradients, self.memory_format, reshape, float64=self.float64)
+            more: dict[str, Any] = {"memory_format": form, "reshape": reshape, "float64": self.float64}
+            captured = shared_pass(module, batch, layers, **wanted, **more)
         else:
             inputs = batch.images.contiguous(memory_format=self.memory_format)
             run = capture_float64 if self.float64 else capture
-            captured = run(module, inputs, batch.targets, layers, gradients=gradients, reshape=reshape)
-        score = Scorer(module, batch.targets, self.score.batch_size, probability=self.score.probability)
+            read = partial(read_output, batch)
+            captured = run(module, inputs, batch.targets, layers, reshape=reshape, read=read, **wanted)
+        kind, read = self.score.probability, partial(read_output, batch)
+        score = Scorer(module, batch.targets, self.score.batch_size, probability=kind, read=read)
         natives: Natives = {}
         maps = {job.key: job_map(module, batch, captured, score, job, natives) for job in jobs}
         self.score.passes += score.passes

@@ -130,7 +130,7 @@ def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def fuse(maps: Sequence[Tensor], how: str) -> Tensor:
-    """One map (N, *spatial) of several layers' maps, each divided by its maximum: they are in different units.
+    """One map (N, *spatial) of maps of several layers or scales, each divided by its maximum: their units differ.
 
     Parameters
     ----------

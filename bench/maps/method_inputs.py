@@ -10,22 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from bench.maps.attention import attention_pass
 from bench.maps.capture import capture, hooked
 from bench.maps.outside import outside_maps
 from bench.maps.scorer import Scorer
-from bench.types import Batch, Layer
+from bench.maps.target_scores import read_output
+from bench.types import Attention, Batch, Layer
 
 
 def offered(
-    module: nn.Module, name: str, layer: Layer | None, logits: Tensor, batch: Batch, score: Scorer
+    module: nn.Module,
+    name: str,
+    layer: Layer | None,
+    logits: Tensor,
+    batch: Batch,
+    score: Scorer,
+    attention: Attention | None = None,
 ) -> dict[str, Callable[[], Any]]:
     """Everything a method may ask for by argument name, as functions that make it on demand.
 
     The names are ``acts``, ``grads``, ``images``, ``ids``, ``targets``, ``score`` (see `Scorer`), ``forward_from``,
     ``gradient``, ``logits`` (`differentiable_logits`), ``module``, ``head``, ``outputs`` (the `logits` (N, C) of the
     batch's images), ``once`` (see `Layer`), ``truth`` (parts and values of `Batch`, where they are known), ``shown``
-    (the channels of the images that are looked at) and ``outside`` (`outside_maps` of the batch).
-    `name` is that of the layer in `module`, ``-`` without one.
+    (the channels of the images that are looked at), ``outside`` (`outside_maps` of the batch), ``layer_name``,
+    ``reshaped``, which reads the layer's output as (n, K, *spatial), ``attention`` (see `Attention`),
+    ``attention_grads`` (its gradients) and ``attention_pass`` (see there). `name` is that of the layer in `module`,
+    ``-`` without one.
     """
     index = None if layer is None else layer.index
     return {
@@ -38,13 +48,18 @@ def offered(
         "score": lambda: score,
         "forward_from": lambda: partial(forward_from, module, name, index, batch, score.batch_size),
         "gradient": lambda: partial(gradient, module, name, index, batch, score.batch_size),
-        "logits": lambda: partial(differentiable_logits, module),
-        "module": lambda: module,
+        "logits": lambda: partial(differentiable_logits, module, batch),
+        "module": lambda: module if batch.explains is None else Scored(module, batch),
         "head": lambda: head(module, layer, logits),
         "outputs": lambda: logits,
         "once": lambda: layer and layer.once,
         "truth": lambda: list(zip(batch.parts, batch.values, strict=True)),
         "outside": lambda: partial(outside_maps, batch),
+        "layer_name": lambda: name if batch.explains is None else f"module.{name}",  # in `Scored`
+        "reshaped": lambda: partial(reshaped, index),
+        "attention": lambda: attention,
+        "attention_grads": lambda: attention and attention.grads,
+        "attention_pass": lambda: attention and partial(attention_pass, module, batch, attention),
     }
 
 
@@ -59,7 +74,7 @@ def forward_from(
     logits = []
     for part, chosen in zip(acts.split(size), cases.split(size), strict=True):
         with hooked(module, [name], partial(_replace, part, index)), torch.set_grad_enabled(acts.requires_grad):
-            logits.append(module(batch.images[chosen]))
+            logits.append(read_output(batch, module(batch.images[chosen]), chosen.tolist()))
     return torch.cat(logits)
 
 
@@ -77,17 +92,35 @@ def gradient(
     acts, grads, logits = [], [], []
     for part, chosen in zip(images.split(size), cases.split(size), strict=True):
         groups = [batch.targets[i] for i in chosen.tolist()]
-        captured = capture(module, part, groups, [name], reshape=lambda *_: index)
+        read = partial(read_output, batch, cases=chosen.tolist())
+        captured = capture(module, part, groups, [name], reshape=lambda *_: index, read=read)
         acts.append(captured.layers[name].acts)
         grads.append(captured.layers[name].grads)
         logits.append(captured.logits)
     return torch.cat(acts), torch.cat(grads), torch.cat(logits)
 
 
-def differentiable_logits(module: nn.Module, images: Tensor, cases: Tensor) -> Tensor:
-    """Logits (n, C) with a graph back to the images; `cases` is unused, as a method calls this like ``score``."""
+def differentiable_logits(module: nn.Module, batch: Batch, images: Tensor, cases: Tensor) -> Tensor:
+    """Logits (n, C) with a graph back to the images, which are of these cases (n,)."""
     with torch.enable_grad():
-        return module(images)
+        return read_output(batch, module(images), cases.tolist())
+
+
+class Scored(nn.Module):
+    """The network with a user's score (N, 1) as its output, for pictures of all cases of a batch in their order."""
+
+    def __init__(self, module: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.module, self.batch = module, batch
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score each picture."""
+        return read_output(self.batch, self.module(images))
+
+
+def reshaped(index: Tensor | None, output: Tensor) -> Tensor:
+    """Read a layer's output as (n, K, *spatial); `index` as in `Layer`."""
+    return output if index is None else output.flatten(1)[:, index.to(output.device)]
 
 
 def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | None:

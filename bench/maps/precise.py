@@ -8,9 +8,9 @@ No rounding cures it, since some of a million values lie beside any edge. float6
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -31,6 +31,7 @@ def capture_float64(
     layers: Sequence[str],
     *,
     image_of: Sequence[int] | None = None,
+    read: Callable[..., Tensor] | None = None,
     **options: Any,
 ) -> Captured:
     """`capture` by passes in float64, its results rounded to float32; a network that cannot do this runs as it is.
@@ -47,13 +48,14 @@ def capture_float64(
             wide = images[start : start + AT_ONCE].double()
             own, local = [named[i] for i in some], [sources[i] - start for i in some]
             if some:
+                options["read"] = read and partial(read, cases=some)
                 parts.append(_rounded(capture(_Float64(model), wide, own, layers, image_of=local, **options)))
             places += some
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError) as error:  # a dtype written into the network, a scripted one, a device without
         _warn(" ".join(str(error).split())[:200])
-        return capture(model, images, targets, layers, image_of=image_of, **options)
+        return capture(model, images, targets, layers, image_of=image_of, **{**options, "read": read})
     return _together(parts, torch.tensor(places, device=images.device).argsort())
 
 
@@ -69,14 +71,24 @@ def _together(parts: Sequence[Captured], back: Tensor) -> Captured:
         for name, layer in first.layers.items()
     }
     logits = torch.cat([part.logits for part in parts])[back]
-    return replace(first, logits=logits, targets=[groups[i] for i in back.tolist()], layers=layers)
+    attention = first.attention
+    if attention is not None:
+        blocks = [(one.attention.maps, one.attention.grads) for one in parts if one.attention]
+        maps, grads = ([torch.cat(own)[back] for own in zip(*kind, strict=True)] for kind in zip(*blocks, strict=True))
+        attention = replace(attention, maps=maps, grads=grads)
+    targets = [groups[i] for i in back.tolist()]
+    return replace(first, logits=logits, targets=targets, layers=layers, attention=attention)
 
 
 def _rounded(wide: Captured) -> Captured:
     layers = {
         name: replace(layer, acts=layer.acts.float(), grads=layer.grads.float()) for name, layer in wide.layers.items()
     }
-    return replace(wide, logits=wide.logits.float(), layers=layers)
+    attention = wide.attention
+    if attention is not None:
+        maps, grads = ([one.float() for one in kind] for kind in (attention.maps, attention.grads))
+        attention = replace(attention, maps=maps, grads=grads, readers=attention.readers.float())
+    return replace(wide, logits=wide.logits.float(), layers=layers, attention=attention)
 
 
 class _Float64(nn.Module):

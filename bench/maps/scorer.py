@@ -37,6 +37,8 @@ class Scorer:
         Run the network's matrix products and convolutions in bfloat16.
     probability : {"softmax", "sigmoid", "none"}
         How a call's value follows from the logits; ``none`` gives the explained score.
+    read : callable, optional
+        ``read(output, cases) -> logits``, see `bench.maps.target_scores.read_output`; None takes the model's output.
 
     Attributes
     ----------
@@ -57,9 +59,10 @@ class Scorer:
         pad: bool = False,
         bfloat16: bool = False,
         probability: str = "softmax",
+        read: Callable[[Any, Sequence[int]], Tensor] | None = None,
     ) -> None:
         self.model, self.targets, self.batch_size = model, targets, batch_size
-        self.pad, self.bfloat16, self.probability = pad, bfloat16, probability
+        self.pad, self.bfloat16, self.probability, self.read = pad, bfloat16, probability, read
         self.maps: Sequence[Hashable] | None = None
         self.passes = self.saved = 0
         self._shared: dict[Hashable, Any] = {}
@@ -123,7 +126,7 @@ class Scorer:
         while done < len(images):
             part = slice(done, done + self.batch_size)
             try:
-                logits = self._forward(images[part])
+                logits = self._forward(images[part], cases[part])
             except torch.OutOfMemoryError:
                 tried = self.batch_size if self.pad else len(images[part])
                 if tried == 1:
@@ -137,15 +140,18 @@ class Scorer:
             self.passes += len(logits)
         return torch.cat(scores[1:] or scores)
 
-    def _forward(self, images: Tensor) -> Tensor:
+    def _forward(self, images: Tensor, cases: Tensor) -> Tensor:
         """Logits (n, classes) of one batch of at most `batch_size` images."""
         missing = self.batch_size - len(images) if self.pad else 0
         if missing:
             images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+            cases = torch.cat([cases, cases[-1:].expand(missing)])
         if self.pad:
             images = images.contiguous()
-        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            logits = self.model(images)
+        with torch.no_grad():
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+                logits = self.model(images)
+            logits = self.read(logits, cases.tolist()) if self.read else logits
         logits = logits.float() if self.bfloat16 else logits
         return logits[: len(logits) - missing]
 

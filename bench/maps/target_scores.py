@@ -1,12 +1,33 @@
-"""Explained score and probability of a target, one output or a group of outputs, from logits."""
+"""Explained score and probability of a target: one output, a group of outputs, or a user's function of the output."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from bench.types import Batch
+
+
+def read_output(batch: Batch, output: Any, cases: Sequence[int] | None = None) -> Tensor:
+    """Logits (n, C) of pictures of these cases of a batch (None: of all) in what the network returned for them.
+
+    Where a user's function says what is explained, its scores stand there as the only output (n, 1).
+    """
+    if batch.explains is None:
+        return output
+    return batch.explains(output, batch if cases is None else rows_of(batch, cases))[:, None]
+
+
+def rows_of(batch: Batch, cases: Sequence[int]) -> Batch:
+    """Make a batch of some of a batch's cases, in this order, also several times the same."""
+    lists = {name: value for name, value in vars(batch).items() if isinstance(value, list) and value}
+    chosen: dict[str, Any] = {name: [value[i] for i in cases] for name, value in lists.items()}
+    return replace(batch, images=batch.images[list(cases)], **chosen)
 
 
 def membership(targets: Sequence[tuple[int, ...]], logits: Tensor) -> Tensor:

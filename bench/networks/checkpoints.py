@@ -19,6 +19,8 @@ from bench.types import UserError
 # Where programs put the state dict, and what their wrappers put in front of the names in it.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+# Heads of torchvision's networks that are for training only: a file may lack them, or hold them for a network without.
+AUXILIARY = ("aux_classifier.", "aux1.", "aux2.", "AuxLogits.")
 # What they save beside it: settings, and numpy's numbers, which are made of a dtype and bytes. None of it runs code.
 _number = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
@@ -32,6 +34,8 @@ EXPANDS, SLACK = 3, 2**22  # a file may hold tied weights twice; torch.save does
 def load_weights(name: str, module: nn.Module, weights: str, state: Mapping[str, Tensor]) -> None:
     """Load a state dict whose names may have prefixes of a wrapper; UserError, with what to do, if it does not fit."""
     state, own = without_prefixes(state, set(module.state_dict())), module.state_dict()
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(AUXILIARY)}
+    state |= {key: value for key, value in own.items() if key not in state and key.startswith(AUXILIARY)}
     try:
         module.load_state_dict(state)
     # Other names or shapes; a quantized layer or a module of the user's own, which load in ways of their own.

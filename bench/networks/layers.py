@@ -37,6 +37,8 @@ def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list
         if wanted == "all":
             return activation_layers(network)
         return default_layers(network.name, network.module, network.spec.shape, network.reshape)
+    if wanted is None and not network.layers:
+        raise UserError(f"{network.name} has no default layer, as its output is no row of values; name one with layer=")
     patterns = network.layers if wanted is None else list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     names = [name for name, _ in network.module.named_modules() if name]
     chosen: set[str] = set()

@@ -32,13 +32,17 @@ def finish(
     probability: str = "auto",
     reshape: str = "auto",
     code: str = "",
+    any_output: bool = False,
 ) -> Network:
     """Load weights into a new module and describe it: in evaluation mode, float32, parameters without gradients.
 
     `layers` None takes the last map through which everything passes. `weights` is ``random`` (the module's own), a name
     in `sources`, which give state dicts, or a .pth or .safetensors file. `output`, `probability`, `reshape` as the
-    settings ``model.output`` and so on; `code` is the hash of a user's own. UserError where any of it cannot be.
+    settings ``model.output`` and so on; `code` is the hash of a user's own; `any_output` as in `fix_ends`, where a map
+    or no tensor has no default layers. UserError where any of it cannot be.
     """
+    if any_output and probability not in ("auto", "none"):
+        raise UserError(f"model.probability={probability} is about classes, and a function is explained; leave it out")
     module = without_wrapper(module)
     if isinstance(module, torch.jit.ScriptModule):
         raise UserError(
@@ -48,10 +52,11 @@ def finish(
     if weights != "random":
         state = sources[weights]() if weights in sources else read_weights(Path(str(weights)), sorted(sources))
         load_weights(name, module, weights, state)
-    fix_ends(name, module, output)
+    fix_ends(name, module, output, any_output)
     check_weights(name, module)
     channels_last, logits = try_out(name, module, spec.shape)
-    check_alone(name, module, spec.shape, logits.detach())
+    if isinstance(logits, Tensor):
+        check_alone(name, module, spec.shape, logits.detach())
     settings = {"code": code, "output": "" if output is None else str(output)}
     settings["reshape"] = "" if reshape == "auto" else str(reshape)
     if ":" in str(reshape):  # a user's function
@@ -59,7 +64,8 @@ def finish(
     module.requires_grad_(False)
     read = reshape_of(module, reshape)
     if layers is None:
-        layers = default_layers(name, module, spec.shape, read)
+        whole = isinstance(logits, Tensor) and logits.ndim == 2
+        layers = default_layers(name, module, spec.shape, read) if whole else []
     return Network(
         name=name,
         module=module,
@@ -67,7 +73,7 @@ def finish(
         layers=[layers] if isinstance(layers, str) else list(layers),
         weights=weights,
         weights_hash=weights_hash(module),
-        probability=probability_of(name, probability, logits),
+        probability="none" if any_output else probability_of(name, probability, logits),
         reshape=read,
         channels_last=channels_last,
         settings={key: value for key, value in settings.items() if value},

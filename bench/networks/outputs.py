@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.types import UserError
+from bench.identity import identity, place_of, user_function
+from bench.types import Batch, UserError
 
 PROBABILITIES = ("auto", "softmax", "sigmoid", "none")
 # Steps between the last function and the output that change no value.
@@ -18,18 +19,24 @@ MOVES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Sli
          "Transpose", "Permute", "Expand", "T")  # fmt: skip
 
 
-def fix_ends(name: str, module: nn.Module, output: str | int | None) -> None:
+def fix_ends(name: str, module: nn.Module, output: str | int | None, any_output: bool = False) -> None:
     """Make a module take a copy of its input and return its logits (n, C) alone, float32.
 
-    `output` names them in what it returns: an index, a key or an attribute, None where it returns nothing else.
+    `output` names them in what it returns: an index, a key or an attribute, None where it returns nothing else. With
+    `any_output` they may be anything, for a user's function (`target_function`) to read.
     """
     module.register_forward_pre_hook(_copied)
-    module.register_forward_hook(partial(_logits, name, output))
+    module.register_forward_hook(partial(_anything if any_output else _logits, name, output))
 
 
 def _copied(_module: nn.Module, inputs: Any) -> Any:
     # The network may write into its input, which other methods and metrics are still to see.
     return tuple(one.clone() if isinstance(one, Tensor) else one for one in inputs)
+
+
+def _anything(name: str, output: str | int | None, _module: nn.Module, _inputs: Any, returned: Any) -> Any:
+    value = returned if output is None else _part(name, output, returned)
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def _logits(name: str, output: str | int | None, _module: nn.Module, _inputs: Any, returned: Any) -> Tensor:
@@ -43,7 +50,8 @@ def _logits(name: str, output: str | int | None, _module: nn.Module, _inputs: An
     if value.ndim != 2 or not value.shape[1] or not value.is_floating_point():
         kind = "" if value.is_floating_point() else f" of {value.dtype}"
         raise UserError(
-            f"{name} gives {tuple(value.shape)}{kind}, which are not logits (N, classes); see model.output="
+            f"{name} gives {tuple(value.shape)}{kind}, which are not logits (N, classes); see model.output=, or name "
+            "a function of it that is to be explained: target=package.module:function"
         )
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
@@ -117,3 +125,34 @@ def last_function(logits: Tensor) -> str:
             return name
         node = node.next_functions[0][0]
     return ""
+
+
+def is_function(target: object) -> bool:
+    """Whether ``target=`` names a user's function instead of an output."""
+    return ":" in str(target)
+
+
+def target_function(target: str) -> Callable[[Any, Batch], Tensor]:
+    """Import what ``target=package.module:function`` names: ``function(output, cases) -> (n,)``, checked at every call.
+
+    `output` is what the network returned for n pictures, `cases` a Batch of the n cases.
+    """
+    return partial(_scores, target, user_function(target, "target"))
+
+
+def target_name(target: str) -> str:
+    """Name of a user's function with a hash of its code: ``age(code=1f2e3d4c)``."""
+    return f"{target.partition(':')[2]}(code={identity(user_function(target, 'target'))})"
+
+
+def _scores(target: str, function: Callable[[Any, Batch], Any], output: Any, cases: Batch) -> Tensor:
+    try:
+        scores = function(output, cases)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the user's code
+        raise UserError(f"target={target} raised {place_of(error)}") from error
+    number = len(cases.ids)
+    if not isinstance(scores, Tensor) or scores.shape != (number,) or not scores.is_floating_point():
+        raise UserError(f"target={target} gives {_kind(scores)} for {number} pictures, not a score for each, (N,)")
+    return scores

@@ -19,6 +19,8 @@ probability : {"auto", "softmax", "sigmoid", "none"}
     perturbation metrics follow the explained score itself.
 reshape : str
     Which axes of a layer's output are channels and positions, see `bench.networks.reshape.reshape_of`.
+any_output : bool
+    Let it return anything, because a user's function is explained and no class.
 size : int, sequence of int or None
     Pixels of every side of the input, or of each: (height, width), (depth, height, width); None: as trained.
 mean, std : sequence of float or None
@@ -59,11 +61,12 @@ def torchvision_model(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
     size: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Network:
-    """Build one of torchvision's networks that classify pictures or videos, named as in ``models.list_models()``.
+    """Build a network of torchvision's that classifies pictures or videos or segments, named as in ``list_models()``.
 
     A video is a volume of `FRAMES` frames. `weights` may also name a weight enum such as ``IMAGENET1K_V1``; ``default``
     is torchvision's best, downloaded.
@@ -71,8 +74,9 @@ def torchvision_model(
     from torchvision import models
     from torchvision.models import get_model, get_model_weights
 
+    dense = models.list_models(module=models.segmentation)
     video = models.list_models(module=models.video)
-    known = models.list_models(module=models) + video
+    known = models.list_models(module=models) + dense + video
     if name not in known:
         near = get_close_matches(name, known, 3, 0.5)
         raise UserError(f"torchvision has no classifier {name!r}; did you mean {', '.join(near) or ', '.join(known)}?")
@@ -81,6 +85,7 @@ def torchvision_model(
     # Both undo ImageNet's normalization for their own, which torchvision switches on with its weights only.
     options: dict[str, Any] = classes(num_classes, weights, ["default", *enum.__members__])
     options |= {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    options |= {"weights_backbone": None} if name in dense else {}
     module = seeded(lambda: get_model(name, weights=None, **options), seed)
     if name.startswith("densenet"):
         # Its last ReLU is a function, which no layer name reaches; a second ReLU changes nothing.
@@ -93,7 +98,7 @@ def torchvision_model(
             raise no_download(name, f"from {chosen.url} ({error})") from error
 
     preset: Any = chosen.transforms()
-    side = preset.crop_size[0]
+    side = getattr(preset, "crop_size", preset.resize_size)[0]
     spec = InputSpec(
         size=(FRAMES, side, side) if name in video else (side, side),
         resize=FRAMES if name in video else preset.resize_size[0],
@@ -103,7 +108,7 @@ def torchvision_model(
     )
     spec = adapted(spec, size, mean, std)
     defaults = {"default": download} | {member: download for member in enum.__members__}
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, defaults, **read)
 
 
@@ -117,6 +122,7 @@ def timm_model(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
     size: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -160,7 +166,7 @@ def timm_model(
         interpolation=interpolation if interpolation in ("bilinear", "bicubic", "nearest") else "bicubic",
     )
     spec = adapted(spec, size, mean, std)
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, resized(module), spec, layers, weights, {"default": download}, **read)
 
 
@@ -176,6 +182,7 @@ def efficientnet_lite(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Network:
@@ -207,7 +214,7 @@ def efficientnet_lite(
         size=(224, 224), resize=resize, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
     )
     spec = replace(adapted(spec, size, mean, std), resize=resize)
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, {"default": packaged}, **read)
 
 
@@ -228,12 +235,13 @@ def custom_model(
     output: str | int | None = None,
     probability: str = "auto",
     reshape: str = "auto",
+    any_output: bool = False,
 ) -> Network:
     """Build a user's own network by running their code.
 
     Parameters
     ----------
-    name, layers, seed, output, probability, reshape
+    name, layers, seed, output, probability, reshape, any_output
         See the module.
     target : str
         ``package.module:factory``; ``factory()``, or ``factory(num_classes=)`` where that is given, returns an
@@ -264,7 +272,7 @@ def custom_model(
     spec = replace(adapted(spec, size, mean, std), resize=resize)
     seeded(partial(fill_lazy, name, module, spec.shape), seed)
     code = code_hash(module, factory)
-    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape}
+    read: dict[str, Any] = {"output": output, "probability": probability, "reshape": reshape, "any_output": any_output}
     return finish(name, module, spec, layers, weights, {"default": module.state_dict}, code=code, **read)
 
 

@@ -36,11 +36,11 @@ from bench.report.crash_test import crash_markdown, print_crash_test, print_metr
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
 from bench.report.latex import write_tables
-from bench.report.matrix import matrices_of
 from bench.report.page import page_of, section_of
+from bench.report.sheet import matrices_of
 from bench.report.text import markdown, print_group, printed_path
 from bench.store.files import write_text
-from bench.store.folders import find_folders
+from bench.store.folders import Folder, find_folders
 from bench.types import UserError
 
 # Of experiments; written where there are rows.
@@ -67,6 +67,9 @@ def report(
     console: Console | None = None,
     redraw: bool = True,
     images: Sequence[str] = (),
+    beside: Sequence[Folder] = (),
+    cases: Collection[str] | None = None,
+    metrics: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Write report.html, tables, summary.md and figures/ below `root`, and print the main table.
 
@@ -90,6 +93,10 @@ def report(
         and others are drawn as SVG alone.
     images : sequence of str
         Case or image ids: drawn as figure1.pdf and figure1.png of their group.
+    beside : sequence of Folder
+        Results of the protocol in `only` that lie elsewhere, whose rows stand in its table.
+    cases, metrics : collection of str, optional
+        Of the protocol in `only` these case ids and keys of metrics alone.
 
     Returns
     -------
@@ -112,8 +119,9 @@ def report(
     done: list[tuple[dict[str, pd.DataFrame], str, dict[str, Any]]] = []
     figure1: list[Path] = []
     for members in groups:
-        if group := load_group(*members):
-            printing = any(folder.path.resolve() in chosen for folder in members)
+        printing = any(folder.path.resolve() in chosen for folder in members)
+        choice = {"cases": cases, "metrics": metrics} if printing else {}
+        if group := load_group(*members, *(beside if printing else ()), **choice):
             done.append(report_group(group, first, reference, console if printing else None, redraw, len(groups)))
             if printing and images:
                 figure1 += draw_figure1(group, images, first / "figures" / slug(group))

@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.options import check_name
 from bench.report import default_console, report
 from bench.report.compare import report_comparison
+from bench.report.leaderboard import write_leaderboard
 from bench.types import OneLine, UserError, printable
 
 
@@ -24,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--reference", default="grad_cam", help="method that the others are compared with")
     parser.add_argument("--images", nargs="+", default=[], metavar="ID", help="cases or images to draw as figure1.pdf")
+    about = "write leaderboard.html instead: methods by questions, of all results"
+    parser.add_argument("--leaderboard", action="store_true", help=about)
     about = "say what changed from A to B; files go to DIR, else to B"
     parser.add_argument("--compare", nargs=2, type=named, metavar=("A", "B"), help=about)
     options = parser.parse_args(arguments)
@@ -33,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger().handlers[0].setFormatter(OneLine("%(message)s"))
     try:
         check_name("method", options.reference.partition("(")[0])
-        if options.compare:
+        if options.leaderboard and options.folders:
+            print(f"leaderboard: {write_leaderboard(options.folders, options.reference)}", flush=True)
+        elif options.compare:
             first, second = options.compare
             report_comparison(first, second, [*options.folders, second][0], default_console())
         else:

@@ -177,7 +177,7 @@
         alt: `${one.class || "picture"}: ${one.image} with ${one.boxes.length} boxes of the class and ${one.others.length} of others` }), boxes(one));
       const far = disagreement(one);
       const facts = one.instances ? [`${one.instances} ${one.instances === 1 ? "instance" : "instances"}`] : [];
-      facts.push(`probability ${shown(one.probability)}`);
+      facts.push(`${one.follows} ${shown(one.probability)}`);
       if (one.predicted) facts.push(`predicted: ${one.predicted} (${shown(one.predicted_probability)})`);
       if (far !== null) facts.push(`disagreement ${far.toFixed(2)}`);
       const truth = element("div", { class: "truth" }, picture, element("div", {}, element("h3", {}, one.class || one.predicted || "prediction"),

@@ -94,7 +94,8 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
         "class": about["class_name"],
         "instances": int(group.cases["n_instances"].iloc[at]),
         "probability": rounded(about["probability"]),
-        "predicted": class_names(group).get(about["predicted"], f"output {about['predicted']}"),
+        "follows": group.follows,
+        "predicted": predicted(group, about["predicted"]),
         "predicted_probability": rounded(about["predicted_probability"]),
         "width": view.size[1],
         "height": view.size[0],
@@ -153,9 +154,14 @@ def disagreement(entries: list[Entry], maps: list[np.ndarray | None], layer: str
     return rounded(1 - float(np.nanmean(r[np.triu_indices(len(sides), 1)])))
 
 
-def rounded(value: float) -> float | None:
-    """Value with four significant digits; None, which JSON has, for NaN, which it has not."""
-    value = float(value)
+def predicted(group: Group, index: int | None) -> str:
+    """Name of the class that the network predicts; empty where a function is explained and no class."""
+    return "" if index is None else class_names(group).get(index, f"output {index}")
+
+
+def rounded(value: float | None) -> float | None:
+    """Value with four significant digits; None, which JSON has, for NaN, which it has not, and for no value."""
+    value = math.nan if value is None else float(value)
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 

@@ -56,7 +56,7 @@ def banners(group: Group) -> list[str]:
     if group.weights == "random":
         lines.append("the network's weights are random: nothing here says how a method does on a trained network")
     probability = float(group.cases["probability"].mean())
-    if probability < 0.2:
+    if probability < 0.2 and group.follows == "probability":
         lines.append(
             f"the mean target probability is {probability:.2f}: the network hardly sees what the maps should show"
         )
@@ -133,7 +133,8 @@ def parameter(key: str, value: Any) -> str:
 
 def probability_line(group: Group) -> str:
     """Mean probability of the target over all cases and per class: no map shows what the network does not see."""
-    text = f"mean target probability {group.cases['probability'].mean():.2f}"
+    what = "target probability" if group.follows == "probability" else group.follows
+    text = f"mean {what} {group.cases['probability'].mean():.2f}"
     by_class = group.cases.groupby("class_name")["probability"].mean()
     if len(by_class) < 2:
         return text

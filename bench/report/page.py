@@ -26,7 +26,7 @@ from bench.report.sheet import column_of, layers_of, means_of, rank_rows
 
 BUDGET = 10_000_000  # bytes of pictures and maps in one page
 STYLES = ("page.css", "gallery.css")
-SCRIPTS = ("page.js", "gallery.js")
+SCRIPTS = ("page.js", "gallery.js", "leaderboard.js")
 ID = re.compile(r"""((?:\bid="|"#|url\(#))""")
 
 
@@ -45,7 +45,7 @@ def render(template: str, **context: Any) -> str:
 
 
 def page_of(groups: list[dict[str, Any]], matrices: list[dict[str, Any]]) -> str:
-    """Fill the whole page, from `section_of` of every group, and for several from `bench.report.matrix`."""
+    """Fill the whole page, from `section_of` of every group, and for several from `bench.report.sheet.matrices_of`."""
     return render("page.html", groups=groups, matrices=matrices, palette=palette())
 
 

@@ -1,4 +1,7 @@
-"""The table of the page as plain values: layers with rows with cells, columns, and the appendix of ranks and times."""
+"""The table of the page as plain values: layers with rows with cells, columns, the appendix of ranks and times.
+
+Several networks or data sets stand beside each other in matrices: one a question, methods by results.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from bench.figures.style import p_text, titles
 from bench.report.answers import where
 from bench.report.grid import SIGNS, Cell, Grid, interval, number, sections, signed
 from bench.report.notes import share
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 OPEN_LAYERS = 2  # up to so many layers all are open
 RANK_ROWS = 60
@@ -60,7 +63,7 @@ def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
         spans.append((min(ends, default=0.0), max(ends, default=1.0)))
         random = next((line[i] for e, line in zip(grid.entries, grid.cells, strict=True) if e.name == "random"), None)
         bands.append(random)
-    numbers = {layer: i + 1 for i, layer in enumerate(group.layers)}
+    numbers = {layer: i + 1 for i, layer in enumerate(dict.fromkeys(map(plain_layer, group.layers)))}
     parts = []
     for title, methods, controls in sections(grid.entries):
         layer = grid.entries[[*methods, *controls][0]].layer
@@ -68,7 +71,7 @@ def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
         degenerate = [grid.entries[i].degenerate_share for i in methods]
         dead = sum(degenerate) / len(degenerate) if degenerate else 0.0
         parts.append({
-            "title": title if layer == NO_LAYER else f"depth {numbers[layer]} of {len(numbers)}",
+            "title": title if layer == NO_LAYER else f"depth {numbers[plain_layer(layer)]} of {len(numbers)}",
             "name": "" if layer == NO_LAYER else layer,
             "open": layer in (NO_LAYER, chosen.layer) or len(group.layers) <= OPEN_LAYERS,
             "degenerate": share(dead) if dead else "",
@@ -146,3 +149,31 @@ def shown_cell(cell: Cell, span: tuple[float, float], band: Cell | None) -> dict
         "p": p_text(cell.p) if math.isfinite(cell.p) else "",
         "reported": number(cell.reported), "source": cell.source,
     }  # fmt: skip
+
+
+def matrices_of(sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One matrix for each column that at least two groups have; empty for one group.
+
+    A cell is a method's mean at the layer that its group opens with, which is the best for the group's first verdict.
+    """
+    if len(sections) < 2:
+        return []
+    titles = list(dict.fromkeys(title for section in sections for title in section["means"]))
+    matrices = []
+    for title in titles:
+        own = [section["means"].get(title, {}) for section in sections]
+        if sum(bool(means) for means in own) < 2:
+            continue
+        methods = list(dict.fromkeys(name for means in own for name in means))
+        rows = []
+        for method in methods:
+            cells = [means.get(method) for means in own]
+            rows.append({"method": method, "cells": [cell and texts_of(cell) for cell in cells]})
+        matrices.append({"title": title, "rows": rows})
+    return matrices
+
+
+def texts_of(cell: Cell) -> dict[str, Any]:
+    """Mean, interval and marks of a cell."""
+    span = interval(cell.low, cell.high)
+    return {"text": number(cell.mean, 2), "interval": span, "best": cell.best, "sign": SIGNS[cell.verdict]}

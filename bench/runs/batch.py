@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from bench.datasets.transforms import Sample, collate
+from bench.datasets.transforms import Sample, collate, scaled_batch
 from bench.maps.capture import Captured
-from bench.maps.explain import Explain, job_map, shared_pass
+from bench.maps.explain import Explain, View, job_map, shared_pass, wanted_of
 from bench.maps.heatmaps import degenerate, map_ids, upsample
 from bench.maps.scorer import Scorer, clock
+from bench.maps.target_scores import read_output
 from bench.runs.execution import Forward, Speed, memory_format
 from bench.runs.missing import Needs, Piece, asks_again, needs_pass
+from bench.runs.plan import scales_of
 from bench.runs.rows import CASE, case_rows, map_columns, metric_columns
 from bench.runs.setup import Prepared
 from bench.store.files import image_name, write_atomically
@@ -77,7 +79,7 @@ def compute_batch(
     number of cases done, in fractions.
     """
     plan, device = setting.plan, setting.plan.device
-    batch = collate(samples, plan.facts.spec, device, plan.whole.show)
+    batch = replace(collate(samples, plan.facts.spec, device, plan.whole.show), explains=plan.explains)
     save_images(setting, batch)
     known = [one.about for one in stored if one] if needs.described else None
     if known:
@@ -85,13 +87,21 @@ def compute_batch(
     began = clock(device)
     fresh = [j for j in needs.jobs if j not in needs.kept or asks_again(needs, plan.metrics)]
     captured = first_pass(setting, batch, needs, [plan.jobs[j] for j in fresh], speed)
-    shared = (clock(device) - began) / max(1, len(fresh))
+    seconds = {1.0: clock(device) - began}
     batch = replace(batch, targets=captured.targets)
     module: Any = setting.module
     score: Any = module and Scorer(
         setting.forward(speed), batch.targets, speed.score_batch,
         pad=speed.compiled, bfloat16=setting.precision == "bfloat16", probability=plan.facts.probability,
+        read=partial(read_output, batch),
     )  # fmt: skip
+    views = {}
+    for scale in scales_of(plan.jobs[j] for j in fresh):
+        began = clock(device)
+        larger = scaled_batch(batch, samples, scale)
+        larger = replace(larger, boxes=[boxes * scale for boxes in batch.boxes])  # which a user's score may look at
+        views[scale] = view_of(setting, larger, scale, [plan.jobs[j] for j in fresh], speed)
+        seconds[scale] = clock(device) - began
     natives: dict[tuple[str, str], Tensor] = {}
     jobs = [plan.jobs[j] for j in needs.jobs]
     explain: Any = jobs and Explain(
@@ -106,7 +116,7 @@ def compute_batch(
         for j in own:
             job, began = plan.jobs[j], clock(device)
             if j in fresh:
-                native = job_map(module, batch, captured, score, job, natives)
+                native = job_map(module, batch, captured, score, job, natives, views)
             else:
                 native = torch.from_numpy(np.stack([one.maps[j] for one in stored if one])).to(device)
             mapped = clock(device)
@@ -121,14 +131,19 @@ def compute_batch(
                 for row, columns in zip(rows, values, strict=True):
                     row |= columns
             result.seconds[j] = {
-                "capture": shared if j in fresh else 0.0,
+                "capture": sum(
+                    seconds[scale] / sum(scale in plan.jobs[i].scales for i in fresh) for scale in job.scales
+                )
+                if j in fresh
+                else 0.0,
                 "method": mapped - began,
                 "metrics": clock(device) - mapped,
             }
             advance(len(samples) / len(needs.jobs))
     result.score_batch = score.batch_size if score else speed.score_batch
     if score:
-        result.passes, result.saved = score.passes, score.saved
+        result.saved = score.saved
+        result.passes = score.passes + sum(view.score.passes for view in views.values())
     return result
 
 
@@ -144,12 +159,32 @@ def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job
     plan = setting.plan
     if not needs_pass(needs, plan.jobs, plan.metrics):
         return Captured(torch.empty(0), batch.targets, {})
-    wanted = {name for job in fresh for name in job.layers}
-    layers = [name for name in plan.facts.layers if name in wanted]
-    gradients = any("grads" in job.method.wants for job in fresh)
+    return pass_of(setting, batch, [job for job in fresh if 1.0 in job.scales], speed)
+
+
+def pass_of(setting: Setting, batch: Batch, jobs: Sequence[Job], speed: Speed) -> Captured:
+    """Capture the layers of some jobs."""
+    wanted = {name for job in jobs for name in job.layers}
+    layers = [name for name in setting.plan.facts.layers if name in wanted]
     assert setting.module is not None
     form, float64 = memory_format(speed.channels_last), setting.precision == "float64"
-    return shared_pass(setting.module, batch, layers, gradients, form, setting.reshape, float64=float64)
+    more: dict[str, Any] = {"memory_format": form, "reshape": setting.reshape, "float64": float64}
+    return shared_pass(setting.module, batch, layers, **wanted_of(jobs), **more)
+
+
+def view_of(setting: Setting, batch: Batch, scale: float, fresh: Sequence[Job], speed: Speed) -> View:
+    """Capture what the jobs look at in images of a scale, one forward and one backward pass more.
+
+    The scorer, for methods that perturb these images, is not the compiled one: that takes one size.
+    """
+    captured = pass_of(setting, batch, [job for job in fresh if scale in job.scales], speed)
+    assert setting.module is not None
+    score = Scorer(
+        setting.module, batch.targets, max(1, int(speed.score_batch / scale**2)),
+        bfloat16=setting.precision == "bfloat16", probability=setting.plan.facts.probability,
+        read=partial(read_output, batch),
+    )  # fmt: skip
+    return View(batch, captured, score)
 
 
 def read_stored(piece: Piece, jobs: Sequence[Job]) -> dict[str, Stored]:

@@ -7,10 +7,11 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-from bench.runs.plan import FUSED, Job
-from bench.types import Bound, UserError
+from bench.runs.plan import scales_of
+from bench.types import Bound, Job, UserError
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -66,17 +67,18 @@ def evaluate(name: str, expression: str, values: Mapping[str, Any]) -> int:
         raise UserError(f"{name}: its passes, {expression!r}, cannot be counted{shown}: {error}") from error
 
 
-def own_passes(method: Bound, channels: int) -> tuple[int, int]:
+def own_passes(method: Bound, shape: Sequence[int] = ()) -> tuple[int, int]:
     """Forward and backward passes an image that a method needs beside the shared ones, by its ``about.passes``.
 
     That is ``shared`` (reads what the shared passes captured), ``none`` (does not look at the network), or ``{forward:
-    E, backward: E}``. E is arithmetic over numbers, the method's own parameters and ``channels`` of the layer (0
-    without one); channels that are constant, which some methods skip, count, so it is what can be needed at most.
+    E, backward: E}``. E is arithmetic over numbers, the method's own parameters, and ``channels`` and ``positions``
+    of the layer, whose `shape` is (K, *spatial) (0 without one); channels that are constant, which some methods skip,
+    count, so it is what can be needed at most.
     """
     passes = method.about.get("passes", "shared")
     if passes in ("shared", "none"):
         return 0, 0
-    names = {**method.parameters, "channels": channels}
+    names = {**method.parameters, "channels": shape[0] if shape else 0, "positions": prod(shape[1:]) if shape else 0}
     forward, backward = (evaluate(method.name, str(passes[key]), names) for key in ("forward", "backward"))
     return forward, backward
 
@@ -85,8 +87,8 @@ def own_passes(method: Bound, channels: int) -> tuple[int, int]:
 class Passes:
     """Images that go through the network for one case, all methods and layers of a run together.
 
-    `shared` are those of the pass that all methods share, `own` those of methods that need more, `scored` the
-    perturbed images of the metrics.
+    `shared` are those of the passes that all methods share, one a scale, `own` those of methods that need more,
+    `scored` the perturbed images of the metrics.
     """
 
     shared_forward: int
@@ -96,15 +98,15 @@ class Passes:
     scored: int
 
 
-def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], channels: Mapping[str, int]) -> Passes:
-    """Count the passes of one case, `channels` by layer; a map fused over layers is made of maps that are there."""
-    owns = [own_passes(job.method, channels.get(job.layer, 0)) for job in jobs if not job.layer.startswith(FUSED)]
+def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], shapes: Mapping[str, Sequence[int]]) -> Passes:
+    """Count the passes of one case, `shapes` (K, *spatial) by layer; a fused map is made of maps that are there."""
+    owns = [own_passes(job.method, shapes.get(job.layer, ())) for job in jobs if not job.fuse]
     costs = [metric_cost(metric) for metric in metrics]
     again = sum(cost.explanations for cost in costs)
     own_forward, own_backward = (sum(own[i] for own in owns) for i in range(2))
     return Passes(
-        shared_forward=1,
-        shared_backward=int(any("grads" in job.method.wants for job in jobs)),
+        shared_forward=1 + len(scales_of(jobs)),
+        shared_backward=len({scale for job in jobs if "grads" in job.method.wants for scale in job.scales}),
         own_forward=own_forward * (1 + again),  # the pass that shows the method its layer is among the metrics'
         own_backward=own_backward * (1 + again),
         scored=sum(cost.per_map * len(jobs) + cost.per_case for cost in costs),

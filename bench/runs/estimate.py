@@ -17,6 +17,7 @@ from bench.runs.cost import Passes, passes_of
 from bench.runs.execution import Speed
 from bench.runs.facts import Opener
 from bench.runs.missing import Needs, Piece
+from bench.runs.plan import scales_of
 from bench.runs.provenance import device_name, facts
 from bench.runs.rows import Writer
 from bench.runs.run import Outcome, keeps_map, setting_of, speed_for
@@ -39,7 +40,7 @@ def print_estimate(config: dict[str, Any], network: Opener, plan: Prepared) -> O
     setting = setting_of(config, plan, network, keeps, set(), [piece])
     speed = speed_for(config, plan, network, setting, [piece], facts(config, plan.device))
     number, spent, stored = sample(config, plan, setting, needs, speed)
-    passes = passes_of(plan.jobs, [m.bound for m in plan.metrics], {n: s[0] for n, s in plan.facts.shapes.items()})
+    passes = passes_of(plan.jobs, [m.bound for m in plan.metrics], plan.facts.shapes)
     print_table(plan, passes, number, spent, stored)
     whole = spent["all"] / number * len(plan.cases)
     parts = -(-len(plan.cases) // CHUNK)
@@ -57,7 +58,8 @@ def sample(
     config: dict[str, Any], plan: Prepared, setting: Setting, needs: Needs, speed: Speed
 ) -> tuple[int, dict[str, float], float]:
     """Compute two batches; return the cases of the second, its seconds by what they were spent on, and bytes a case."""
-    stream = samples(plan.cases, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device)
+    scales = scales_of(plan.jobs)
+    stream = samples(plan.cases, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device, scales)
     # A CPU's cost a case hardly depends on the batch, and a case may take seconds.
     size = speed.batch if plan.device.type == "cuda" else min(speed.batch, 4)
     number, spent, stored = 0, dict[str, float](), 0.0

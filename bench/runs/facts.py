@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import torch
 import yaml
 
 from bench.maps.capture import capture
-from bench.networks.layers import resolve_layers
+from bench.networks.layers import logits_of, resolve_layers
 from bench.runs.provenance import versions
 from bench.store.files import hash_key, write_text
 from bench.store.folders import PROTOCOL, Folder, read_protocol
-from bench.types import InputSpec, Network
+from bench.types import InputSpec, Network, UserError, at_scale
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Facts:
     """What a run needs to know of a network; kept with the results, so that a later metric need not load it.
 
     `layers` are those asked for, in the order of the network; `shapes` gives channels and spatial size of each one's
-    output, `index` its place among the network's modules. `probability` and `settings` as in `bench.types.Network`.
+    output, also at other scales (`at_scale`), `index` its place among the network's modules. `probability` and
+    `settings` as in `bench.types.Network`.
     """
 
     name: str
@@ -75,8 +76,10 @@ def request_of(node: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
     return {"model": plain, "seed": seed, "file": stat and [stat.st_size, stat.st_mtime_ns], "libraries": libraries}
 
 
-def known_facts(out: Path, request: dict[str, Any] | None, layer: Any) -> Facts | None:
-    """Read what earlier runs with this request for a network and its layers have kept of it; None where none has."""
+def known_facts(
+    out: Path, request: dict[str, Any] | None, layer: Any, scales: Sequence[float] = (1.0,)
+) -> Facts | None:
+    """Read what earlier runs with this request for a network, its layers and scales have kept; None where none has."""
     if request is None:
         return None
     for path in sorted(out.glob(f"*/*/{PROTOCOL}")):
@@ -86,6 +89,10 @@ def known_facts(out: Path, request: dict[str, Any] | None, layer: Any) -> Facts 
             if hash_key({**network, "hash": None}) != network["hash"]:
                 raise ValueError(f"{path} is damaged")
             if network["request"] != request or str(layer) not in network["layers"]:
+                continue
+            if any(
+                at_scale(name, s) not in network["shapes"] for name in network["layers"][str(layer)] for s in scales
+            ):
                 continue
             spec = InputSpec(**{**network["spec"], **{k: tuple(network["spec"][k]) for k in ("mean", "std")}})
             return Facts(
@@ -105,11 +112,21 @@ def known_facts(out: Path, request: dict[str, Any] | None, layer: Any) -> Facts 
     return None
 
 
-def look_at(network: Network, layer: Any, device: torch.device) -> Facts:
-    """Run the network once on an empty picture, for the shapes of its layers and its outputs."""
+def look_at(network: Network, layer: Any, device: torch.device, scales: Sequence[float] = (1.0,)) -> Facts:
+    """Run the network once a scale on an empty picture, for the shapes of its layers and its outputs.
+
+    UserError where it does not take a picture of another size.
+    """
     layers = resolve_layers(network, layer)
     empty = torch.zeros(1, *network.spec.shape, device=device)
-    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape)
+
+    def read(output: Any) -> torch.Tensor:  # a user's function reads what is no row of values
+        return output if isinstance(output, torch.Tensor) and output.ndim == 2 else empty.new_zeros(1, 1)
+
+    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape, read=read)
+    shapes = {name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
+    for scale in [scale for scale in scales if scale != 1]:
+        shapes |= shapes_at(network, layers, device, scale, seen.logits.shape[1])
     index = {name: place for place, (name, _) in enumerate(network.module.named_modules()) if name in layers}
     return Facts(
         name=network.name,
@@ -118,11 +135,32 @@ def look_at(network: Network, layer: Any, device: torch.device) -> Facts:
         spec=network.spec,
         outputs=seen.logits.shape[1],
         layers=tuple(layers),
-        shapes={name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()},
+        shapes=shapes,
         index=index,
         probability=network.probability,
         settings=network.settings,
     )
+
+
+def shapes_at(
+    network: Network, layers: Sequence[str], device: torch.device, scale: float, outputs: int
+) -> dict[str, list[int]]:
+    """Shapes of the layers at a scale, by `at_scale`; UserError where the network does not take this size."""
+    channels, *sides = network.spec.shape
+    size = [round(side * scale) for side in sides]
+    images = torch.zeros(1, channels, *size, device=device)
+    try:
+        logits_of(network.name, network.module, images)
+        seen = capture(network.module, images, None, layers, gradients=False, reshape=network.reshape)
+        if seen.logits.shape != (1, outputs):
+            raise UserError(f"it gives {tuple(seen.logits.shape)} instead of {outputs} outputs")
+    except UserError as error:
+        reason = str(error).removeprefix(f"{network.name} ").split(": if it is made")[0]
+        raise UserError(
+            f"scale={scale:g}: {network.name} does not take pictures of {' x '.join(map(str, size))} ({reason}); "
+            "leave scale= at 1, or take a network that ends in global pooling"
+        ) from error
+    return {at_scale(name, scale): list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
 
 
 def remember(folder: Folder, request: dict[str, Any] | None, layer: Any, facts: Facts) -> None:

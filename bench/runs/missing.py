@@ -137,12 +137,17 @@ def asks_again(needs: Needs, metrics: Sequence[Metric]) -> bool:
 
 
 def needs_pass(needs: Needs, jobs: Sequence[Job], metrics: Sequence[Metric]) -> bool:
-    """Whether the images must go through the network before any metric looks at a map."""
-    fresh = any(j not in needs.kept and reads_network(jobs[j].method) for j in needs.jobs)
+    """Whether the images must go through the network at the plain size before any metric looks at a map."""
+    fresh = any(1.0 in jobs[j].scales for j in read_anew(needs, jobs))
     return bool(needs.blocks) and (fresh or not needs.described or asks_again(needs, metrics))
 
 
 def needs_network(needs: Needs, jobs: Sequence[Job], metrics: Sequence[Metric]) -> bool:
     """Whether the network must be loaded."""
     scored = any("score" in metrics[m].bound.wants for _, wanted in needs.blocks for m in wanted)
-    return scored or needs_pass(needs, jobs, metrics)
+    return scored or bool(read_anew(needs, jobs)) or needs_pass(needs, jobs, metrics)
+
+
+def read_anew(needs: Needs, jobs: Sequence[Job]) -> list[int]:
+    """Jobs whose maps are not on disk and take a pass of the network."""
+    return [j for j in needs.jobs if j not in needs.kept and reads_network(jobs[j].method)]

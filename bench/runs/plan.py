@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from bench.networks.outputs import is_function
 from bench.options import named_function
 from bench.store.files import folder_content, hash_key
-from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError
+from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError, at_scale
 
 FUSIONS = ("mean", "max", "product")
-LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head"}
+LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head", "layer_name"}
 
 
 def seeded_order(ids: Iterable[str], seed: int) -> dict[str, int]:
@@ -30,8 +32,8 @@ def seeded_order(ids: Iterable[str], seed: int) -> dict[str, int]:
 def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: str | int) -> list[Case]:
     """Take the first `limit` cases in the seeded order of their images, with the asked target.
 
-    A larger limit adds cases behind those of a smaller one. Cases of one image follow each other. UserError where
-    `limit` or `target` makes no sense.
+    A larger limit adds cases behind those of a smaller one. Cases of one image follow each other. A user's function as
+    the target is asked about every case with its boxes. UserError where `limit` or `target` makes no sense.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"limit={limit} leaves nothing to do; give a number of cases from 1, or null for all")
@@ -43,7 +45,11 @@ def choose_cases(cases: Sequence[Case], limit: int | None, seed: int, target: st
         return [asked_about(case, ()) for case in ordered]
     if type(target) is int and target >= 0:
         return [asked_about(case, (target,)) for case in ordered]
-    raise UserError(f"target={target} is unknown; it takes label, predicted or an output index")
+    if is_function(target):  # whose score is the only output
+        return [replace(case, target=(0,)) for case in ordered]
+    raise UserError(
+        f"target={target} is unknown; it takes label, predicted, an output index or package.module:function"
+    )
 
 
 def asked_about(case: Case, target: tuple[int, ...]) -> Case:
@@ -112,35 +118,44 @@ def plan_jobs(
     index: dict[str, int],
     fuse: str | None,
     defaults: Callable[[Bound], dict[str, Any]],
+    scales: Sequence[float] = (1.0,),
 ) -> list[Job]:
-    """Every method at every layer, a method that looks at no layer once, with labels and keys.
+    """Every method at every layer and scale, a method that looks at no layer once, with labels and keys.
 
-    `index` gives each layer's place in the network; with `fuse`, one of `FUSIONS`, a method has one more map, fused
-    over the layers. A method whose yaml says ``about.fuse`` has that one only (UserError with fewer than two
-    layers). ``defaults(bound)`` gives the parameters that a label need not name.
+    `index` gives each layer's place in the network. With `fuse`, one of `FUSIONS`, a method has further maps: fused
+    over the layers, at every scale; over the scales, at every layer; and over all of both. A method whose yaml says
+    ``about.fuse`` has those fused over the layers only (UserError with fewer than two layers). ``defaults(bound)``
+    gives the parameters that a label need not name.
     """
     jobs = []
     for method in methods:
-        own = [*layers, *([FUSED + fuse] if fuse and len(layers) > 1 else [])]
-        if not looks_at_layer(method):
-            own = [NO_LAYER]
+        how, over_layers = str(method.about.get("fuse", fuse)), len(layers) > 1
+        own: list[tuple[str, ...]] = [(layer,) for layer in layers]
+        sizes: list[tuple[float, ...]] = [(scale,) for scale in scales]
         if "fuse" in method.about:
-            if len(layers) < 2:
+            if not over_layers:
                 raise UserError(f"{method.name} needs two layers or more; name them with layer=, or layer=all")
-            own = [FUSED + method.about["fuse"]]
-        for layer in own:
-            of = tuple(layers) if layer.startswith(FUSED) else () if layer == NO_LAYER else (layer,)
-            jobs.append(
-                Job(
-                    method=method,
-                    label=label_of(method, defaults(method)),
-                    layer=layer,
-                    layers=of,
-                    index=index.get(layer, len(index)),
-                    key=hash_key([method.name, parameters_of(method), layer, of if layer.startswith(FUSED) else ()]),
-                )
-            )
+            own = [tuple(layers)]
+        elif fuse:
+            own += [tuple(layers)] * over_layers
+            sizes += [tuple(scales)] * (len(scales) > 1)
+        if not looks_at_layer(method):
+            own, sizes = [()], [(1.0,)]
+        label, parameters = label_of(method, defaults(method)), parameters_of(method)
+        for of, at in product(own, sizes):
+            layer = NO_LAYER if not of else FUSED + how if len(of) > 1 else of[0]
+            name = at_scale(layer, FUSED + how if len(at) > 1 else at[0])
+            members = [at_scale(one, scale) for one in of for scale in at]
+            key = hash_key([method.name, parameters, name, members if len(members) > 1 else ()])
+            place = index.get(layer, len(index))
+            several = how if len(members) > 1 else ""
+            jobs.append(Job(method, label, name, of, place, key, at, several))
     return jobs
+
+
+def scales_of(jobs: Iterable[Job]) -> list[float]:
+    """Scales beside 1 at which some jobs look at the picture."""
+    return sorted({scale for job in jobs for scale in job.scales} - {1.0})
 
 
 def plan_metrics(metrics: Sequence[Bound], defaults: Callable[[Bound], dict[str, Any]]) -> list[Metric]:

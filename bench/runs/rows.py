@@ -54,7 +54,9 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
     `kind` is how a probability follows from the logits, as in `bench.types.Network`.
     """
     probability = group_probability(logits, batch.targets, kind).tolist()
-    best_probability, best = output_values(logits, kind).max(1)
+    best_probability, best = (values.tolist() for values in output_values(logits, kind).max(1))
+    if batch.explains is not None:  # of no class
+        best_probability = best = [None] * len(batch.ids)
     height, width = batch.images.shape[-2:]
     return [
         {
@@ -65,8 +67,8 @@ def case_rows(batch: Batch, logits: Tensor, kind: str = "softmax") -> list[dict[
             "n_instances": len(batch.boxes[i]),
             "box_area": union_share(batch.boxes[i], batch.images.shape[2:]),
             "probability": probability[i],
-            "predicted": int(best[i]),
-            "predicted_probability": float(best_probability[i]),
+            "predicted": best[i],
+            "predicted_probability": best_probability[i],
             "boxes": batch.boxes[i].flatten().tolist(),
             "other_boxes": batch.other_boxes[i].flatten().tolist(),
             "height": height,
@@ -197,7 +199,7 @@ class Writer:
             "protocol": self.plan.folder.protocol["key"],
             "cases": cases,
             "entries": [self._entry(j, cases) for j in own],
-            "metrics": {self.plan.metrics[m].label: metric_note(self.plan.metrics[m], self.module) for m in wanted},
+            "metrics": {metric.label: self._metric(metric) for metric in [self.plan.metrics[m] for m in wanted]},
             "outputs": outputs,
             "skipped": [self.skipped[case.id] for case in piece.cases if case.id in self.skipped],
             "dropped": [{"case_id": case, "boxes": self._dropped[case]} for case in cases if case in self._dropped],
@@ -226,6 +228,13 @@ class Writer:
             "maps": "".join("01"[self._rows[case][j]["map"] is not None] for case in cases),
             "seconds": {name: round(sum(one[name] for one in seconds), 4) for name in ("capture", "method", "metrics")},
         }
+
+    def _metric(self, metric: Metric) -> dict[str, Any]:
+        """Describe a metric in a part's note; what follows the score and no probability is in the score's unit."""
+        note = metric_note(metric, self.module)
+        if self.plan.facts.probability == "none" and note["about"].get("unit") == "probability":
+            note["about"]["unit"] = "explained score"
+        return note
 
     def finish(self, bad_records: Sequence[dict[str, str]]) -> None:
         """Write what is complete, the provenance, and the list of all columns."""

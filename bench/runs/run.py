@@ -19,7 +19,7 @@ from bench.runs.cost import passes_of
 from bench.runs.execution import Speed, choose_speed, forwards, memory_format
 from bench.runs.facts import Opener, on_device
 from bench.runs.missing import Needs, Notes, Piece, missing, needs_network, read_notes
-from bench.runs.plan import gallery_cases
+from bench.runs.plan import gallery_cases, scales_of
 from bench.runs.progress import Progress
 from bench.runs.provenance import facts, kept_or_chosen, left_out
 from bench.runs.rows import Writer
@@ -40,7 +40,7 @@ class Outcome:
     `folder` is None for an estimate. `complete` says whether everything asked for is on disk, also what other shards
     compute; `computed` counts the cases of which something was computed. `cases`, `entries` and `metrics` are ids and
     keys of what was asked for. `passes` and `saved` are perturbed images that went through the network, and those
-    that equal maps made needless.
+    that equal maps made needless. `beside` are results of other methods to compare with.
     """
 
     folder: Folder | None
@@ -52,6 +52,7 @@ class Outcome:
     passes: int = 0
     saved: int = 0
     notes: list[str] = field(default_factory=list)
+    beside: list[Folder] = field(default_factory=list)
 
 
 def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
@@ -105,6 +106,7 @@ def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
         passes=passes,
         saved=saved,
         notes=[*plan.notes, *left_out(writer.notes)],
+        beside=plan.beside,
     )
 
 
@@ -112,7 +114,7 @@ def keeps_map(plan: Prepared, save_maps: str, gallery: set[str], job: Job, case_
     """Whether a job's map of a case is kept: small ones unless told otherwise, and all of the gallery's cases."""
     if case_id in gallery or save_maps in ("all", "true"):
         return True
-    if save_maps != "auto" or len(job.layers) != 1 or job.layer != job.layers[0]:
+    if save_maps != "auto" or len(job.members) > 1 or not job.layers or job.method.about.get("size") == "input":
         return False
     return math.prod(plan.facts.shapes[job.layer][1:]) <= SMALL
 
@@ -157,12 +159,11 @@ def speed_for(
     """Batch sizes and memory format: those that the folder was begun with, else as asked for or measured."""
     if setting.module is None:
         return Speed(batch=CHUNK, score_batch=CHUNK, channels_last=True, compiled=False)
-    channels = {name: shape[0] for name, shape in plan.facts.shapes.items()}
     scored = 0
     for piece in pieces:
         for own, wanted in piece.needs.blocks:
             jobs, metrics = [plan.jobs[j] for j in own], [plan.metrics[m].bound for m in wanted]
-            scored += len(piece.cases) * passes_of(jobs, metrics, channels).scored
+            scored += len(piece.cases) * passes_of(jobs, metrics, plan.facts.shapes).scored
 
     def choose() -> Speed:
         return choose_speed(config, network(), plan.device, scored, setting.forward)
@@ -180,7 +181,9 @@ def batches(
     Pictures that cannot be decoded are left out and noted by the writer.
     """
     queue = [case for piece in pieces for case in piece.cases]
-    stream = samples(queue, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device)
+    fresh = {j for needs in {piece.needs for piece in pieces} for j in needs.jobs if j not in needs.kept}
+    scales = scales_of(plan.jobs[j] for j in fresh)
+    stream = samples(queue, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device, scales)
     pictures = len({case.image_id for case in plan.cases})
     known = {skipped["image_id"] for note in writer.notes for skipped in note["skipped"]}
     stream = refuse_many_bad(stream, config["dataset"]["name"], pictures, plan.whole.most_bad, known)

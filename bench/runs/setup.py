@@ -7,21 +7,31 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.datasets.transforms import GEOMETRIES, Unfit, prepare
 from bench.maps.outside import load_map
+from bench.networks.outputs import is_function, target_function, target_name
 from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
-from bench.runs.plan import FUSIONS, check_targets, choose_cases, plan_jobs, plan_metrics
+from bench.runs.plan import (
+    FUSIONS,
+    check_targets,
+    choose_cases,
+    looks_at_layer,
+    plan_jobs,
+    plan_metrics,
+    reads_network,
+)
 from bench.store.files import file_states, hash_key, safe_name
-from bench.store.folders import Folder
+from bench.store.folders import Folder, beside
 from bench.store.parts import FORMAT
-from bench.types import Bound, Case, Dataset, InputSpec, Job, Metric, UserError, printable
+from bench.types import Batch, Bound, Case, Dataset, InputSpec, Job, Metric, UserError, printable
 
 # What some metrics need of the data set, and why they are left out without it.
 NEEDS = {
@@ -29,6 +39,7 @@ NEEDS = {
     "mosaic": "the pictures are no mosaics",
     "truth": "the truth is not known, as it is for dataset=planted",
     "pictures": "they are for pictures, not for volumes",
+    "classes": "a function is explained and no class",
 }
 LOOKED_AT = 4  # pictures, before a run begins
 MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
@@ -36,7 +47,11 @@ MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow."""
+    """All of a run, ready to be computed: cases in the order of the protocol, metrics that the data allow.
+
+    `beside` are results of the same protocol below ``against=``.
+    `explains` is the user's function that is explained, see `Batch`; None for classes.
+    """
 
     whole: Dataset
     cases: list[Case]
@@ -47,6 +62,8 @@ class Prepared:
     metrics: list[Metric]
     folder: Folder
     notes: list[str]
+    beside: list[Folder]
+    explains: Callable[[Any, Batch], Tensor] | None = None
 
 
 def prepare_run(
@@ -65,26 +82,37 @@ def prepare_run(
     whole = data if isinstance(data, Dataset) else Dataset(list(data))
     check_cases(whole.cases)
     cases = choose_cases(whole.cases, config["limit"], config["seed"], config["target"])
+    explains = target_function(config["target"]) if is_function(config["target"]) else None
     device = find_device(config["device"], config["shard"])
     set_precision(config["precision"], device)
     # Submitit's local jobs all run at once and nothing else limits them.
     threads = config["threads"] or (1 if os.environ.get("SUBMITIT_EXECUTOR") == "local" else None)
     if threads:
         torch.set_num_threads(threads)
-    facts = known_facts(Path(config["out"]), network.request, config["layer"])
+    scales = scales_in(config["scale"])
+    facts = known_facts(Path(config["out"]), network.request, config["layer"], scales)
     if facts is None:
-        facts = look_at(on_device(network, device), config["layer"], device)
+        facts = look_at(on_device(network, device), config["layer"], device, scales)
+    if explains is not None:
+        facts = replace(facts, outputs=1, probability="none")
     spec = check_input(cases, whole, facts.spec)
     has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes or spec.rank > 2 else "center_crop")
     present = {*whole.offers} | ({"pictures"} if spec.rank == 2 else set())
     present |= {"boxes"} if any(len(case.boxes) for case in cases) else set()
     present |= {"truth"} if any(len(case.parts) for case in cases) else set()
+    present |= {"classes"} if explains is None else set()
+    methods, without = usable(methods, present)
+    if not methods:
+        raise UserError(without[0])
     metrics, notes = usable(metrics, present)
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
     fixed, metrics = maps_in_folders(methods, metrics, cases)
-    jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults)
+    resized, metrics = other_sizes(scales, methods, metrics, facts.spec.rank)
+    jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales)
     folder = protocol_folder(config, facts, whole.cases, geometry)
+    listed = config["against"] or []
+    others = beside(folder, [listed] if isinstance(listed, str) else listed) if listed else []
     remember(folder, network.request, config["layer"], facts)
     return Prepared(
         whole=whole,
@@ -95,7 +123,9 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + notes + fixed,
+        notes=whole.notes + without + notes + fixed + resized,
+        beside=others,
+        explains=explains,
     )
 
 
@@ -145,7 +175,7 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
         },
         "cases": fingerprint(cases),
         "seed": config["seed"],
-        "target": config["target"],
+        "target": target_name(config["target"]) if is_function(config["target"]) else config["target"],
         "geometry": geometry,
         "input": {key: list(value) if isinstance(value, tuple) else value for key, value in input_of(facts).items()},
         "model": facts.name,
@@ -207,14 +237,14 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
             raise UserError(f"{key}={config[key]} is unknown; it takes {words}")
 
 
-def usable(metrics: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
-    """Metrics whose needs are `present` (keys of `NEEDS`), and notes for those left out."""
+def usable(parts: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
+    """Methods or metrics whose `NEEDS` are `present`, and notes for those left out."""
     notes = []
     for need, reason in NEEDS.items():
-        skipped = [part.name for part in metrics if need in part.about.get("needs", ()) and need not in present]
-        metrics = [part for part in metrics if part.name not in skipped]
+        skipped = [part.name for part in parts if need in part.about.get("needs", ()) and need not in present]
+        parts = [part for part in parts if part.name not in skipped]
         notes += [f"left out, because {reason}: {', '.join(skipped)}"] if skipped else []
-    return list(metrics), notes
+    return list(parts), notes
 
 
 def maps_in_folders(
@@ -249,6 +279,34 @@ def maps_in_folders(
     again = [metric.name for metric in metrics if readers and "explain" in metric.wants]
     if again:
         notes.append(f"left out, because maps in a folder cannot be made again: {', '.join(again)}")
+    return notes, [metric for metric in metrics if metric.name not in again]
+
+
+def scales_in(setting: float | Sequence[float]) -> list[float]:
+    """Scales as their names read, sorted, each once; UserError for none."""
+    scales = sorted({float(f"{scale:g}") for scale in (setting if isinstance(setting, list | tuple) else [setting])})
+    if not scales:
+        raise UserError("scale= names no scale; the network's input size is scale=1")
+    return scales
+
+
+def other_sizes(
+    scales: Sequence[float], methods: Sequence[Bound], metrics: Sequence[Bound], rank: int
+) -> tuple[list[str], list[Bound]]:
+    """Return notes on what other scales leave out, and the metrics that still apply.
+
+    UserError for a volume, which is not resized.
+    """
+    if list(scales) == [1]:
+        return [], list(metrics)
+    if rank > 2:
+        raise UserError("scale= is for pictures; volumes are not resized")
+    notes = []
+    if once := [method.name for method in methods if not looks_at_layer(method) and reads_network(method)]:
+        notes.append(f"at the plain input size only, because they look at no layer: {', '.join(once)}")
+    again = [metric.name for metric in metrics if "explain" in metric.wants]
+    if again:
+        notes.append(f"left out, because they ask again at the plain input size only (scale=1): {', '.join(again)}")
     return notes, [metric for metric in metrics if metric.name not in again]
 
 

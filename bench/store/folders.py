@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,48 @@ def read_protocol(path: Path) -> dict[str, Any]:
         return {**protocol, "dataset": str(protocol["dataset"]), "model": str(protocol["model"])}
     except (KeyError, TypeError, AttributeError, UnicodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path.name} is damaged: {' '.join(str(error).split())[:100]}") from error
+
+
+def beside(folder: Folder, roots: Sequence[str | Path]) -> list[Folder]:
+    """Find results of a folder's protocol below other folders.
+
+    Raises
+    ------
+    UserError
+        There are none; it names what differs in the nearest protocol.
+    """
+    others = [other for root in roots for other in find_folders(Path(root))]
+    listed = ", ".join(map(str, roots))
+    if not others:
+        raise UserError(f"against={listed}: no results there")
+    same = [other for other in others if other.protocol["key"] == folder.protocol["key"]]
+    if not same:
+        apart = min((differences(folder.protocol, other.protocol) for other in others), key=len)
+        raise UserError(f"against={listed}: no results of this run's protocol; in the nearest {', '.join(apart)}")
+    return [other for other in same if other.path.resolve() != folder.path.resolve()]
+
+
+def differences(protocol: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Name what makes two protocols differ, with both values: ``seed is 0 there and 1 here``."""
+    own, theirs = (dict(leaves(one["parameters"])) for one in (protocol, other))
+    own["weights"], theirs["weights"] = (
+        f"{one['weights']} ({one['parameters']['weights']})" for one in (protocol, other)
+    )
+    lines = []
+    for name in dict.fromkeys([*own, *theirs]):
+        if own.get(name) != theirs.get(name):
+            values = "differ (pictures, boxes or targets)" if name == "cases" else ""
+            lines.append(f"{name} {values or f'is {theirs.get(name)} there and {own.get(name)} here'}")
+    return lines
+
+
+def leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names with dots and values, as text, of nested settings."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", str(list(value) if isinstance(value, tuple) else value)
 
 
 def damaged(folder: Folder) -> bool:

@@ -57,12 +57,10 @@ def write_part(
     ]
     path = folder / f"part-{chunk:05d}-{hash_key([holds, note['skipped']])}.parquet"
     footer = {"bench": json.dumps({"format": FORMAT, "chunk": chunk, **note}, default=str), "digest": PLACEHOLDER}
-    lists = {field.name for field in schema if pa.types.is_list(field.type)}
-    compression = {f"{n}.list.element" if n in lists else n: "zstd" if n in lists else "none" for n in schema.names}
     stream = pa.BufferOutputStream()
     # Statistics and dictionaries of distinct numbers would make files a third larger and reading slower.
     with pq.ParquetWriter(
-        stream, schema, compression=compression, use_dictionary=[n for n in DICTIONARY if n in schema.names],
+        stream, schema, compression="zstd", use_dictionary=[n for n in DICTIONARY if n in schema.names],
         write_statistics=False, write_page_checksum=True, store_schema=False,
     ) as writer:  # fmt: skip
         writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))

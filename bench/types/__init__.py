@@ -1,11 +1,12 @@
 """The few types that the rooms exchange: records without logic, and errors."""
 
 from bench.types.cases import Batch, Case, Dataset
-from bench.types.jobs import FUSED, NO_LAYER, Bound, Job, Metric
+from bench.types.jobs import FUSED, NO_LAYER, Bound, Job, Metric, at_scale, plain_layer
 from bench.types.messages import OneLine, UserError, WorkerDied, printable
-from bench.types.networks import InputSpec, Layer, Network, Reshape
+from bench.types.networks import Attention, InputSpec, Layer, Network, Reshape
 
 __all__ = [
+    "Attention",
     "Batch",
     "Bound",
     "Case",
@@ -21,5 +22,7 @@ __all__ = [
     "Reshape",
     "UserError",
     "WorkerDied",
+    "at_scale",
+    "plain_layer",
     "printable",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a mistyped name or --help needs none of it
     from torch import Tensor
@@ -152,8 +152,11 @@ class Batch:
         Whether the original image shows an object of another class that is not ``difficult``.
     parts, values : list of Tensor, shapes (P, 2 * rank) and (P,)
         Of `Case`, parts in INPUT pixels; empty where the truth is not known.
-    predicted : list of int
-        Output index of the most probable class; empty where the network was not asked.
+    predicted : list of (int or None)
+        Output index of the most probable class; empty where the network was not asked, None where it knows no classes.
+    explains : callable or None
+        A user's function ``(output, cases) -> scores (n,)`` of what the network returned for the pictures of `cases`, a
+        Batch: explained instead of a class. All targets are then (0,).
     show : tuple of int
         As in `Dataset`.
     """
@@ -176,7 +179,8 @@ class Batch:
     distractors: list[bool] = field(default_factory=list)
     parts: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    predicted: list[int] = field(default_factory=list)
+    predicted: list[int | None] = field(default_factory=list)
+    explains: Callable[[Any, Batch], Tensor] | None = None
     show: tuple[int, ...] = ()
 
     @property

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 NO_LAYER = "-"  # the layer of methods that look at none
-FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over several layers
+FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over several layers, the scale of one over scales
+
+
+def at_scale(layer: str, scale: float | str) -> str:
+    """Name of a layer at a scale, or fused over scales: ``bn2.act@1.5``, ``bn2.act@fuse_mean``; plain at scale 1."""
+    return layer if scale == 1 else f"{layer}@{scale}" if isinstance(scale, str) else f"{layer}@{scale:g}"
+
+
+def plain_layer(name: str) -> str:
+    """Name without its scale."""
+    return re.sub(rf"(?<=.)@([\d.]+|{FUSED}\w+)$", "", name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +50,7 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One method at one layer.
+    """One method at one layer and scale.
 
     Attributes
     ----------
@@ -48,13 +59,18 @@ class Job:
         Name of the method with those of its parameters that are not the defaults, e.g. ``grad_entropy(bins=64)``.
     layer : str
         Name of the layer; `NO_LAYER` for a method that looks at none, ``fuse_mean`` and the like for a map fused over
-        several.
+        several; with the scale behind it where that is not 1, see `at_scale`.
     layers : tuple of str
         Layers that the map is made of, in the order of the network; empty for `NO_LAYER`.
     index : int
         Place of the layer in the network, for sorting.
     key : str
         Hash of the method's name, version and parameters, and of the layer.
+    scales : tuple of float
+        Multiples of the network's input size at which the picture is looked at. The map is made of every layer at
+        every scale.
+    fuse : str
+        ``mean``, ``max`` or ``product`` where those are several.
     """
 
     method: Bound
@@ -63,6 +79,13 @@ class Job:
     layers: tuple[str, ...]
     index: int
     key: str
+    scales: tuple[float, ...] = (1.0,)
+    fuse: str = ""
+
+    @property
+    def members(self) -> list[tuple[str, float]]:
+        """Layers and scales that the map is made of; `NO_LAYER` at 1 for a method that looks at none."""
+        return [(layer, scale) for layer in self.layers or (NO_LAYER,) for scale in self.scales]
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,3 +116,28 @@ class Layer:
         if key not in self._known:
             self._known[key] = function()
         return self._known[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Self-attention of a transformer's blocks, first to last.
+
+    Attributes
+    ----------
+    maps : list of Tensor, shape (N, heads, T, T)
+        Probabilities with which each token (row) reads each (column).
+    grads : list of Tensor
+        d score / d map; empty where not asked for.
+    tokens : Tensor, shape (rows, columns)
+        Which of the T tokens lies where; others, as a class token, are not in it.
+    readers : Tensor, shape (T,)
+        Share of each token in what the classifier reads; they sum to 1.
+    scores : list of Tensor
+        What the softmax made the maps of; empty where not asked for.
+    """
+
+    maps: list[Tensor]
+    grads: list[Tensor]
+    tokens: Tensor
+    readers: Tensor
+    scores: list[Tensor] = field(default_factory=list)

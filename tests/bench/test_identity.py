@@ -70,6 +70,10 @@ PAIRS = {
     "networks around it": (around(nn.Linear(2, 2)), around(nn.Linear(2, 2))),
     "constants typed into a prompt": (typed("def f(acts): return acts[:, 0]"), typed("def f(acts): return acts[:, 1]")),
     "defaults typed into a prompt": (typed("def f(acts, k=0): return k"), typed("def f(acts, k=1): return k")),
+    "modules and classes that it names": (
+        typed("import torch, numpy\ndef f(acts): return torch.sin(acts), numpy.ndarray, torch.Tensor"),
+        typed("import torch, numpy\ndef f(acts): return torch.cos(acts), numpy.ndarray, torch.Tensor"),
+    ),
     "attributes of an object": (Power(1.0), Power(2.0)),
     "the object of a method": (Power(1.0).root, Power(2.0).root),
 }

@@ -56,7 +56,8 @@ def jobs_of(*names: str) -> list[Job]:
         places = {"1": ("1",), "3": ("3",), "fuse_mean": LAYERS} if looks_at_layer(method) else {"-": ()}
         for layer, layers in places.items():
             key = f"{name}@{layer}"
-            jobs.append(Job(method=method, label=name, layer=layer, layers=layers, index=0, key=key))
+            fuse = "mean" if len(layers) > 1 else ""
+            jobs.append(Job(method=method, label=name, layer=layer, layers=layers, index=0, key=key, fuse=fuse))
     return jobs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import METHODS, make_batch, make_network, maps, one, part, run
+from contract import ATTENTION, METHODS, make_batch, make_network, maps, one, part, run
 from torch import Tensor, nn
 
 from bench.binding import GIVEN_TO_METHOD
@@ -19,7 +19,7 @@ from bench.runs.cost import own_passes
 from bench.runs.plan import looks_at_layer
 from bench.types import Batch, Layer, UserError
 
-CATEGORIES = {"gradient", "entropy", "activation", "perturbation", "attribution", "control", "other"}
+CATEGORIES = {"gradient", "entropy", "activation", "attention", "perturbation", "attribution", "control", "other"}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_every_method_is_documented_once() -> None:
     assert sorted(documented()) == names("method")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *ATTENTION])
 def test_documented_row_is_whole_and_names_the_source_of_the_docstring(name: str) -> None:
     row = documented()[name]
     assert len(row) == 7 and all(row)
@@ -159,7 +159,7 @@ def test_documented_passes_are_those_it_takes(name: str, network: nn.Module, bat
     for handle in handles:
         handle.remove()
     said = method.about["passes"]
-    own = dict(zip(count, own_passes(method, acts.shape[1]), strict=True))
+    own = dict(zip(count, own_passes(method, acts.shape[1:]), strict=True))
     assert count == {kind: number * len(batch.ids) for kind, number in own.items()}
     if isinstance(said, dict):
         text = ", ".join(f"{said[kind]} {kind}" for kind in count if said[kind] != 0)

@@ -14,7 +14,6 @@ import skimage.transform
 import torch
 
 from methods import full_gradient, multipass_gradient, perturbation
-from methods import rise as rise_module
 from methods.common import minmax
 from methods.gradient import grad_cam, grad_cam_pp
 
@@ -24,7 +23,7 @@ METHODS = {
     "ss_cam_input": (perturbation.ss_cam, {"samples": 3, "noise": "input", "sigma": 0.5}),
     "is_cam": (perturbation.is_cam, {"steps": 3}),
     "ablation_cam": (perturbation.ablation_cam, {}),
-    "rise": (rise_module.rise, {"masks": 40, "cells": 3}),
+    "rise": (perturbation.rise, {"masks": 40, "cells": 3}),
     "smooth_grad_cam_pp": (multipass_gradient.smooth_grad_cam_pp, {"samples": 3}),
     "finer_cam": (multipass_gradient.finer_cam, {}),
     "shapley_cam": (multipass_gradient.shapley_cam, {}),
@@ -165,11 +164,11 @@ def test_rise(run) -> None:
             logits = run.module(torch.as_tensor(mask * run.images[n].numpy())[None])[0]
             total += float(logits.softmax(0)[list(run.targets[n])].sum()) * mask
         expected.append(total / count / keep)
-    near(call(rise_module.rise, run, masks=count, cells=cells, keep=keep, seed=2), expected)
+    near(call(perturbation.rise, run, masks=count, cells=cells, keep=keep, seed=2), expected)
 
 
 def test_rise_of_a_constant_score_is_flat() -> None:
-    result = rise_module.rise(helpers.images_of(), helpers.IDS, score=lambda x, _: torch.ones(len(x)), masks=4000)
+    result = perturbation.rise(helpers.images_of(), helpers.IDS, score=lambda x, _: torch.ones(len(x)), masks=4000)
     assert (result - 1).abs().max() < 0.1  # the standard error of a mean of 4000 values in 0 .. 1, over 0.5, is 0.016
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from bench.config import build, compose_config
-from bench.networks.checkpoints import read_weights, without_prefixes
+from bench.networks.checkpoints import load_weights, read_weights, without_prefixes
 from bench.networks.sources import timm_model, torchvision_model
 from bench.types import UserError
 
@@ -56,6 +57,26 @@ def test_forms_of_checkpoints(form: str, state: State, tmp_path: Path) -> None:
     got = torchvision_model(name="squeezenet1_1", weights=str(tmp_path / "c.pth"), layers=[]).module.state_dict()
     rounded = {name: value.half().float() if form == "half" else value for name, value in state.items()}
     assert got.keys() == rounded.keys() and all(torch.equal(got[name], rounded[name]) for name in rounded)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "has"),
+    [("googlenet", "aux1.", True), ("inception_v3", "AuxLogits.", True), ("fcn_resnet50", "aux_classifier.", False)],
+)
+def test_heads_for_training_may_be_missing_or_more(name: str, prefix: str, has: bool) -> None:
+    """As in files of networks that were fine-tuned with or without them; every other weight is the file's."""
+    more = {"weights_backbone": None} if name == "fcn_resnet50" else {"init_weights": False}
+    one, other = (get_model(name, weights=None, **more) for _ in range(2))
+    own = {key: value.clone() for key, value in one.state_dict().items()}
+    assert any(key.startswith(prefix) for key in own) == has
+    used = {key: value for key, value in own.items() if not key.startswith(("aux", "Aux"))}
+    saved = used if has else used | {f"{prefix}0.weight": torch.zeros(4, 4)}
+    load_weights(name, other, "c.pth", {f"model.{key}": value for key, value in saved.items()})
+    got = other.state_dict()
+    assert got.keys() == own.keys() and all(torch.equal(got[key], used[key]) for key in used)
+    del saved[next(iter(used))]
+    with pytest.raises(UserError, match="do not fit"):
+        load_weights(name, other, "c.pth", saved)
 
 
 def test_prefixes_that_the_network_has_itself_stay() -> None:

@@ -30,14 +30,14 @@ SLOW = [
       "resnext50_32x4d squeezenet1_0 swin_t swin_v2_t vgg11 vgg11_bn vit_b_32 wide_resnet50_2".split()),
     *((timm_random, name) for name in """
     beit_base_patch16_224 halonet_h1 test_byobnet cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32
-    test_convnext cpubone_nano crossvit_tiny_240 cs3darknet_focus_s cspnext_tiny davit_tiny deit_tiny_patch16_224
+    test_convnext cpubone_nano crossvit_tiny_240 cs3darknet_focus_s csatv2 cspnext_tiny davit_tiny deit_tiny_patch16_224
     densenet121 dla46x_c dpn48b edgenext_xx_small efficientformer_l1 efficientformerv2_s0 test_efficientnet
     efficientvim_m1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8
     focalnet_tiny_srf gcvit_xxtiny ghostnet_050 hardcorenas_b hgnetv2_b0 hiera_tiny_224 hieradet_small
     hrnet_w18_small iformer_t inception_next_atto inception_resnet_v2 inception_v3 inception_v4 lcnetv2_small
     levit_128s lowformer_b0 test_mambaout test_coatnet poolformerv2_s12 gmlp_ti16_224 mobilenetv3_small_050
-    mobilenetv5_base mobilevit_xxs mvitv2_tiny naflexvit_base_patch16_parfac_gap nest_tiny nextvit_small
-    test_nfnet pit_ti_224 pvt_v2_b0 rdnet_tiny regnetx_002 repghostnet_050 repvit_m1 res2next50 resnest14d
+    mobilenetv5_base mobilevit_xxs mvitv2_tiny naflexvit_base_patch16_parfac_gap nasnetalarge nest_tiny nextvit_small
+    test_nfnet pit_ti_224 pnasnet5large pvt_v2_b0 rdnet_tiny regnetx_002 repghostnet_050 repvit_m1 res2next50 resnest14d
     test_resnet resnetv2_18 rexnet_100 selecsls42 legacy_seresnet18 sequencer2d_s shvit_s1 skresnet18 starnet_s050
     swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 swinv2_cr_tiny_224 tiny_vit_5m_224
     tnt_s_legacy_patch16_224 tresnet_m twins_svt_small vgg11 visformer_tiny test_vit vit_tiny_r_s16_p8_224
@@ -51,6 +51,9 @@ REFUSED = set(
     "coat_tiny crossvit_tiny_240 efficientvim_m1 hiera_tiny_224 levit_128s mvitv2_tiny "
     "naflexvit_base_patch16_parfac_gap pit_ti_224 tnt_s_legacy_patch16_224 twins_svt_small xcit_nano_12_p8_224".split()
 )
+
+# Families of encoders for language models: no classifier, and from 90 million parameters and 546 pixels up.
+ENCODERS = {"deepseek_vit", "gemma4_vit", "qwen3_vit"}
 
 
 def left_without(network: Network, layer: str) -> float:
@@ -84,14 +87,14 @@ def check(factory: partial[Network], name: str) -> None:
         assert name in REFUSED and "\n" not in str(error), error
         return
     assert name not in REFUSED
-    hooks = [len(module._forward_hooks) for module in network.module.modules()]
-    assert hooks[0] == 1 and not any(hooks[1:])  # the one that picks the logits
+    assert hooks_of(network) == [1]  # the one that picks the logits
     (layer,) = network.layers
     head = [part for part in network.module.modules() if isinstance(part, nn.Linear)][-1:]
     if name == "googlenet" or not all(part.weight.any() for part in head):  # a mixer's classifier begins with zeros
         drawn_larger(network)
         assert resolve_layers(network, "auto") == [layer]
     captured = capture(network.module, torch.randn(1, *network.spec.shape), None, [layer], reshape=network.reshape)
+    assert hooks_of(network) == [1]
     acts, grads = captured.layers[layer].acts, captured.layers[layer].grads
     assert acts.ndim == 4 and acts.shape == grads.shape and acts.shape[2] * acts.shape[3] > 1
     assert acts.isfinite().all() and grads.isfinite().all()
@@ -101,6 +104,12 @@ def check(factory: partial[Network], name: str) -> None:
         assert captured.layers[layer].index is not None
     else:
         assert left_without(network, layer) < 0.01
+
+
+def hooks_of(network: Network) -> list[int]:
+    """Numbers of forward hooks of those modules that have any."""
+    numbers = [len(part._forward_hooks) for part in network.module.modules()]
+    return [number for number in numbers if number]
 
 
 def is_first_norm(name: str) -> bool:
@@ -116,6 +125,19 @@ def test_everything_passes_through_the_default_layer(factory: partial[Network], 
 @pytest.mark.parametrize(("factory", "name"), SLOW, ids=[name for _, name in SLOW])
 def test_everything_passes_through_the_default_layer_of_every_family(factory: partial[Network], name: str) -> None:
     check(factory, name)
+
+
+def test_every_family_of_timm_has_a_network_here() -> None:
+    """Its smallest one; how many there are is printed."""
+    import timm
+
+    ours = {name for factory, name in FAST + SLOW if factory is timm_random}
+    families = {family: ours & set(timm.list_models(module=family)) for family in timm.list_modules()}
+    without = {family for family, own in families.items() if not own}
+    assert without <= ENCODERS, "build their smallest network here, too"
+    refused = sum(own <= REFUSED for family, own in families.items() if own)
+    print(f"{len(families)} families of timm: {len(families) - refused - len(without)} have maps at a default layer, "
+          f"{refused} say in one line why not, {len(without)} have no classifier")  # fmt: skip
 
 
 def test_the_check_can_fail() -> None:

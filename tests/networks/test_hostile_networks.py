@@ -41,6 +41,8 @@ SAME = [
     ("frozen", {}),
     ("data_parallel", {}),
     ("compiled", {}),
+    ("compiled_part", {}),
+    ("lightning", {}),
     ("parametrized", {}),
     ("remembers", {}),
     ("normed_by_hooks", {}),

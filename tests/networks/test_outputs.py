@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import convolve, gaussian_filter
-from torch import Tensor
+from small_networks import batch_of
 
 from bench.binding import GIVEN_TO_METRIC, bind
 from bench.maps.scorer import Scorer
@@ -20,21 +20,10 @@ from bench.options import conf_node
 from bench.runs.facts import look_at, request_of
 from bench.runs.rows import case_rows, metric_columns
 from bench.runs.setup import protocol_folder
-from bench.types import Batch, Network
+from bench.types import Network
 
 custom = partial(custom_model, name="custom", size=32)
 STEPS = 4
-
-
-def batch_of(images: Tensor) -> Batch:
-    n = len(images)
-    empty, none = [torch.zeros(0, 4)] * n, [None] * n
-    return Batch(
-        images=images, ids=[f"case {i}" for i in range(n)], image_ids=[f"image {i}" for i in range(n)],
-        class_names=["cat"] * n, targets=[(0,)] * n, boxes=empty, other_boxes=empty, masks=none, original_boxes=empty,
-        original_masks=none, difficult=[torch.zeros(0, dtype=torch.bool)] * n, sizes=[(32, 32)] * n,
-        to_input=[(1.0, 1.0, 0.0, 0.0)] * n, black=torch.tensor([-2.0, -2.0, -1.8]),
-    )  # fmt: skip
 
 
 def blurred(image: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from contract import METHODS
+from small_networks import batch_of
 from torch import Tensor, nn
 
 from bench.binding import GIVEN_TO_METHOD, bind
@@ -19,7 +20,7 @@ from bench.networks.reshape import reshape_of
 from bench.networks.sources import custom_model, timm_model, torchvision_model
 from bench.options import conf_node
 from bench.runs.plan import looks_at_layer
-from bench.types import NO_LAYER, Batch, Job, Network, UserError
+from bench.types import NO_LAYER, Job, Network, UserError
 
 timm_random = partial(timm_model, weights="random")
 torchvision_random = partial(torchvision_model, weights="random")
@@ -144,17 +145,6 @@ def broken(output: Tensor) -> Tensor:
 
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 custom = partial(custom_model, name="custom", size=16)
-
-
-def batch_of(images: Tensor, targets: list[tuple[int, ...]]) -> Batch:
-    n = len(images)
-    empty, none = [torch.zeros(0, 4)] * n, [None] * n
-    return Batch(
-        images=images, ids=[f"case {i}" for i in range(n)], image_ids=[f"image {i}" for i in range(n)],
-        class_names=["cat"] * n, targets=targets, boxes=empty, other_boxes=empty, masks=none, original_boxes=empty,
-        original_masks=none, difficult=[torch.zeros(0, dtype=torch.bool)] * n, sizes=[(16, 16)] * n,
-        to_input=[(1.0, 1.0, 0.0, 0.0)] * n, black=torch.tensor([-2.0, -2.0, -1.8]),
-    )  # fmt: skip
 
 
 def toy(reshape: str = "auto", factory: str = "ToyViT", **more: object) -> Network:

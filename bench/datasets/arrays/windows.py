@@ -35,6 +35,12 @@ class Window:
         """As in `Batch`, x first."""
         return (*reversed(self.scales), *(-float(first) for first in reversed(self.corner)))
 
+    def larger(self, scale: float) -> Window:
+        """Return the same window at a multiple of the input's size, rounded to whole pixels."""
+        new = tuple(max(1, round(scale * side)) for side in self.new)
+        corner, size = (tuple(round(scale * number) for number in one) for one in (self.corner, self.size))
+        return Window(self.old, new, corner, size)
+
 
 def placement(old: Sequence[int], spec: InputSpec, geometry: str) -> Window:
     """Place the input in a picture of this size.

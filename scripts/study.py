@@ -1,0 +1,197 @@
+"""Write the tables of docs/study.md from results/published, so that no number of it is typed by hand.
+
+python scripts/study.py            # writes the page
+python scripts/study.py --check    # exit status 1 where the page has other tables
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from bench.analysis.groups import Group, group_folders
+from bench.analysis.loading import load_group
+from bench.analysis.tables import summarize_group
+from bench.analysis.trials.crash_test import crash_table
+from bench.analysis.verdicts import equal_entries, verdicts_of
+from bench.report.answers import answers_of
+from bench.store.folders import find_folders
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED, PAGE = ROOT / "results" / "published", ROOT / "docs" / "study.md"
+PHOTOGRAPHS = ("collage", "voc", "coco", "imagenet")
+VALUES = {
+    "box_coverage.coverage": "coverage",
+    "box_coverage.min_coverage": "worst instance",
+    "pointing_game.hit": "pointing",
+}
+PAPER = ("grad_entropy", "feature_entropy")
+
+
+@cache
+def groups() -> list[tuple[Group, pd.DataFrame, pd.DataFrame]]:
+    """Every published protocol with its summary and its comparisons."""
+    read = [load_group(*members) for members in group_folders(find_folders(PUBLISHED))]
+    return [(group, *summarize_group(group)) for group in read if group]
+
+
+def photographs() -> list[tuple[Group, pd.DataFrame, pd.DataFrame]]:
+    """Protocols of photographs, the default network first."""
+    chosen = [each for each in groups() if each[0].dataset in PHOTOGRAPHS]
+    return sorted(chosen, key=lambda each: (each[0].model, PHOTOGRAPHS.index(each[0].dataset)))
+
+
+def table(heads: list[str], rows: list[list[str]], texts: int = 1) -> str:
+    """Markdown table; the first `texts` columns are words, the others numbers."""
+    marks = [":--"] * texts + ["--:"] * (len(heads) - texts)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, marks, *rows])
+
+
+def number(value: float) -> str:
+    """Two decimals without the zero in front, a dash where there is none."""
+    return "–" if pd.isna(value) else re.sub(r"(?<![\d])0\.", ".", f"{value:.2f}")
+
+
+def difference(row: pd.Series) -> str:
+    """Difference with its interval, signed."""
+    low, high = number(row["difference_low"]), number(row["difference_high"])
+    return f"{'+' if row['difference'] >= 0 else ''}{number(row['difference'])} [{low}, {high}]"
+
+
+def named(group: Group) -> str:
+    """Give the data set and network of a protocol."""
+    return f"{group.dataset}, {group.model}"
+
+
+def answers() -> str:
+    """Give what the report says first, for every protocol of photographs."""
+    lines = []
+    for group, _, comparisons in photographs():
+        lines += [f"**{named(group)}**", ""]
+        verdicts = verdicts_of(group, comparisons, "grad_cam")
+        for answer in answers_of(group, verdicts, equal_entries(group), "grad_cam"):
+            lines.append(f"- {answer.question} ({answer.measure}): {answer.text}")
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
+def methods() -> str:
+    """One table a protocol of photographs: a row a method, a column a value and layer."""
+    texts = []
+    for group, summary, _ in photographs():
+        plain = summary[~summary["layer"].str.contains("@|^fuse")]
+        layers = [layer for layer in dict.fromkeys(plain["layer"]) if layer != "-"]
+        wide = plain.set_index(["method", "layer", "metric"])["mean"].to_dict()
+        poor = {(row.method, row.layer) for row in plain.itertuples() if row.degenerate > 0.5}
+        counts = plain.groupby("metric")["n"].max()
+        rows = []
+        for method in dict.fromkeys(plain["method"]):
+            cells = [f"`{method}`"]
+            for value in VALUES:
+                for layer in layers:
+                    at = (method, layer) if (method, layer, value) in wide else (method, "-")
+                    cells.append("–" if at in poor and method != "uniform" else number(wide.get((*at, value))))
+            rows.append(cells)
+        rows.sort(key=lambda cells: max(cells[1 + len(layers) : 1 + 2 * len(layers)]), reverse=True)
+        heads = ["method", *(f"{title}, `{layer}`" for title in VALUES.values() for layer in layers)]
+        sizes = ", ".join(f"{title}: n = {counts[value]}" for value, title in VALUES.items() if value in counts)
+        texts += [f"**{named(group)}** ({sizes})", "", table(heads, rows), ""]
+    return "\n".join(texts).strip()
+
+
+def paper() -> str:
+    """Compare the paper's methods with Grad-CAM and two controls by the worst instance, without degenerate maps."""
+    rows = []
+    for group, _, comparisons in photographs():
+        own = comparisons[
+            comparisons["method"].isin(PAPER)
+            & (comparisons["metric"] == "box_coverage.min_coverage")
+            & comparisons["against"].isin(["grad_cam", "activation_sum", "random"])
+            & (comparisons["cases"] == "all")
+            & (comparisons["verdict"] != "")
+            & ~comparisons["layer"].str.contains("@|^fuse")
+        ]
+        for _, row in own.iterrows():
+            place = [named(group), f"`{row['method']}`", f"`{row['layer']}`", f"`{row['against']}`"]
+            rows.append([*place, difference(row), str(row["n"]), row["verdict"]])
+    return table(["data, network", "method", "layer", "against", "difference", "n", "verdict"], rows, 4)
+
+
+def scales() -> str:
+    """Every method at another scale against itself at scale 1."""
+    rows = []
+    for group, _, comparisons in photographs():
+        own = comparisons[
+            (comparisons["method"] == comparisons["against"])
+            & comparisons["layer"].str.contains("@")
+            & comparisons["metric"].isin(["box_coverage.coverage", "box_coverage.min_coverage"])
+        ]
+        for _, row in own.sort_values(["method", "metric", "cases", "layer"]).iterrows():
+            what = VALUES[row["metric"]] + ("" if row["cases"] == "all" else f", {row['cases']}")
+            scale = row["layer"].partition("@")[2].replace("fuse_mean", "all three")
+            rows.append(
+                [
+                    named(group),
+                    f"`{row['method']}`",
+                    what,
+                    scale,
+                    difference(row),
+                    str(row["n"]),
+                    row["verdict"] or "none",
+                ]
+            )
+    return table(["data, network", "method", "value", "scale", "difference", "n", "verdict"], rows, 4)
+
+
+def crash_test() -> str:
+    """How many mechanisms each method passes, and which it fails."""
+    (group,) = (group for group, _, _ in groups() if group.dataset == "planted")
+    judged = crash_table(group).drop_duplicates(["method", "layer", "mechanism"])
+    rows = []
+    for (method, layer), own in judged.groupby(["method", "layer"], sort=False):
+        failed = own.loc[own["overall"] == "fail", "mechanism"].tolist()
+        passed = int((own["overall"] == "pass").sum())
+        rows.append((passed, [f"`{method}`", str(layer), f"{passed} of {len(own)}", ", ".join(failed) or "none"]))
+    rows.sort(key=lambda row: -row[0])
+    return table(["method", "layer", "passes", "fails"], [cells for _, cells in rows], 2)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "answers": answers,
+    "methods": methods,
+    "paper": paper,
+    "scales": scales,
+    "crash test": crash_test,
+}
+
+
+def written(page: str) -> str:
+    """Return the page with every table made anew between its marks."""
+    for name, make in SECTIONS.items():
+        marks = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        before, rest = page.split(marks[0])
+        page = f"{before}{marks[0]}{make()}\n{marks[1]}{rest.split(marks[1])[1]}"
+    return page
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    arguments = parser.parse_args()
+    page = PAGE.read_text(encoding="utf-8")
+    made = written(page)
+    if arguments.check:
+        return int(made != page)
+    PAGE.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
