@@ -15,18 +15,24 @@ from bench.analysis.kept_maps import upsample
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A picture (H, W, 3) in 0 to 1, a map (h, w) of all of it or None, and boxes (M, 4), xyxy in its pixels."""
+    """A picture (H, W, 3) in 0 to 1, a map (h, w) of all of it or None, and boxes (M, 4), xyxy, in it.
 
+    `size` is the height and width that the boxes speak of.
+    """
+
+    size: tuple[int, int]
     image: NDArray[np.float64]
     heat: NDArray[np.float64] | None
     boxes: NDArray[np.float64]
     others: NDArray[np.float64]
 
 
-def input_size(group: Group) -> tuple[int, ...]:
-    """Pixels of the network's input along each axis."""
-    known = group.parameters["input"]
-    return tuple(known["size"]) if isinstance(known["size"], list) else (known["size"],) * known.get("rank", 2)
+def input_size(group: Group, image: NDArray[np.float64]) -> tuple[int, ...]:
+    """Pixels of the network's input along each axis, where `image` is one of its kept pictures."""
+    known = group.parameters.get("input", {})
+    if known.get("rank", 2) == 2:
+        return image.shape[:2]
+    return tuple(known["size"]) if isinstance(known["size"], list) else (known["size"],) * known["rank"]
 
 
 def view_of(image: NDArray[np.float64], about: dict[str, Any], size: Sequence[int], heat: Any = None) -> View:
@@ -40,7 +46,7 @@ def view_of(image: NDArray[np.float64], about: dict[str, Any], size: Sequence[in
         for key in ("boxes", "other_boxes")
     )
     if len(size) == 2:
-        return View(image, heat, boxes, others)
+        return View((int(about["height"]), int(about["width"])), image, heat, boxes, others)
     at = [side // 2 for side in size]
     if heat is not None:
         heat = upsample(heat, *size)
@@ -49,7 +55,7 @@ def view_of(image: NDArray[np.float64], about: dict[str, Any], size: Sequence[in
         at = [int(place) for place in reversed((boxes[0, :3] + boxes[0, 3:]) // 2)]
     slices = three_slices(image.reshape(*size, 3), at, 1.0)
     heat = None if heat is None else three_slices(heat, at, heat.min())
-    return View(slices, heat, *(slice_boxes(each, at, size) for each in (boxes, others)))
+    return View(slices.shape[:2], slices, heat, *(slice_boxes(each, at, size) for each in (boxes, others)))
 
 
 def three_slices(values: NDArray[Any], at: Sequence[int], empty: float) -> NDArray[Any]:

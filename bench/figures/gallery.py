@@ -68,7 +68,7 @@ def draw_blocks(
     """Blocks of tiles one below the other: a line a case, a column an entry; the first column is the picture."""
     if not cases or not blocks:
         return None
-    high, wide = tile_sides(input_size(group))
+    high, wide = tile_sides(input_size(group, shown.images[cases[0]]))
     across = max(len(block) for _, block in blocks)
     heads = [12 + 15 * max(wrapped(n).count("\n") + 1 for n in (t, *(e.method for e in b))) for t, b in blocks]
     tops = np.cumsum([0, *(head + len(cases) * (high + GAP) for head in heads)])
@@ -100,7 +100,7 @@ def draw_row(
 ) -> None:
     """One image with its boxes at the left edge, then one tile an entry; pixels go to `canvas`, text to `ax`."""
     about = next(rows[case_id] for rows in shown.rows.values() if case_id in rows)
-    size = input_size(group)
+    size = input_size(group, shown.images[case_id])
     high, wide = tile_sides(size)
     view = view_of(shown.images[case_id], about, size)
     paste(canvas, 0, y, view)
@@ -149,9 +149,9 @@ def heading(ax: Axes, x: float, y: float, name: str) -> None:
 
 def draw_boxes(ax: Axes, view: View, x: int, y: int) -> None:
     """Boxes of the class solid, of other objects dashed, on the tile that begins at (x, y)."""
-    height, width = view.image.shape[:2]
-    scale = TILE / max(height, width)
-    ends = np.array([width, height] * 2) * scale - 2
+    high, wide = tile_sides(view.image.shape[:2])
+    scale = np.array([wide / view.size[1], high / view.size[0]] * 2)
+    ends = np.array([wide, high] * 2) - 2
     for boxes, style, colour in ((view.others, (0, (3, 2)), "#ffffff"), (view.boxes, "-", "#ffd400")):
         for x0, y0, x1, y1 in np.clip(boxes * scale, 1, ends):
             for width, edge, dashes in ((2.6 if style == "-" else 1.3, "#000000", "-"), (1.3, colour, style)):

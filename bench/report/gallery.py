@@ -80,7 +80,7 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
     if about is None:
         return None
     maps = [None if row is None or row["degenerate"] else native_map(row) for row in rows]
-    size = input_size(group)
+    size = input_size(group, picture)
     view = view_of(picture, about, size)
     tiles = [tile(entry, row, heat) for entry, row, heat in zip(group.entries, rows, maps, strict=True)]
     if len(size) > 2:
@@ -97,8 +97,8 @@ def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture:
         "follows": group.follows,
         "predicted": predicted(group, about["predicted"]),
         "predicted_probability": rounded(about["predicted_probability"]),
-        "width": view.image.shape[1],
-        "height": view.image.shape[0],
+        "width": view.size[1],
+        "height": view.size[0],
         "boxes": view.boxes.round(1).tolist(),
         "others": view.others.round(1).tolist(),
         "picture": jpeg(view.image),

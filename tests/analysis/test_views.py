@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 
 def about(boxes: list[float]) -> dict[str, Any]:
-    return {"boxes": boxes, "other_boxes": None}
+    return {"boxes": boxes, "other_boxes": None, "height": 6, "width": 9}
 
 
 def test_slices_lie_where_they_should() -> None:

@@ -30,7 +30,8 @@ def test_curated_network(name: str) -> None:
     modules = dict(network.module.named_modules())
     assert network.layers and set(network.layers) <= set(modules)
     # Small inputs for speed; Inception needs the most.
-    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    size = (128, 128) if network.spec.rank == 2 else (4, 32, 32)
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network.module(image)
     seen: dict[str, torch.Tensor] = {}
@@ -44,12 +45,12 @@ def test_curated_network(name: str) -> None:
     captured = capture(network.module, image, None, network.layers)
     for handle in handles:
         handle.remove()
-    assert expected.shape == captured.logits.shape == (1, 1000)
+    assert expected.shape == captured.logits.shape == (1, 1000 if network.spec.rank == 2 else 400)
     torch.testing.assert_close(captured.logits, expected, rtol=1e-3, atol=1e-4)
     for layer in network.layers:
         acts, grads = captured.layers[layer].acts, captured.layers[layer].grads
-        assert acts.ndim == 4 and acts.shape == grads.shape
-        assert acts.shape[2] == acts.shape[3] > 1 and acts.shape[1] >= 192
+        assert acts.ndim == 2 + network.spec.rank and acts.shape == grads.shape
+        assert acts.shape[-2] == acts.shape[-1] > 1 and acts.shape[1] >= 192
         assert torch.equal(acts, seen[layer])
         assert acts.isfinite().all() and grads.isfinite().all() and grads.abs().sum() > 0
         # ReLU gives 0 and more, SiLU and Hardswish at least -0.375; a pre-activation map is half negative.
