@@ -30,7 +30,7 @@ CASE = pa.schema(
         ("degenerate", pa.string()), ("map", pa.list_(pa.float32())), ("map_shape", pa.list_(pa.int64())),
     ]
 )  # fmt: skip
-PARAMETERS = {"dataset": {"name": "made"}, "seed": 0}
+PARAMETERS = {"dataset": {"name": "made"}, "seed": 0, "input": {"size": 224}}
 KEY = hash_key(PARAMETERS)
 CATEGORIES = {"grad_cam": "gradient", "hirescam": "gradient", "grad_entropy": "entropy"}
 CONTROLS = ("activation_sum", "random", "center", "edges", "uniform")

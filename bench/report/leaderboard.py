@@ -31,6 +31,7 @@ from bench.store.folders import find_folders
 from bench.types import NO_LAYER, UserError
 
 CASES = 24  # pictures of the gallery, at most
+SHORT = {"several objects": "Several objects", "class sensitivity": "Sanity"}
 SHARED = {"shared": "the shared pass", "none": "no pass"}
 
 
@@ -117,7 +118,7 @@ def head_of(group: Group, question: str, column: Column, cases: str) -> dict[str
     direction = "higher is better" if column.better else "lower is better"
     on = "pictures with one object" if cases == ONE else "all pictures that it is defined for"
     return {
-        "question": HEADINGS[question].partition(",")[0], "heading": " ".join(column.heading), "arrow": column.arrow,
+        "question": SHORT.get(question, HEADINGS[question]), "heading": " ".join(column.heading), "arrow": column.arrow,
         "better": column.better, "title": f"{column.metric}, {direction}, {on}",
     }  # fmt: skip
 

@@ -51,6 +51,14 @@ def test_cells_are_the_reports_numbers(results_root: Path) -> None:
             assert cell["verdict"] == verdicts[row["layer"], column.metric, cases]
 
 
+def test_the_crash_test_is_a_column_by_method(results_root: Path) -> None:
+    crash = {"grad_cam": {"passed": 8, "total": 10, "failed": "and, or"}}
+    board = board_of(group_of(results_root), crash, "grad_cam", 10**6)
+    assert board["crash"] and not board_of(group_of(results_root), {}, "grad_cam", 10**6)["crash"]
+    shown = {row["method"]: row["crash"] for row in board["rows"]}
+    assert shown["grad_cam"]["passed"] == 8 and shown["grad_entropy"] is None
+
+
 def test_controls_are_lines_and_never_best(results_root: Path) -> None:
     board = board_of(group_of(results_root), {}, "grad_cam", 10**6)
     controls = [row for row in board["rows"] if row["control"]]
