@@ -89,7 +89,8 @@ def compute(settings: dict[str, Any], functions: Sequence[Bound] = ()) -> Outcom
     from bench.runs.execution import keep_freed_memory
     from bench.runs.facts import Opener, request_of
     from bench.runs.run import run
-    from bench.runs.setup import check, prepare_run
+    from bench.runs.setup import prepare_run
+    from bench.runs.setup.checks import check
 
     keep_freed_memory()
     settings = {"worker": "", **settings}

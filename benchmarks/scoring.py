@@ -128,7 +128,7 @@ def rows(repeats: int) -> list[str]:
                 seconds.append(apart(who, batch_size, 3))
         table.append(row(f"{WORK}, eager", name, median(times[0]), median(times[1]), f"{goal} times faster"))
 
-    forward = forwards(model, network.spec.size, torch.device("cpu"), "float32")(speed)
+    forward = forwards(model, network.spec.shape, torch.device("cpu"), "float32")(speed)
     if forward is not model:
         compiled, eager = alternate(
             [lambda: ours(forward, batch, heatmaps, size, pad=True), lambda: ours(model, batch, heatmaps, size)],

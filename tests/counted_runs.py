@@ -15,7 +15,8 @@ from bench.__main__ import shipped
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, compose_config, plain
 from bench.runs.facts import Opener, request_of
 from bench.runs.run import Outcome, run
-from bench.runs.setup import check, prepare_run
+from bench.runs.setup import prepare_run
+from bench.runs.setup.checks import check
 from bench.store.folders import find_folders
 from bench.store.parts import read_part
 

@@ -39,7 +39,7 @@ from bench.networks.sources import IMAGENET_MEAN, IMAGENET_STD
 from bench.runs.execution import memory_format
 from bench.runs.plan import check_targets, looks_at_layer, plan_jobs
 from bench.runs.rows import metric_columns
-from bench.runs.setup import usable
+from bench.runs.setup.checks import usable
 from bench.types import Batch, Bound, Case, InputSpec, Network, UserError
 
 SCORE_BATCH = 16

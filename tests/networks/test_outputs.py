@@ -19,7 +19,7 @@ from bench.networks.sources import custom_model
 from bench.options import conf_node
 from bench.runs.facts import look_at, request_of
 from bench.runs.rows import case_rows, metric_columns
-from bench.runs.setup import protocol_folder
+from bench.runs.setup.protocol import protocol_folder
 from bench.types import Network
 
 custom = partial(custom_model, name="custom", size=32)

@@ -21,7 +21,7 @@ from bench.analysis.reading import load_results
 from bench.config import build, compose_config
 from bench.datasets.planted import planted
 from bench.runs.facts import Facts
-from bench.runs.setup import protocol_folder
+from bench.runs.setup.protocol import protocol_folder
 from bench.types import Case, InputSpec, Network, UserError
 
 SMALL = {"batch": 4, "score_batch": 8, "compile": False, "threads": 1, "quiet": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.config import GIVEN_TO_METRIC, bind_all, compose_config
 from bench.datasets.collage import collage
 from bench.datasets.mosaic import mosaic
-from bench.runs.setup import usable
+from bench.runs.setup.checks import usable
 from bench.types import Dataset
 
 

@@ -12,7 +12,7 @@ import bench
 from bench.analysis.reading import load_results
 from bench.binding import GIVEN_TO_METRIC, bind
 from bench.options import CONF, conf_node
-from bench.runs.setup import usable
+from bench.runs.setup.checks import usable
 from bench.types import UserError
 
 TRIAL = yaml.safe_load((CONF / "experiment" / "metric_trial.yaml").read_text())

@@ -30,7 +30,7 @@ from bench.networks.network import finish
 from bench.report import report
 from bench.runs.facts import shapes_at
 from bench.runs.plan import parameters_of, plan_jobs
-from bench.runs.setup import other_sizes, scales_in
+from bench.runs.setup.checks import other_sizes, scales_in
 from bench.store.files import hash_key
 from bench.store.folders import find_folders
 from bench.types import Case, InputSpec, UserError, at_scale, plain_layer

@@ -20,10 +20,10 @@ from bench.datasets.coco import coco
 from bench.datasets.collage import collage
 from bench.datasets.folder import folder
 from bench.datasets.mosaic import mosaic
-from bench.runs import setup
 from bench.runs.facts import known_facts, request_of
 from bench.runs.plan import choose_cases
-from bench.runs.setup import fingerprint
+from bench.runs.setup import checks
+from bench.runs.setup.protocol import fingerprint
 from bench.store import files
 from bench.store.folders import PROTOCOL
 from bench.types import Case, UserError
@@ -120,7 +120,7 @@ def test_two_cases_of_one_id_are_one_line(tmp_path: Path) -> None:
     for name in ("a\nb.png", "a\\nb.png", "c.png"):
         Image.new("RGB", (20, 20)).save(tmp_path / name)
     with pytest.raises(UserError, match=r"two cases of the data set have one id, a\\nb.png; give each its own name"):
-        setup.check_cases(folder(root=tmp_path).cases)
+        checks.check_cases(folder(root=tmp_path).cases)
 
 
 def test_boxes_are_those_of_the_class_asked_about() -> None:
