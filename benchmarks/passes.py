@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bench import options
 from bench.maps.capture import capture
-from bench.maps.explain import job_map
+from bench.maps.jobs import job_map
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_logit
 from bench.networks.layers import resolve_layers

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.maps.capture import Captured, capture
-from bench.maps.explain import Explain, map_size
+from bench.maps.explain import Explain
 from bench.maps.heatmaps import native_map
+from bench.maps.jobs import map_size
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
 from bench.options import conf_node, names

@@ -29,8 +29,9 @@ from bench.datasets.images import Picture, array_of, shorten
 from bench.datasets.records import read_boxes, read_instances
 from bench.datasets.transforms import Unfit, collate, prepare
 from bench.maps.capture import capture
-from bench.maps.explain import copied, job_map, wanted_of
+from bench.maps.explain import copied
 from bench.maps.heatmaps import degenerate, upsample
+from bench.maps.jobs import job_map, wanted_of
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_probability
 from bench.networks.layers import resolve_layers
@@ -199,7 +200,7 @@ def score_map(
 
 
 def present_in(batch: Batch) -> set[str]:
-    """Name what of `bench.runs.setup.NEEDS` a batch has."""
+    """Name what of `bench.runs.setup.checks.NEEDS` a batch has."""
     pictures = {"pictures"} if batch.images.ndim == 4 else set()
     return pictures | {"classes"} | ({"boxes"} if len(batch.original_boxes[0]) else set())
 

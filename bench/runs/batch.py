@@ -14,8 +14,9 @@ from torchvision.utils import save_image
 
 from bench.datasets.transforms import Sample, collate, scaled_batch
 from bench.maps.capture import Captured
-from bench.maps.explain import Explain, View, job_map, shared_pass, wanted_of
+from bench.maps.explain import Explain
 from bench.maps.heatmaps import degenerate, map_ids, upsample
+from bench.maps.jobs import View, job_map, shared_pass, wanted_of
 from bench.maps.scorer import Scorer, clock
 from bench.maps.target_scores import read_output
 from bench.runs.execution import Forward, Speed, memory_format

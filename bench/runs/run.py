@@ -58,7 +58,7 @@ class Outcome:
 def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
     """Compute what is asked for and not on disk yet.
 
-    `config` is as in conf/config.yaml, plain, and checked with `bench.runs.setup.check`; `network` is opened only
+    `config` is as in conf/config.yaml, plain, and checked by `bench.runs.setup.checks.check`; `network` is opened only
     where something needs it. UserError where the results folder cannot be written.
     """
     gallery = gallery_cases(plan.cases, config["gallery"]["cases"], [str(n) for n in config["gallery"]["images"]])

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.maps.capture import capture
-from bench.maps.explain import Explain, job_map
+from bench.maps.explain import Explain
 from bench.maps.heatmaps import fuse, upsample
+from bench.maps.jobs import job_map
 from bench.maps.scorer import Scorer
 from bench.options import conf_node
 from bench.runs.plan import looks_at_layer

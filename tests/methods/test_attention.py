@@ -22,8 +22,9 @@ import bench
 from bench.binding import GIVEN_TO_METHOD, bind
 from bench.maps.attention import attention_modules
 from bench.maps.capture import Captured
-from bench.maps.explain import Explain, job_map, shared_pass, wanted_of
+from bench.maps.explain import Explain
 from bench.maps.heatmaps import upsample
+from bench.maps.jobs import job_map, shared_pass, wanted_of
 from bench.maps.scorer import Scorer
 from bench.networks.reshape import reshape_of
 from bench.networks.sources import timm_model

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.binding import GIVEN_TO_METHOD, bind
 from bench.maps.capture import capture
-from bench.maps.explain import job_map
+from bench.maps.jobs import job_map
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
 from bench.networks.layers import resolve_layers

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import bench
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
 from bench.maps.capture import Captured
-from bench.maps.explain import shared_pass
+from bench.maps.jobs import shared_pass
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import read_output

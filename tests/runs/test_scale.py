@@ -23,8 +23,8 @@ from bench.analysis.loading import load_group
 from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, build, compose_config
 from bench.datasets.transforms import GEOMETRIES, prepare
 from bench.maps.capture import capture
-from bench.maps.explain import View, job_map
 from bench.maps.heatmaps import upsample
+from bench.maps.jobs import View, job_map
 from bench.maps.scorer import Scorer
 from bench.networks.network import finish
 from bench.report import report

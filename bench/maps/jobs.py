@@ -1,0 +1,111 @@
+"""The shared pass of a batch, and a job's maps from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.maps.capture import Captured, capture
+from bench.maps.heatmaps import fuse, native_map, upsample
+from bench.maps.method_inputs import offered
+from bench.maps.precise import capture_float64
+from bench.maps.scorer import Scorer
+from bench.maps.target_scores import read_output
+from bench.types import Attention, Batch, Bound, Job, Layer, Reshape, at_scale
+
+Natives = dict[tuple[str, str], Tensor]
+
+
+def wanted_of(jobs: Sequence[Job]) -> dict[str, Any]:
+    """List what a pass must keep for these jobs' methods, as arguments of `capture`: ``gradients``, ``attention``."""
+    names = {name for job in jobs for name in job.method.wants}
+    attention = "gradients" if "attention_grads" in names else "maps" if "attention" in names else ""
+    return {"gradients": bool(names & {"grads", "attention_grads"}), "attention": attention}
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A batch at one scale: its images have that size, and `captured` and `score` are of them."""
+
+    batch: Batch
+    captured: Captured
+    score: Scorer
+
+
+def shared_pass(
+    module: nn.Module,
+    batch: Batch,
+    layers: Sequence[str],
+    gradients: bool,
+    memory_format: torch.memory_format,
+    reshape: Reshape | None = None,
+    *,
+    float64: bool = False,
+    attention: str = "",
+) -> Captured:
+    """One pass over a batch for all methods and layers; cases of one image share its forward pass.
+
+    A user's function may read each case's output in its own way, so that then each case has its own.
+    """
+    names = batch.ids if batch.explains else batch.image_ids
+    first = {name: i for i, name in reversed(list(enumerate(names)))}
+    different = sorted(first.values())
+    images = batch.images[different].contiguous(memory_format=memory_format)
+    image_of = [different.index(first[name]) for name in names]
+    run = capture_float64 if float64 else capture
+    return run(
+        module,
+        images,
+        batch.targets,
+        layers,
+        gradients=gradients,
+        image_of=image_of,
+        reshape=reshape,
+        read=partial(read_output, batch),
+        attention=attention,
+    )
+
+
+def map_size(method: Bound, layer: Layer | None, batch: Batch, attention: Attention | None = None) -> Sequence[int]:
+    """Size of a method's maps: its layer's or its tokens'.
+
+    The input's without either, or where it combines one with pixels (``about.size``).
+    """
+    if attention and "attention" in method.wants:
+        return attention.tokens.shape
+    whole = layer is None or method.about.get("size") == "input"
+    return batch.images.shape[2:] if whole or layer is None else layer.acts.shape[2:]
+
+
+def job_map(
+    module: nn.Module,
+    batch: Batch,
+    captured: Captured,
+    score: Scorer,
+    job: Job,
+    natives: Natives,
+    views: Mapping[float, View] | None = None,
+) -> Tensor:
+    """Make a job's maps: float32 (N, *spatial) at its layer or on its tokens, (N, H, W) without either or fused.
+
+    `captured` (with all layers of the job) and `score` are of `module` on this batch; `views` are the batch at other
+    scales, for the jobs that have some. `natives`, kept by the caller for one batch and empty at first, holds native
+    maps by method and layer, so that a fused map and the maps of its layers are made from the same ones.
+    """
+    size = batch.images.shape[2:]
+    maps = []
+    for name, scale in job.members:
+        place = job.label, at_scale(name, scale)
+        if place not in natives:
+            seen = View(batch, captured, score) if scale == 1 else (views or {})[scale]
+            layer, attention = seen.captured.layers.get(name), seen.captured.attention
+            offer = offered(module, name, layer, seen.captured.logits, seen.batch, seen.score, attention)
+            shape = map_size(job.method, layer, seen.batch, attention)
+            natives[place] = native_map(job.method, offer, (len(batch.ids), *shape))
+        maps.append(natives[place])
+    return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]
