@@ -86,7 +86,7 @@ def maps(method: Bound, network: nn.Module, batch: Batch, name: str = "3") -> Te
 def run(method: Bound, layer: Layer, logits: Tensor, network: nn.Module, batch: Batch, name: str = "3") -> Tensor:
     offer = offered(network, name, layer, logits, batch, Scorer(network, batch.targets, 4))
     shape = map_size(method, layer if looks_at_layer(method) else None, batch)
-    return native_map(method, offer, (len(batch.ids), *shape))
+    return native_map(method, offer, (len(batch.ids), *shape), batch.images.shape[2:])
 
 
 def explain_of(network: nn.Module, batch: Batch, captured: Captured, score: Scorer, jobs: list[Job]) -> Explain:

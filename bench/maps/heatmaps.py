@@ -22,7 +22,9 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 EQUAL_WITHIN = 4e-6
 
 
-def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequence[int]) -> Tensor:
+def native_map(
+    method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequence[int], whole: Sequence[int] = ()
+) -> Tensor:
     """Run a method on a batch: maps at the layer's size, float32, after ReLU where the method wants one.
 
     Parameters
@@ -32,6 +34,8 @@ def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequ
         What the method may ask for by argument name, see `bench.maps.method_inputs.offered`.
     size : sequence of int
         (N, *spatial): the shape that the map must have.
+    whole : sequence of int, optional
+        *spatial of the input, which it may have instead: it combines its layer with pixels.
 
     Raises
     ------
@@ -45,7 +49,8 @@ def native_map(method: Bound, offer: Mapping[str, Callable[[], Any]], size: Sequ
         given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
     with named_errors(method.name):
         native = method.call(**given)
-    if not isinstance(native, Tensor) or tuple(native.shape) != tuple(size) or native.is_complex():
+    fits = isinstance(native, Tensor) and tuple(native.shape) in (tuple(size), (size[0], *whole))
+    if not isinstance(native, Tensor) or native.is_complex() or not fits:
         kind = f"{native.dtype} {tuple(native.shape)}" if isinstance(native, Tensor) else type(native).__name__
         raise TypeError(f"{method.name} gave {kind} instead of a tensor {tuple(size)} of numbers")
     native = native.detach().float()

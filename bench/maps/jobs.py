@@ -72,14 +72,10 @@ def shared_pass(
 
 
 def map_size(method: Bound, layer: Layer | None, batch: Batch, attention: Attention | None = None) -> Sequence[int]:
-    """Size of a method's maps: its layer's or its tokens'.
-
-    The input's without either, or where it combines one with pixels (``about.size``).
-    """
+    """Size of a method's maps: its layer's or its tokens', the input's without either."""
     if attention and "attention" in method.wants:
         return attention.tokens.shape
-    whole = layer is None or method.about.get("size") == "input"
-    return batch.images.shape[2:] if whole or layer is None else layer.acts.shape[2:]
+    return batch.images.shape[2:] if layer is None else layer.acts.shape[2:]
 
 
 def job_map(
@@ -106,6 +102,6 @@ def job_map(
             layer, attention = seen.captured.layers.get(name), seen.captured.attention
             offer = offered(module, name, layer, seen.captured.logits, seen.batch, seen.score, attention)
             shape = map_size(job.method, layer, seen.batch, attention)
-            natives[place] = native_map(job.method, offer, (len(batch.ids), *shape))
+            natives[place] = native_map(job.method, offer, (len(batch.ids), *shape), seen.batch.images.shape[2:])
         maps.append(natives[place])
     return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]
