@@ -58,6 +58,11 @@ def number(value: float) -> str:
     return "–" if pd.isna(value) else re.sub(r"(?<![\d])0\.", ".", f"{value:.2f}")
 
 
+def sortable(cell: str) -> float:
+    """Read a cell again, a dash as the least of all."""
+    return -1.0 if cell == "–" else float(cell)
+
+
 def difference(row: pd.Series) -> str:
     """Difference with its interval, signed."""
     low, high = number(row["difference_low"]), number(row["difference_high"])
@@ -98,7 +103,8 @@ def methods() -> str:
                     at = (method, layer) if (method, layer, value) in wide else (method, "-")
                     cells.append("–" if at in poor and method != "uniform" else number(wide.get((*at, value))))
             rows.append(cells)
-        rows.sort(key=lambda cells: max(cells[1 + len(layers) : 1 + 2 * len(layers)]), reverse=True)
+        worst = slice(1 + len(layers), 1 + 2 * len(layers))
+        rows.sort(key=lambda cells, worst=worst: max(map(sortable, cells[worst])), reverse=True)
         heads = ["method", *(f"{title}, `{layer}`" for title in VALUES.values() for layer in layers)]
         sizes = ", ".join(f"{title}: n = {counts[value]}" for value, title in VALUES.items() if value in counts)
         texts += [f"**{named(group)}** ({sizes})", "", table(heads, rows), ""]
