@@ -118,6 +118,12 @@ def test_rows_are_filtered_by_family_passes_and_layer(board_path, visit):
 
 
 @needs_browser
+def test_a_narrow_window_hides_the_same_rows(board_path, visit):
+    wide, narrow = (visit(board_path, width=width).locator("tbody tr:visible").count() for width in (1280, 390))
+    assert narrow == wide < visit(board_path).locator("tbody tr").count()
+
+
+@needs_browser
 def test_the_pictures_of_one_row(board_path, visit):
     page = visit(board_path)
     page.get_by_role("button", name=re.compile("^pictures of HiResCAM|^pictures of .*HiResCAM")).first.click()
