@@ -58,7 +58,7 @@ FIGURES = {
     ),
     "depth": (
         "Depth",
-        "Each measure along the network's depth; the strip shows where maps say nothing (black: all of them).",
+        "Each measure along the network's depth; the strip shows where maps say nothing (full contrast: all of them).",
     ),
     "curves": (
         "Curves",

@@ -129,5 +129,5 @@ def test_pictures_without_boxes_are_as_viewers_show_them(tmp_path: Path, orienta
     def shown(image: Tensor) -> bool:
         return np.array_equal(image.permute(1, 2, 0), expected)
 
-    assert shown(folder(root=tmp_path)[0].load()[0]) and shown(imagefolder(root=tmp_path).cases[0].load()[0])
+    assert shown(folder(root=tmp_path).cases[0].load()[0]) and shown(imagefolder(root=tmp_path).cases[0].load()[0])
     assert shown(read_image(path)) and np.array_equal(read_image(path, upright=False).permute(1, 2, 0), pixels)

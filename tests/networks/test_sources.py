@@ -115,7 +115,7 @@ def test_unknown_names_are_one_line() -> None:
         build("model", node("torchvision", name="resnet19"))
     with pytest.raises(UserError, match="timm has no model 'resnet5O'; did you mean"):
         build("model", node("timm", name="resnet5O"))
-    with pytest.raises(UserError, match="no classifier 'fcn_resnet50'"):
+    with pytest.raises(UserError, match="fcn_resnet50: returns a OrderedDict; name its logits with model.output="):
         build("model", node("torchvision", name="fcn_resnet50"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from made_results import METRICS
+from made_results import METRICS, PARAMETERS
 
 from bench.report.__main__ import main
 from bench.report.compare import compare
@@ -48,7 +48,7 @@ def test_a_fall_of_what_should_rise_is_worse(one_run):
 
 
 def test_other_protocols_are_never_compared_and_what_differs_is_named(two, one_run):
-    one_run("grad_cam", "bn2.act", rows([5.0] * 19), name="b", parameters={"dataset": {"name": "made"}, "seed": 1})
+    one_run("grad_cam", "bn2.act", rows([5.0] * 19), name="b", parameters=PARAMETERS | {"seed": 1})
     cells, apart = compare(*two)
     assert sorted(cells.loc[cells["method"] == "grad_cam", "state"]) == ["only in B", "same"]
     assert apart == ["not compared: data, net: seed: 0 in A, 1 in B"]

@@ -14,8 +14,10 @@ def test_the_grid_pointing_game_is_for_mosaics_only() -> None:
     metrics = bind_all(compose_config(["metric=[grid_pointing_game,deletion,pxap]"]).metric, GIVEN_TO_METRIC)
     kept = {
         present: [part.name for part in usable(metrics, present)[0]]
-        for present in ((), ("boxes",), ("boxes", "mosaic"))
+        for present in ((), ("boxes",), ("boxes", "mosaic", "pictures"))
     }
     assert sorted(kept[()]) == ["deletion"] and sorted(kept["boxes",]) == ["deletion", "pxap"]
-    assert len(kept["boxes", "mosaic"]) == 3
-    assert usable(metrics, ["boxes"])[1] == ["left out, because the pictures are no mosaics: grid_pointing_game"]
+    assert len(kept["boxes", "mosaic", "pictures"]) == 3
+    assert usable(metrics, ["boxes", "pictures"])[1] == [
+        "left out, because the pictures are no mosaics: grid_pointing_game"
+    ]

@@ -33,15 +33,18 @@ DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 
 def check_span(setting: str, span: Span) -> None:
     """Raise UserError unless `span` is None or two numbers, the first one smaller."""
-    if span is not None and (len(span) != 2 or not span[0] < span[1]):
-        raise UserError(f"{setting}={list(span)} must be the values that are black and white: [LOW,HIGH]")
+    if span is None:
+        return
+    numbers = isinstance(span, list | tuple) and len(span) == 2 and all(type(end) in (int, float) for end in span)
+    if not numbers or not span[0] < span[1]:
+        raise UserError(f"{setting}={printable(span)} must be the values that are black and white: [LOW,HIGH]")
 
 
 def shown_channels(show: Sequence[int] | int | None) -> tuple[int, ...]:
     """Channels to look at, one or three; none where that is left to the number of channels. UserError for others."""
-    channels = () if show is None else (show,) if isinstance(show, int) else tuple(show)
-    if len(channels) not in (0, 1, 3):
-        raise UserError(f"dataset.show={list(channels)} must be one channel, or three for red, green and blue")
+    channels = () if show is None else tuple(show) if isinstance(show, list | tuple) else (show,)
+    if len(channels) not in (0, 1, 3) or not all(type(channel) is int and channel >= 0 for channel in channels):
+        raise UserError(f"dataset.show={printable(show)} must be one channel, or three for red, green and blue")
     return channels
 
 
