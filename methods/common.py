@@ -30,8 +30,8 @@ def weighted_sum(weights: Tensor, acts: Tensor) -> Tensor:
     """
     if weights.ndim > 2:
         return (weights * acts).sum(1)
-    # In float64: in float32 a product's order of additions, so its last digits, depends on the batch size. Case by case:
-    # what is made double then stays in the cache, which is a third faster.
+    # In float64: in float32 the order of additions, and so the last digits, depend on the batch size. Case by case,
+    # which is a third faster, as what is made double stays in the cache.
     total = [weight @ case.double() for weight, case in zip(weights.double(), acts.flatten(2), strict=True)]
     return torch.stack(total).view(len(acts), *acts.shape[2:]).to(acts.dtype)
 
