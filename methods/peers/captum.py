@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from ..common import package
 from ..multipass import explained
+from . import chosen
 
 CAMS = ("LayerGradCam", "LayerGradientXActivation")
 
@@ -25,13 +25,8 @@ def captum(
 
     Parameters
     ----------
-    images : Tensor, shape (N, C, H, W)
-    targets : sequence of N tuples of int
-    module : nn.Module
-    layer_name : str
-        Name of the module whose output is looked at.
-    reshaped : callable
-        Reads what captum gives for that output as (N, K, h, w).
+    images, targets, module, layer_name, reshaped
+        As in `pytorch_grad_cam`; `reshaped` reads what captum gives for the layer's output.
     cam : str
         Name of the class, one of `CAMS`.
 
@@ -45,9 +40,7 @@ def captum(
     ValueError
         The package is not installed, or has no such attribution here.
     """
-    if cam not in CAMS:
-        raise ValueError(f"cam={cam} is unknown; it takes {', '.join(CAMS)}")
-    peer = getattr(package("captum.attr", "captum"), cam)(
+    peer = chosen("captum.attr", "captum", cam, CAMS)(
         lambda pictures: explained(module(pictures), targets), module.get_submodule(layer_name)
     )
     maps = peer.attribute(images.detach().clone().requires_grad_())

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..common import package
-from ..multipass import explained
+from . import chosen, score
 
 CAMS = (
     "GradCAM", "HiResCAM", "XGradCAM", "GradCAMPlusPlus", "LayerCAM", "GradCAMElementWise", "EigenCAM", "EigenGradCAM",
@@ -52,22 +51,16 @@ def pytorch_grad_cam(
     ValueError
         The package is not installed, or has no such extractor here.
     """
-    if cam not in CAMS:
-        raise ValueError(f"cam={cam} is unknown; it takes {', '.join(CAMS)}")
-    extractor = getattr(package("pytorch_grad_cam", "peers"), cam)(module, [module.get_submodule(layer_name)], reshaped)
+    extractor = chosen("pytorch_grad_cam", "peers", cam, CAMS)(module, [module.get_submodule(layer_name)], reshaped)
     whole = getattr(extractor, "base_cam", extractor)  # FinerCAM has one inside
     whole.get_target_width_height = lambda _images: None  # no upsampling: the size of the layer stays
     with extractor, torch.enable_grad():
         if cam == "FinerCAM":
             maps = [_finer(extractor, images[i : i + 1], target) for i, target in enumerate(targets)]
         else:
-            asked: list[Any] = [partial(_score, target) for target in targets]
+            asked: list[Any] = [partial(score, target) for target in targets]
             maps = [extractor(images.detach().clone().requires_grad_(), asked)]
     return torch.cat([torch.as_tensor(one) for one in maps]).to(images.device)
-
-
-def _score(target: tuple[int, ...], output: Tensor) -> Tensor:
-    return explained(output[None], [target])[0]
 
 
 def _finer(extractor: Any, image: Tensor, target: tuple[int, ...]) -> Any:

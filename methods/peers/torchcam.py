@@ -8,8 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..common import package
-from ..multipass import explained
+from . import chosen, score
 
 CAMS = ("GradCAM", "XGradCAM", "GradCAMpp", "LayerCAM", "FinerCAM")
 
@@ -27,14 +26,8 @@ def torchcam(
 
     Parameters
     ----------
-    images : Tensor, shape (N, C, H, W)
-    targets : sequence of N tuples of int
-        A group's score is logsumexp, as everywhere; FinerCAM takes single outputs only.
-    module : nn.Module
-    layer_name : str
-        Name of the module whose output is looked at.
-    reshaped : callable
-        Reads that output as (N, K, h, w); handed on as ``reshape_transform``.
+    images, targets, module, layer_name, reshaped
+        As in `pytorch_grad_cam`.
     cam : str
         Name of the class, one of `CAMS`.
 
@@ -48,9 +41,7 @@ def torchcam(
     ValueError
         The package is not installed, or has no such extractor here.
     """
-    if cam not in CAMS:
-        raise ValueError(f"cam={cam} is unknown; it takes {', '.join(CAMS)}")
-    extractor = getattr(package("torchcam.methods", "peers"), cam)
+    extractor = chosen("torchcam.methods", "peers", cam, CAMS)
     with (
         extractor(module, layer_name, tuple(images.shape[1:]), reshape_transform=reshaped) as peer,
         torch.enable_grad(),
@@ -60,8 +51,4 @@ def torchcam(
             if any(len(target) > 1 for target in targets):
                 raise ValueError("FinerCAM takes single outputs, and this class is a group of them")
             return peer([target[0] for target in targets], logits)[0]
-        return peer(scores=logits, targets=[partial(_score, target) for target in targets])[0]
-
-
-def _score(target: tuple[int, ...], output: Tensor) -> Tensor:
-    return explained(output[None], [target])[0]
+        return peer(scores=logits, targets=[partial(score, target) for target in targets])[0]
