@@ -19,6 +19,7 @@ from bench.types import UserError
 
 log = logging.getLogger(__name__)
 PROTOCOL, PROVENANCE = "_protocol.yaml", "_provenance.json"
+PUBLISHED = "published"  # folder of results that come with the program
 OLD_CONFIG = "_config.yaml"  # of format 1
 PART = re.compile(r"part-\d{5,}-[0-9a-f]{10}\.parquet")
 
@@ -48,7 +49,8 @@ class Folder:
 def find_folders(root: Path) -> list[Folder]:
     """All results folders below `root`, in a canonical order; those with a damaged protocol are named and left out.
 
-    Links to folders are followed, each folder is looked at once.
+    Links to folders are followed, each folder is looked at once. Published results, which lie below the default
+    ``out=`` and are not the user's, are left out unless `root` names them.
     """
     folders, seen, old = [], set[str](), 0
     for place, below, files in os.walk(root, followlinks=True):
@@ -57,7 +59,7 @@ def find_folders(root: Path) -> list[Folder]:
             below.clear()
             continue
         seen.add(real)
-        below.sort()
+        below[:] = sorted(name for name in below if name != PUBLISHED)
         old += OLD_CONFIG in files
         if PROTOCOL in (*files, *below):
             try:

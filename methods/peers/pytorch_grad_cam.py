@@ -58,8 +58,8 @@ def pytorch_grad_cam(
         if cam == "FinerCAM":
             maps = [_finer(extractor, images[i : i + 1], target) for i, target in enumerate(targets)]
         else:
-            asked: list[Any] = [partial(score, target) for target in targets]
-            maps = [extractor(images.detach().clone().requires_grad_(), asked)]
+            scores: list[Any] = [partial(score, target) for target in targets]
+            maps = [extractor(images.detach().clone().requires_grad_(), scores)]
     return torch.cat([torch.as_tensor(one) for one in maps]).to(images.device)
 
 

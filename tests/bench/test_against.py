@@ -11,7 +11,7 @@ from counted_runs import Counted, counted
 from bench import run
 from bench.__main__ import show
 from bench.config import compose_config, plain
-from bench.store.folders import differences
+from bench.store.folders import differences, find_folders
 from bench.types import UserError
 
 __all__ = ["counted"]
@@ -90,3 +90,18 @@ def test_the_nearest_protocol_is_the_one_with_the_fewest_differences() -> None:
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="against=.*nothing: no results there"):
         run(*WORDS, "method=[hirescam]", "limit=1", against=str(tmp_path / "nothing"), out=str(tmp_path))
+
+
+def test_published_results_are_no_part_of_the_folder_that_they_lie_in(tmp_path: Path) -> None:
+    """They come with the program below ``results``, where a run puts its own."""
+    for where in ("data/net-1", "published/data/net-2"):
+        write_protocol(tmp_path / where)
+    assert [folder.path.name for folder in find_folders(tmp_path)] == ["net-1"]
+    assert [folder.path.name for folder in find_folders(tmp_path / "published")] == ["net-2"]
+
+
+def write_protocol(folder: Path) -> None:
+    """Copy a published protocol: what makes a folder one of results."""
+    folder.mkdir(parents=True)
+    source = next((Path(__file__).parents[2] / "results" / "published").rglob("_protocol.yaml"))
+    (folder / source.name).write_bytes(source.read_bytes())

@@ -85,11 +85,11 @@ def volumes(
         label = marked.get(stem(place))
         own = boxes.get(place.as_posix(), [])
         try:
-            found = label_boxes(read_labels(str(label))) if label else box_tensor(own, 3)
+            instances = label_boxes(read_labels(str(label))) if label else box_tensor(own, 3)
         except (OSError, ValueError) as error:
             wrong.append(bad(place.as_posix(), str(error)))
             continue
-        cases.append(_case(place, name, target, path, label, found, range))
+        cases.append(_case(place, name, target, path, label, instances, range))
     check_bad("volumes", "records", wrong, len(paths), allow_bad_records)
     return replace(finish("volumes", cases, wrong, [], outputs, allow_bad_records), show=shown_channels(show))
 
