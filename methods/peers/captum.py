@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..multipass import explained
-from . import chosen
+from .shared import chosen
 
 CAMS = ("LayerGradCam", "LayerGradientXActivation")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import chosen, score
+from .shared import chosen, score
 
 CAMS = (
     "GradCAM", "HiResCAM", "XGradCAM", "GradCAMPlusPlus", "LayerCAM", "GradCAMElementWise", "EigenCAM", "EigenGradCAM",

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from . import chosen, score
+from .shared import chosen, score
 
 CAMS = ("GradCAM", "XGradCAM", "GradCAMpp", "LayerCAM", "FinerCAM")
 
