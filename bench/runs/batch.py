@@ -230,4 +230,4 @@ def to_look_at(image: Tensor, shown: Sequence[int], spec: InputSpec) -> Tensor:
     if spec.shape[0] != 3 or spec.rank != 2:
         low, high = pixels.aminmax()
         pixels = (pixels - low) / (high - low).clamp(min=torch.finfo(pixels.dtype).tiny)
-    return pixels.clamp(0, 1).reshape(len(pixels), -1, spec.size[-1])
+    return pixels.clamp(0, 1).reshape(len(pixels), -1, spec.sides[-1])
