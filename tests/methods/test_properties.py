@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from methods import activation, gradient
 from methods.common import weighted_sum
 from methods.entropy import ESTIMATORS, consensus_cam, feature_entropy, grad_entropy
+from methods.layers.factors import dff
 
 METHODS = {
     "grad_cam": gradient.grad_cam,
@@ -24,6 +25,7 @@ METHODS = {
     "refine_cam": gradient.refine_cam,
     "consensus_cam": consensus_cam,
     "eigen_cam": lambda acts, grads: activation.eigen_cam(acts),
+    "dff": dff,
     "eigen_grad_cam": gradient.eigen_grad_cam,
     "seg_eigen_cam": gradient.seg_eigen_cam,
     "kpca_cam": lambda acts, grads: activation.kpca_cam(acts, gamma=0.1),
