@@ -41,7 +41,17 @@ DATA = "../shared/data"
 SHAPE = (1280, 7, 7)  # of the larger of the two layers
 CHEAP = 0  # passes of its own, an image, up to which a method is asked again by metrics
 # Defined at one of the layers only, or for other networks, or in an extra.
-APART = ("cam", "guided_backprop", "guided_grad_cam", "attention_rollout", "chefer_cam", "ag_cam", "legrad", "lrp")
+APART = (
+    "cam",
+    "lift_cam",
+    "guided_backprop",
+    "guided_grad_cam",
+    "attention_rollout",
+    "chefer_cam",
+    "ag_cam",
+    "legrad",
+    "lrp",
+)
 AFFORDABLE = 7500  # passes of its own, an image: 48 scenes at 10 ms are an hour
 
 LOCALIZATION = ["box_coverage", "pointing_game", "energy_pointing_game"]
@@ -97,10 +107,10 @@ def commands(part: str) -> list[list[str]]:
         rest = [name for name in [*OTHER, *AGAIN] if name not in FIRST]
         return [
             [listed("method", cheap), listed("metric", first), *kept],
-            ["method=[cam]", listed("metric", first), "layer=bn2.act", *kept],  # it is defined there only
+            ["method=[cam,lift_cam]", listed("metric", first), "layer=bn2.act", *kept],  # they are defined there only
             [listed("method", [*FEWER, "hirescam", "grad_cam_pp"]), "metric=[deletion,insertion]", *kept],
             [listed("method", cheap), listed("metric", rest), *kept],
-            ["method=[cam]", listed("metric", rest), "layer=bn2.act", *kept],
+            ["method=[cam,lift_cam]", listed("metric", rest), "layer=bn2.act", *kept],
             [listed("method", costly), listed("metric", [*LOCALIZATION, *OTHER]), *kept],
         ]
     same = [listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0", "workers=2"]
