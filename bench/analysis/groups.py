@@ -267,7 +267,8 @@ def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
     shown: dict[str, list[str]] = {}
     for metric in group.metrics:
         about = group.about(metric)
-        outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
+        named = about.get("show")  # an empty list shows none
+        outputs = [f"{metric}.{name}" for name in (about.get("higher_is_better") or [] if named is None else named)]
         own = [name for name in outputs if name.removesuffix("_class_mean") in known]
         statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
         shown[metric] = own + [name for name in statistics if name in extra and name not in own]
