@@ -190,7 +190,7 @@ def opponents_of(group: Group, entry: Entry, reference: str) -> list[Entry]:
     at the group's last one.
     """
     first = reference_of(group, entry, reference)
-    layers = (entry.layer if entry.layer != NO_LAYER else group.last_layer, NO_LAYER)
+    layers = (entry.layer if plain_layer(entry.layer) != NO_LAYER else group.last_layer, NO_LAYER)
     controls = [] if entry.control else [e for e in group.entries if e.control and e.layer in layers]
     plain = [] if entry.control else [e for e in [at_plain_scale(group, entry)] if e]
     return list(dict.fromkeys([*([first] if first else []), *plain, *controls]))
@@ -208,7 +208,7 @@ def reference_of(group: Group, entry: Entry, reference: str) -> Entry | None:
 
     The reference itself at another scale is compared with itself at 1.
     """
-    layer = entry.layer if entry.layer != NO_LAYER else group.last_layer
+    layer = entry.layer if plain_layer(entry.layer) != NO_LAYER else group.last_layer
     candidates = [e for e in group.entries if e.layer in (layer, NO_LAYER) and reference in (e.method, e.name)]
     # A reference in several variants (grad_cam(relu=True), ...) is the exact name, else the first.
     candidates.sort(key=lambda e: (e.layer == NO_LAYER, e.method != reference, e.method))

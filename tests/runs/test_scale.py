@@ -30,7 +30,7 @@ from bench.networks.network import finish
 from bench.report import report
 from bench.runs.facts import shapes_at
 from bench.runs.plan import parameters_of, plan_jobs
-from bench.runs.setup.checks import other_sizes, scales_in
+from bench.runs.setup.checks import other_views, scales_in
 from bench.store.files import hash_key
 from bench.store.folders import find_folders
 from bench.types import Case, InputSpec, UserError, at_scale, plain_layer
@@ -226,12 +226,12 @@ def test_a_network_of_one_size_refuses_in_one_line(make, layer: str) -> None:
 
 def test_what_other_scales_leave_out_is_said() -> None:
     metrics = bind_all(compose_config(["metric=[box_coverage,max_sensitivity]"]).metric, GIVEN_TO_METRIC)
-    notes, left = other_sizes([1, 2], bound("grad_cam", "gradient", "center"), metrics, 2)
+    notes, left = other_views([1, 2], [], bound("grad_cam", "gradient", "center"), metrics, 2)
     assert [metric.name for metric in left] == ["box_coverage"] and len(notes) == 2
     assert "gradient" in notes[0] and "center" not in notes[0] and "max_sensitivity" in notes[1]
-    assert other_sizes([1], bound("gradient"), metrics, 3) == ([], metrics)
+    assert other_views([1], [], bound("gradient"), metrics, 3) == ([], metrics)
     with pytest.raises(UserError, match="volumes are not resized"):
-        other_sizes([2], [], [], 3)
+        other_views([2], [], [], [], 3)
 
 
 def test_scales_are_told_apart_by_their_names() -> None:
@@ -239,7 +239,7 @@ def test_scales_are_told_apart_by_their_names() -> None:
     with pytest.raises(UserError, match="names no scale"):
         scales_in([])
     for layer in ("bn2.act", "blocks.6.0", "0", "fuse_mean", "-"):
-        for scale in (1, 1.5, 2.0, 0.25, "fuse_mean"):
+        for scale in (1, 1.5, 2.0, 0.25, "fuse_mean", -1, -1.5, "scales", "scales_flip"):
             assert plain_layer(at_scale(layer, scale)) == layer
     assert plain_layer("a@b") == "a@b" and at_scale("a", 1.0) == "a"
 
