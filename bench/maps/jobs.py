@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.maps.capture import Captured, capture
-from bench.maps.heatmaps import fuse, native_map, upsample
+from bench.maps.heatmaps import fuse, fuse_backward, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
@@ -104,4 +104,6 @@ def job_map(
             shape = map_size(job.method, layer, seen.batch, attention)
             natives[place] = native_map(job.method, offer, (len(batch.ids), *shape), seen.batch.images.shape[2:])
         maps.append(natives[place])
+    if job.fuse == "backward":
+        return upsample(fuse_backward(maps), size)
     return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]

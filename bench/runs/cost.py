@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from bench.runs.plan import scales_of
-from bench.types import Bound, Job, UserError
+from bench.types import Bound, Job, UserError, at_scale
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -99,8 +99,16 @@ class Passes:
 
 
 def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], shapes: Mapping[str, Sequence[int]]) -> Passes:
-    """Count the passes of one case, `shapes` (K, *spatial) by layer; a fused map is made of maps that are there."""
-    owns = [own_passes(job.method, shapes.get(job.layer, ())) for job in jobs if not job.fuse]
+    """Count the passes of one case, `shapes` (K, *spatial) by layer.
+
+    A fused map is made of maps that are there, unless its method has no others.
+    """
+    owns = [
+        own_passes(job.method, shapes.get(at_scale(*member), ()))
+        for job in jobs
+        if not job.fuse or "fuse" in job.method.about
+        for member in job.members
+    ]
     costs = [metric_cost(metric) for metric in metrics]
     again = sum(cost.explanations for cost in costs)
     own_forward, own_backward = (sum(own[i] for own in owns) for i in range(2))

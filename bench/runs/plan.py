@@ -20,6 +20,7 @@ from bench.store.files import folder_content, hash_key
 from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError, at_scale
 
 FUSIONS = ("mean", "max", "product")
+OWN_FUSIONS = (*FUSIONS, "backward")  # that a method's yaml may name
 LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head", "layer_name"}
 
 
@@ -124,8 +125,8 @@ def plan_jobs(
 
     `index` gives each layer's place in the network. With `fuse`, one of `FUSIONS`, a method has further maps: fused
     over the layers, at every scale; over the scales, at every layer; and over all of both. A method whose yaml says
-    ``about.fuse`` has those fused over the layers only (UserError with fewer than two layers). ``defaults(bound)``
-    gives the parameters that a label need not name.
+    ``about.fuse``, one of `OWN_FUSIONS`, has those fused over the layers only (UserError with fewer than two layers).
+    ``defaults(bound)`` gives the parameters that a label need not name.
     """
     jobs = []
     for method in methods:
@@ -133,6 +134,8 @@ def plan_jobs(
         own: list[tuple[str, ...]] = [(layer,) for layer in layers]
         sizes: list[tuple[float, ...]] = [(scale,) for scale in scales]
         if "fuse" in method.about:
+            if how not in OWN_FUSIONS:
+                raise UserError(f"{method.name}.about.fuse={how} is unknown; it takes {', '.join(OWN_FUSIONS)}")
             if not over_layers:
                 raise UserError(f"{method.name} needs two layers or more; name them with layer=, or layer=all")
             own = [tuple(layers)]

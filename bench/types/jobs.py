@@ -70,7 +70,7 @@ class Job:
         Multiples of the network's input size at which the picture is looked at. The map is made of every layer at
         every scale.
     fuse : str
-        ``mean``, ``max`` or ``product`` where those are several.
+        ``mean``, ``max``, ``product`` or ``backward`` where those are several.
     """
 
     method: Bound
