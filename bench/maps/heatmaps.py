@@ -146,3 +146,31 @@ def fuse(maps: Sequence[Tensor], how: str) -> Tensor:
     scaled = [torch.nan_to_num(m / m.flatten(1).amax(1).view(-1, *[1] * (m.ndim - 1))) for m in maps]
     stack = torch.stack(scaled)
     return {"mean": stack.mean(0), "max": stack.amax(0), "product": stack.prod(0)}[how]
+
+
+def fuse_backward(maps: Sequence[Tensor]) -> Tensor:
+    """Refine the last layer's maps by what each earlier layer, from the last to the first, shows within them.
+
+    P_l = L_l / up(down(L_l)) up(P_l+1): the earlier map L_l as a share of its own mean around, by resizing linearly to
+    the size of the later P and back; 0 where that is 0 (Poly-CAM; Englebert et al., 2022).
+
+    Parameters
+    ----------
+    maps : sequence of Tensor, shape (N, *spatial)
+        At their layers' sizes, in the order of the network.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        At the first layer's size.
+    """
+
+    def resized(one: Tensor, other: Tensor) -> Tensor:
+        return interpolate(one[:, None], list(other.shape[1:]), mode=MODES[other.ndim - 1], align_corners=False)[:, 0]
+
+    refined = maps[-1]
+    for earlier in reversed(maps[:-1]):
+        around = resized(resized(earlier, refined), earlier)
+        share = torch.where(around == 0, 0, earlier / around)
+        refined = share * resized(refined, earlier)
+    return refined

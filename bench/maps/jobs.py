@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.maps.capture import Captured, capture
-from bench.maps.heatmaps import fuse, native_map, upsample
+from bench.maps.heatmaps import fuse, fuse_backward, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
@@ -114,4 +114,6 @@ def job_map(
             native = native_map(job.method, offer, (len(batch.ids), *shape), seen.batch.images.shape[2:])
             natives[place] = native.flip(-1) if scale < 0 else native
         maps.append(natives[place])
+    if job.fuse == "backward":
+        return upsample(fuse_backward(maps), size)
     return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]

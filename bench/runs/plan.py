@@ -22,6 +22,7 @@ from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError, at
 FUSIONS = ("mean", "max", "product")
 AUGMENTS = ("flip", "scales")
 AUGMENT_SCALES = (0.5, 1.0, 1.5, 2.0)  # where scale= names only one: those of PSA and IRNet (Ahn et al. 2018, 2019)
+OWN_FUSIONS = (*FUSIONS, "backward")  # that a method's yaml may name
 LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head", "layer_name"}
 
 
@@ -127,8 +128,9 @@ def plan_jobs(
 
     `index` gives each layer's place in the network. With `fuse`, one of `FUSIONS`, a method has further maps: fused
     over the layers, at every scale; over the scales, at every layer; and over all of both. A method whose yaml says
-    ``about.fuse`` has those fused over the layers only (UserError with fewer than two layers). With `augment` all these
-    but the ones fused over scales, of a method that looks at the network, have a further map, see `augmented_scales`.
+    ``about.fuse``, one of `OWN_FUSIONS`, has those fused over the layers only (UserError with fewer than two layers).
+    With `augment` all these but the ones fused over scales, of a method that looks at the network, have a further map,
+    see `augmented_scales`.
     ``defaults(bound)`` gives the parameters that a label need not name.
     """
     jobs = []
@@ -137,6 +139,8 @@ def plan_jobs(
         own: list[tuple[str, ...]] = [(layer,) for layer in layers]
         sizes: dict[float | str, tuple[float, ...]] = {scale: (scale,) for scale in scales}
         if "fuse" in method.about:
+            if how not in OWN_FUSIONS:
+                raise UserError(f"{method.name}.about.fuse={how} is unknown; it takes {', '.join(OWN_FUSIONS)}")
             if not over_layers:
                 raise UserError(f"{method.name} needs two layers or more; name them with layer=, or layer=all")
             own = [tuple(layers)]

@@ -76,7 +76,7 @@ class Job:
         Multiples of the network's input size at which the picture is looked at, negative ones in the mirror. The map
         is made of every layer at every scale.
     fuse : str
-        ``mean``, ``max`` or ``product`` where those are several.
+        ``mean``, ``max``, ``product`` or ``backward`` where those are several.
     augmented : bool
         Whether the map is the mean of the maps of each scale; `fuse` is then how those are made of several layers.
     """

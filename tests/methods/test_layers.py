@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.layers.several import winsor_cam, winsorized
+from bench.maps.heatmaps import fuse_backward
+from methods.layers.several import poly_cam, winsor_cam, winsorized
 
 SIZES = {1: (24,), 2: (12, 18), 3: (6, 8, 10)}
 TARGETS = [(1,), (0, 3)]
@@ -133,3 +134,74 @@ def test_winsor_cam_refuses_a_network_of_one_convolution() -> None:
     network = nn.Sequential(nn.Conv2d(2, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
     with pytest.raises(ValueError, match="two convolutions or more, and this one has 1"):
         winsor_cam(pictures(2), TARGETS, logits=logits_of(network))
+
+
+def score_of(network: nn.Module):
+    """Probability of each image's case."""
+
+    def score(images, cases):
+        chosen = [helpers.TARGETS[i] for i in cases.tolist()]
+        return torch.stack([p[list(t)].sum() for p, t in zip(network(images).softmax(1), chosen, strict=True)]).detach()
+
+    return score
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_poly_cam_weights_channels_by_their_scores_alone_and_without(rank: int) -> None:
+    network, images = helpers.Network(rank), helpers.images_of(rank)
+    score, size = score_of(network), images.shape[2:]
+    acts = network.layer(network.norm(network.first(images))) - 0.05  # not all start at 0
+    ours = poly_cam(acts, images, score=score)
+    for n in range(len(images)):
+        case, total = torch.tensor([n]), 0
+        clean = float(score(images[n : n + 1], case))
+        for channel in acts[n].numpy():
+            low, high = np.percentile(channel, [0.1, 99.9])
+            mask = np.clip((channel - low) / high, 0, 1) if high > 0 else np.where(channel > low, 1.0, 0)
+            mask = torch.from_numpy(helpers.upsampled(mask, size, False))
+            alone, without = (float(score((images[n] * part)[None], case)) for part in (mask, 1 - mask))
+            total += max(0, alone + clean - without) * channel
+        np.testing.assert_allclose(ours[n].numpy(), np.maximum(total, 0), rtol=1e-9, atol=1e-12)
+
+
+def test_poly_cam_keeps_few_positive_positions() -> None:
+    """Of 4,000 positions one is positive: its 99.9th percentile is 0, and the mask is that position."""
+    acts, seen = torch.zeros(1, 1, 50, 80), []
+    acts[..., 20, 30] = 3
+
+    def score(images, cases):
+        seen.append(images)
+        return images.mean((1, 2, 3))
+
+    heatmap = poly_cam(acts, torch.ones(1, 1, 50, 80), score=score)
+    assert torch.equal(seen[1][0, 0], acts[0, 0] / 3) and torch.equal(seen[2][0, 0], 1 - acts[0, 0] / 3)
+    assert heatmap[0, 20, 30] > 0 and (heatmap > 0).sum() == 1
+
+
+@pytest.mark.parametrize("sizes", [[(12,), (5,), (4,)], [(12, 18), (6, 9), (3, 4)], [(6, 8, 10), (3, 4, 5)]])
+def test_backward_refinement_takes_each_layers_share_of_its_surroundings(sizes: list[tuple[int, ...]]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(2, *size, generator=generator, dtype=torch.float64) for size in sizes]
+    ours = fuse_backward(maps)
+    for n in range(2):
+        refined = maps[-1][n].numpy()
+        for earlier in reversed(maps[:-1]):
+            own = earlier[n].numpy()
+            coarse = helpers.upsampled(own, refined.shape, False)
+            refined = own / helpers.upsampled(coarse, own.shape, False) * helpers.upsampled(refined, own.shape, False)
+        np.testing.assert_allclose(ours[n].numpy(), refined, rtol=1e-9)
+
+
+def test_backward_refinement_neither_invents_nor_divides_by_nothing() -> None:
+    late = torch.rand(1, 3, 4, dtype=torch.float64)
+    even = fuse_backward([torch.full((1, 6, 8), 7.0, dtype=torch.float64), late])
+    plain = nn.functional.interpolate(late[None], (6, 8), mode="bilinear")[0]
+    torch.testing.assert_close(even, plain)  # a layer that shows no differences changes nothing
+    early = torch.rand(1, 6, 8, dtype=torch.float64)
+    torch.testing.assert_close(fuse_backward([early * 1e6, late]), fuse_backward([early, late]))
+    torch.testing.assert_close(fuse_backward([early.flip(2), late.flip(2)]), fuse_backward([early, late]).flip(2))
+    assert not fuse_backward([torch.zeros(1, 6, 8), late.float()]).any()
+    assert not fuse_backward([early, torch.zeros_like(late)]).any()
+    alone = torch.zeros(1, 12, 16)
+    alone[0, 0, 0] = 1  # between the places that a fourfold reduction looks at
+    assert fuse_backward([alone, late.float()]).isfinite().all()

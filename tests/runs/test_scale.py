@@ -28,6 +28,7 @@ from bench.maps.jobs import View, job_map
 from bench.maps.scorer import Scorer
 from bench.networks.network import finish
 from bench.report import report
+from bench.runs.cost import passes_of
 from bench.runs.facts import shapes_at
 from bench.runs.plan import parameters_of, plan_jobs
 from bench.runs.setup.checks import other_views, scales_in
@@ -85,6 +86,34 @@ def test_a_method_of_several_layers_is_fused_over_them_at_every_scale() -> None:
     assert [(job.layer, job.members) for job in jobs] == [
         ("fuse_product", [("a", 1), ("b", 1)]), ("fuse_product@2", [("a", 2), ("b", 2)]),
     ]  # fmt: skip
+
+
+def test_a_method_says_how_it_is_fused() -> None:
+    (method,) = bound("poly_cam")
+    jobs = plan_jobs([method], ["a", "b"], {}, "mean", lambda _: {}, [1, 2])
+    assert [(job.layer, job.fuse) for job in jobs] == [("fuse_backward", "backward"), ("fuse_backward@2", "backward")]
+    # two forward passes for each channel, and one, at each of its layers and scales
+    shapes = {"a": (3, 4, 5), "b": (10, 2, 2), "a@2": (3, 8, 10), "b@2": (10, 4, 4)}
+    assert passes_of(jobs, [], shapes).own_forward == 2 * (7 + 21)
+    wrong = replace(method, about={**method.about, "fuse": "forward"})
+    with pytest.raises(UserError, match=r"poly_cam.about.fuse=forward is unknown; it takes mean, max, product, backw"):
+        plan_jobs([wrong], ["a", "b"], {}, None, lambda _: {}, [1])
+
+
+def test_a_backward_fused_map_is_made_of_the_layers_own_maps() -> None:
+    """The earlier layer's first, whatever the size: from native maps, not from upsampled ones."""
+    network, batch, (method,) = make_network(), make_batch(), bound("poly_cam")
+    captured = capture(network, batch.images, batch.targets, ["1", "3"])
+    score = Scorer(network, batch.targets, 4)
+    (job,) = plan_jobs([method], ["1", "3"], {}, None, lambda _: {}, [1])
+    ours = job_map(network, batch, captured, score, job, {})
+    early, late = (maps(method, network, batch, layer) for layer in ("1", "3"))
+    assert early.shape[1:] == (16, 24) and late.shape[1:] == (8, 12)
+    down = nn.functional.interpolate(early[:, None], (8, 12), mode="bilinear")
+    around, large = (nn.functional.interpolate(x, (16, 24), mode="bilinear")[:, 0] for x in (down, late[:, None]))
+    expected = torch.where(around > 0, early / around, 0) * large
+    assert expected.any()
+    torch.testing.assert_close(ours, upsample(expected, (32, 48)), rtol=1e-4, atol=1e-6)
 
 
 def test_a_map_at_a_scale_is_that_of_the_resized_picture(counted: Counted, tmp_path: Path) -> None:
