@@ -1,7 +1,7 @@
-"""Write the tables of docs/study.md from results/published, so that no number of it is typed by hand.
+"""Write the tables of docs/study.md and one of docs/metrics.md from results/published: no number is typed by hand.
 
-python scripts/study.py            # writes the page
-python scripts/study.py --check    # exit status 1 where the page has other tables
+python scripts/study.py            # writes the pages
+python scripts/study.py --check    # exit status 1 where a page has other tables
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import pandas as pd
 
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.loading import load_group
+from bench.analysis.parts import metric_of
+from bench.analysis.rankings import agreement_table
 from bench.analysis.tables import summarize_group
 from bench.analysis.trials.crash_test import crash_table
 from bench.analysis.verdicts import equal_entries, verdicts_of
@@ -24,7 +26,7 @@ from bench.report.answers import answers_of
 from bench.store.folders import find_folders
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED, PAGE = ROOT / "results" / "published", ROOT / "docs" / "study.md"
+PUBLISHED, DOCS = ROOT / "results" / "published", ROOT / "docs"
 PHOTOGRAPHS = ("collage", "voc", "coco", "imagenet")
 VALUES = {
     "box_coverage.coverage": "coverage",
@@ -168,34 +170,66 @@ def crash_test() -> str:
     return table(["method", "layer", "passes", "fails"], [cells for _, cells in rows], 2)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {
-    "answers": answers,
-    "methods": methods,
-    "paper": paper,
-    "scales": scales,
-    "crash test": crash_test,
+def agreement() -> str:
+    """How far each value puts the methods in the order of the other metrics' values, and what the trial says of it."""
+    pairs = []
+    for group, _, _ in photographs():
+        for row in agreement_table(group).itertuples():
+            if metric_of(row.metric)[0] != metric_of(row.other_metric)[0] and pd.notna(row.tau):
+                both = row.metric, row.other_metric
+                pairs += [(group.dataset, *names, row.tau) for names in (both, both[::-1])]
+    frame = pd.DataFrame(pairs, columns=["dataset", "value", "other", "tau"])
+    trial, rows = trusted(), []
+    for value, own in frame.groupby("value", sort=True):
+        by_other = own.groupby("other")["tau"].mean().sort_values(kind="stable")
+        ends = [f"`{by_other.index[i]}` ({number(by_other.iloc[i])})" for i in (-1, 0)]
+        means = own.groupby("dataset")["tau"].mean()
+        cells = [number(means.get(name, float("nan"))) for name in PHOTOGRAPHS]
+        rows.append([f"`{value}`", *ends, trial.get(str(value), "not in the trial"), *cells])
+    return table(["value", "most like (τ)", "least like (τ)", "trial: trusted for", *PHOTOGRAPHS], rows, 4)
+
+
+def trusted() -> dict[str, str]:
+    """Read, from the table of docs/crash-test.md, which kinds of faults each value is trusted for."""
+    lines = (DOCS / "crash-test.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    start = next(i for i, row in enumerate(rows) if "trusted for" in row)
+    column, size = rows[start].index("trusted for"), len(rows[start])
+    return {row[0].strip("`"): row[column] for row in rows[start + 2 :] if len(row) == size}
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "study.md": {
+        "answers": answers,
+        "methods": methods,
+        "paper": paper,
+        "scales": scales,
+        "crash test": crash_test,
+    },
+    "metrics.md": {"agreement": agreement},
 }
 
 
-def written(page: str) -> str:
-    """Return the page with every table made anew between its marks."""
-    for name, make in SECTIONS.items():
-        marks = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+def written(name: str, page: str) -> str:
+    """Return the page of this name with every table made anew between its marks."""
+    for section, make in PAGES[name].items():
+        marks = f"<!-- {section} -->\n", f"<!-- end {section} -->"
         before, rest = page.split(marks[0])
         page = f"{before}{marks[0]}{make()}\n{marks[1]}{rest.split(marks[1])[1]}"
     return page
 
 
 def main() -> int:
-    """Write the page, or compare it."""
+    """Write the pages, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    made = written(page)
+    pages = {name: (DOCS / name).read_text(encoding="utf-8") for name in PAGES}
+    made = {name: written(name, page) for name, page in pages.items()}
     if arguments.check:
-        return int(made != page)
-    PAGE.write_text(made, encoding="utf-8")
+        return int(made != pages)
+    for name, page in made.items():
+        (DOCS / name).write_text(page, encoding="utf-8")
     return 0
 
 
