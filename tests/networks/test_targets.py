@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from small_networks import batch_of
 from torch import Tensor, nn
 
@@ -278,6 +279,63 @@ def test_mistakes_are_one_line(words: list[str], line: str, tmp_path: Path) -> N
         own.append("method=[grad_cam]")
     with pytest.raises(UserError, match=line) as raised:
         bench.run(*own, out=tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+PICTURE = np.random.default_rng(5).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "layer", "target"), KINDS[:1] + KINDS[2:5:2], ids=lambda kind: str(kind)
+)
+def test_a_picture_is_explained_by_a_function(
+    factory: str, settings: dict[str, Any], layer: str, target: str, tmp_path: Path
+) -> None:
+    """As a run explains it with ``target=module:function``, and by hand: Grad-CAM, score, insertion's first point."""
+    Image.fromarray(PICTURE).save(tmp_path / "one.png")
+    words = ["model=custom", f"model.target=own_targets:{factory}", "model.size=32", f"layer={layer}"]
+    words += [f"model.{key}={value}" for key, value in settings.items()]
+    words += ["dataset=folder", f"dataset.root={tmp_path}", "transform=stretch", "save_maps=all", "gallery.cases=0"]
+    bench.run(*words, "method=[grad_cam]", "metric=[deletion]", f"target=own_targets:{target}", out=tmp_path / "out")
+    row = bench.load_results(tmp_path / "out").iloc[0]
+    network = built(factory, settings, layer)
+    function = getattr(own_targets, target)
+    answer = bench.explain_image(PICTURE, "grad_cam", model=network, target=function)
+    assert answer.probability == pytest.approx(row["probability"], rel=1e-5) and abs(answer.probability) > 1e-3
+    assert (answer.target, answer.name, answer.layer) == ((0,), "", layer)
+    native = torch.tensor(row["map"])[None, None]
+    whole = nn.functional.interpolate(native, (32, 32), mode="bilinear", align_corners=False)[0, 0]
+    np.testing.assert_allclose(answer.heatmap, whole, rtol=1e-4, atol=1e-6 * float(whole.max()))
+    scores = bench.score_map(answer.heatmap, PICTURE, ["deletion"], model=network, target=function)
+    assert scores["deletion.auc"] == pytest.approx(row["deletion.auc"], rel=0.01)  # its ties have another order
+    assert scores["deletion.curve"][0] == pytest.approx(answer.probability, rel=1e-5)
+
+
+def test_a_module_that_returns_a_dict_is_explained_by_a_function() -> None:
+    module = written("dense")
+
+    def third(output: dict[str, Tensor], cases: Batch) -> Tensor:
+        return output["out"][:, 2, :, :100].sum((1, 2))
+
+    answer = bench.explain_image(PICTURE, "grad_cam", model=module, target=third, layer="body.3")
+    assert answer.heatmap.shape == (32, 32) and answer.degenerate == ""
+    for name in ("score_cam", "gradient", "smooth_grad_cam_pp"):
+        other = bench.explain_image(PICTURE, name, model=module, target=third, layer="body.3")
+        assert np.isfinite(other.heatmap).all() and np.ptp(other.heatmap) > 0, name
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"method": "cam"}, "left out, because a function is explained and no class: cam"),
+        ({"target": own_targets.pixels}, r"target=pixels gives a tensor \(1, 4\) for 1 pictures, not a score for each"),
+        ({"target": own_targets.fails}, r"target=fails raised AttributeError: .*own_targets\.py line \d+"),
+    ],
+)
+def test_mistakes_with_a_function_are_one_line(options: dict[str, Any], line: str) -> None:
+    options = {"target": own_targets.age, "model": built("embeds", {}, "body.1"), **options}
+    with pytest.raises(UserError, match=line) as raised:
+        bench.explain_image(PICTURE, **options)
     assert "\n" not in str(raised.value)
 
 
