@@ -8,7 +8,7 @@ from torch import Tensor
 from ..common import divide_or_zero, widen
 from ..multipass import check_least, piece
 
-SWEEPS = 50  # on real layers, the error is then within 1e-5 of where it ends
+SWEEPS = 30  # on layers of photographs, the error is then within 0.02 of where it ends, mostly within 0.001
 
 
 def dff(acts: Tensor, grads: Tensor, *, concepts: int = 5) -> Tensor:
@@ -86,9 +86,11 @@ def _improve(rows: Tensor, products: Tensor, gram: Tensor) -> None:
     `products` (N, c, M) of the other factor and x, `gram` (N, c, c) of the other factor with itself. Where that is 0,
     nothing is better than what is there.
     """
+    norms = gram.diagonal(dim1=1, dim2=2)
+    inverse = divide_or_zero(torch.ones_like(norms), norms)[..., None]
+    alone, others = products * inverse, torch.eye(rows.shape[1]).to(gram) - gram * inverse
     for c in range(rows.shape[1]):
-        missing = products[:, c] - (gram[:, c : c + 1] @ rows)[:, 0]
-        rows[:, c] = (rows[:, c] + divide_or_zero(missing, gram[:, c, c : c + 1])).relu()
+        rows[:, c] = torch.baddbmm(alone[:, c : c + 1], others[:, c : c + 1], rows)[:, 0].relu()
 
 
 def _start(x: Tensor, concepts: int) -> tuple[Tensor, Tensor]:
