@@ -164,11 +164,11 @@ def score_map(
         Names of ``python -m bench list metrics``, or functions as in ``metrics/``; by default the default run's. Those
         that need boxes where there are none, or a mosaic, are left out, and a warning names them.
     boxes : sequence of (x0, y0, x1, y1)
-        Instances of the class in pixels of the picture, x1 and y1 exclusive.
-    masks : array, shape (M, H, W), optional
+        Instances of the class in pixels of the picture, x1 and y1 exclusive; in a volume (x0, y0, z0, x1, y1, z1).
+    masks : array, shape (M, H, W), or (M, D, H, W), optional
         One for each box, or instead of boxes, at the picture's size; not 0 where the instance is.
     ignore : sequence of (x0, y0, x1, y1)
-        Regions where the class may or may not be, as COCO's crowds.
+        As `boxes`: regions where the class may or may not be, as COCO's crowds.
     relu : bool
         Whether negative values count as 0, as for most methods in a run.
 
@@ -270,13 +270,11 @@ def one_case(
     Where a function is the target its score is the only logit.
     """
     group, pixels = (0,) if callable(target) else read_target(target), given_pixels(image, network.spec)
-    height, width = pixels.shape[-2:]
-    if network.spec.rank > 2 and (len(boxes) or masks is not None or len(ignore)):
-        raise UserError("boxes and masks are of pictures here; for those of volumes run dataset=volumes")
-    outlines, shapes = read_instances(boxes, masks, height, width)
+    shape = pixels.shape[-network.spec.rank :]
+    outlines, shapes = read_instances(boxes, masks, shape)
     case = Case(
         id="picture", image_id="picture", class_name="", target=group, load=lambda: (pixels, shapes), boxes=outlines,
-        difficult=torch.zeros(len(outlines), dtype=torch.bool), ignore=read_boxes(ignore, height, width),
+        difficult=torch.zeros(len(outlines), dtype=torch.bool), ignore=read_boxes(ignore, shape),
     )  # fmt: skip
     try:
         batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))

@@ -121,15 +121,21 @@ def map_ids(native: Tensor, seen: dict[Hashable, Any]) -> list[Hashable]:
 def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
     """Bring maps (N, *spatial) to input size, linear without aligned corners; non-finite maps become zeros.
 
-    Positions of a two-dimensional map that is larger than the input are averaged, so that none is passed over.
+    Positions of a map that is larger than the input are averaged, so that none is passed over.
     """
     finite = native.flatten(1).isfinite().all(1).view(-1, *[1] * (native.ndim - 1))
     native = torch.where(finite, native, 0)
     if tuple(native.shape[1:]) == tuple(size):
         return native
-    smooth = len(size) == 2 and any(old > new for old, new in zip(native.shape[1:], size, strict=True))
-    channel = native[:, None]
-    larger = interpolate(channel, list(size), mode=MODES[len(size)], align_corners=False, antialias=smooth)[:, 0]
+    smooth = any(old > new for old, new in zip(native.shape[1:], size, strict=True))
+    if smooth and len(size) == 3:  # torch averages along two axes at once
+        slices = interpolate(native, list(size[1:]), mode="bilinear", align_corners=False, antialias=True)
+        flat = [size[0], size[1] * size[2]]
+        larger = interpolate(slices.flatten(2)[:, None], flat, mode="bilinear", align_corners=False, antialias=True)
+        larger = larger.view(-1, *size)
+    else:
+        options: dict[str, Any] = {"mode": MODES[len(size)], "align_corners": False, "antialias": smooth}
+        larger = interpolate(native[:, None], list(size), **options)[:, 0]
     axes = tuple(range(1, native.ndim))  # without the clamp rounding would order a constant map's positions
     return larger.clamp(native.amin(axes, keepdim=True), native.amax(axes, keepdim=True))
 

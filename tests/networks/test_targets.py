@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 import bench
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.datasets.transforms import seen_batch
 from bench.maps.capture import Captured
 from bench.maps.jobs import shared_pass
 from bench.maps.method_inputs import offered
@@ -280,6 +282,40 @@ def test_mistakes_are_one_line(words: list[str], line: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match=line) as raised:
         bench.run(*own, out=tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("words", ["scale=[1,1.5]", "augment=[flip,scales]"])
+@pytest.mark.parametrize(("factory", "target"), [("dense", "objects"), ("detects", "found"), ("embeds", "by_case")])
+def test_functions_score_pictures_of_other_sizes(words: str, factory: str, target: str, tmp_path: Path) -> None:
+    own = [f"model.target=own_targets:{factory}", f"target=own_targets:{target}", "layer=body.1", words]
+    own += ["model.output=out"] * (factory == "dense") + ["method=[grad_cam,score_cam]", "metric=[box_coverage]"]
+    table = bench.run(*RUN, *own, out=tmp_path)
+    other = {"scale": "body.1@1.5", "augment": "body.1@scales_flip"}[words.partition("=")[0]]
+    assert set(table["layer"]) == {"body.1", other}
+    assert not bench.load_results(tmp_path)["degenerate"].any()
+
+
+@pytest.mark.parametrize("scale", [1.5, -1.5, -1])
+def test_a_score_over_objects_looks_at_them_at_their_place(scale: float) -> None:
+    """Masks or boxes, at a larger size and in the mirror: by hand over the pixels of the larger output."""
+    network, size, flip = built("dense", {"output": "out"}, "body.3"), abs(scale), scale < 0
+    side = round(32 * size)
+    images = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(6))
+    batch = cases("objects")
+    samples = [SimpleNamespace(scaled={size: one.flip(2) if flip else one}) for one in images]
+    if size == 1:
+        batch = replace(batch, images=images.flip(3))
+    batch = seen_batch(batch, samples, scale)
+    torch.testing.assert_close(batch.images, images)
+    scores = read_output(batch, network.module(images))[:, 0]
+    for i, (rows, columns) in enumerate([((4, 20), (8, 30)), ((4, 20), (2, 24)), ((2, 12), (3, 9))]):
+        inside = torch.zeros(side, side, dtype=torch.bool)
+        if flip:
+            columns = (32 - columns[1], 32 - columns[0])
+        whole = [round(edge * size) for edge in (*rows, *columns)]
+        inside[whole[0] : whole[1], whole[2] : whole[3]] = True
+        off = abs(float(scores[i] - written("dense")(images[i : i + 1])["out"][0, 1][inside].sum().detach()))
+        assert off < (1e-4 if size == 1 else 0.04) * abs(float(scores[i]))
 
 
 PICTURE = np.random.default_rng(5).integers(0, 255, (32, 32, 3), dtype=np.uint8)

@@ -99,7 +99,7 @@ def prepare_run(
         raise UserError(without[0])
     metrics, notes = usable(metrics, present)
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
-    fixed, metrics = maps_in_folders(methods, metrics, cases)
+    fixed, metrics = maps_in_folders(methods, metrics, cases, spec.rank)
     resized, metrics = other_views(scales, augment, methods, metrics, facts.spec.rank)
     jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales, augment)
     folder = protocol_folder(config, facts, whole.cases, geometry)

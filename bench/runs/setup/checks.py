@@ -98,7 +98,7 @@ def usable(parts: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound
 
 
 def maps_in_folders(
-    methods: Sequence[Bound], metrics: Sequence[Bound], cases: Sequence[Case]
+    methods: Sequence[Bound], metrics: Sequence[Bound], cases: Sequence[Case], rank: int
 ) -> tuple[list[str], list[Bound]]:
     """Check the folders that methods read maps from; return notes on missing maps, and the metrics that still apply.
 
@@ -118,7 +118,7 @@ def maps_in_folders(
         faults = {}
         for case in cases:
             try:
-                load_map(root, case.id, case.image_id)
+                load_map(root, case.id, case.image_id, rank)
             except ValueError as error:
                 faults[case.id] = str(error)
         listed = "; ".join(f"{printable(case)}: {printable(reason)}" for case, reason in list(faults.items())[:3])
