@@ -78,7 +78,7 @@ def winsorized(importance: Tensor, percentile: float) -> Tensor:
     if not positive.any():
         return torch.zeros_like(importance)
     values = importance[positive]
-    values = values.clamp(max=values.quantile(percentile / 100))
+    values = values.minimum(_quantile(values, percentile / 100))
     low, high = values.min(), values.max()
     weights = torch.zeros_like(importance)
     weights[positive] = 0.1 + 0.9 * (values - low) / (high - low) if high > low else torch.ones_like(values)
@@ -125,13 +125,16 @@ def poly_cam(acts: Tensor, images: Tensor, *, score: Any) -> Tensor:
 def _between_percentiles(maps: Tensor) -> Tensor:
     """Take maps (n, *spatial) less their 0.1st percentile, divided by their 99.9th, cut to 0 .. 1."""
     rows = maps.flatten(1)
-    ordered, last = rows.sort(1).values, rows.shape[1] - 1  # torch.quantile refuses large layers
-    low, high = (
-        ordered[:, [math.floor(share * last)]].lerp(ordered[:, [math.ceil(share * last)]], share * last % 1)
-        for share in (0.001, 0.999)
-    )
+    low, high = (_quantile(rows, share) for share in (0.001, 0.999))
     # fewer positive positions than a thousandth: all of them count
     return torch.where(high > 0, divide_or_zero(rows - low, high), (rows > low).to(rows)).clamp(0, 1).view_as(maps)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """Quantile (.., 1) of values (.., M), linear between two of them; torch's own refuses large layers."""
+    ordered, place = values.sort(-1).values, share * (values.shape[-1] - 1)
+    below, above = (ordered.narrow(-1, rounded, 1) for rounded in (math.floor(place), math.ceil(place)))
+    return below.lerp(above, place % 1)
 
 
 class _Convolutions(TorchFunctionMode):
