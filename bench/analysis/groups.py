@@ -152,7 +152,8 @@ class Group:
     def last_layer(self) -> str:
         """Last layer of the network, not one fused of several: where methods without a layer are compared."""
         own = [layer for layer in self.depths if not layer.startswith("fuse_")]
-        return (own or self.layers or [NO_LAYER])[-1]
+        other = [layer for layer in self.layers if plain_layer(layer) != NO_LAYER]
+        return (own or other or [NO_LAYER])[-1]
 
     def higher_is_better(self, output: str) -> bool | None:
         """Direction of ``<metric>.<output>`` (None: it has none); a class mean's is that of its output."""
@@ -228,7 +229,7 @@ def entry_order(entry: dict[str, Any]) -> tuple[Any, ...]:
     """Sort key: layers in the network's order, last those that look at no layer; categories, then names."""
     layer, category = entry["layer"], entry["category"]
     place = CATEGORIES.index(category if category in CATEGORIES else "other")
-    return layer == NO_LAYER, entry["index"], natural(layer), place, entry["method"]
+    return plain_layer(layer) == NO_LAYER, entry["index"], natural(layer), place, entry["method"]
 
 
 def group_folders(folders: Iterable[Folder]) -> list[list[Folder]]:

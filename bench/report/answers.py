@@ -11,7 +11,7 @@ from bench.analysis.significance import LEAST_IMAGES
 from bench.analysis.verdicts import Verdict
 from bench.figures.style import titles
 from bench.report.grid import interval, number, signed
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 NAMED = 3  # methods in a sentence
 HEADINGS = {
@@ -94,7 +94,8 @@ def shown(named: dict[str, str], row: dict[str, Any]) -> str:
 
 def where(name: str, layer: str) -> str:
     """Name of a map with its layer."""
-    return name if layer == NO_LAYER else f"{name} at {layer}"
+    plain = plain_layer(layer)
+    return f"{name} at {layer}" if plain != NO_LAYER else name + layer.removeprefix(plain)
 
 
 def value_of(row: dict[str, Any]) -> str:
