@@ -58,7 +58,7 @@ LOCALIZATION = ["box_coverage", "pointing_game", "energy_pointing_game"]
 # Computed once for each case or not at all, or with up to 54 passes a map.
 OTHER = [
     "deletion", "insertion", "average_drop", "average_drop_in_deletion", "road", "symmetric_relevance_gain", "irof",
-    "performance_information_curve", "saco", "single_deletion", "sensitivity_n", "infidelity",
+    "saco", "single_deletion", "sensitivity_n", "infidelity",
     "faithfulness_correlation", "top_k_pointing", "relevance", "max_box_acc", "pxap", "mask_iou", "instance_boxes",
     "gt_known", "sparseness", "complexity",
 ]  # fmt: skip
@@ -73,6 +73,7 @@ LEFT_OUT = {
     "attention_rollout, chefer_cam, ag_cam, legrad": "need attention, which this network does not have",
     "lrp": "needs the extra lrp, and most of a minute a picture on two cores",
     "external, captum, pytorch_grad_cam, torchcam": "maps of other programs; docs/conformance.md compares them",
+    "performance_information_curve": "writes picture files for seconds a map",
     "deletion_insertion_combined": "follows from deletion and insertion",
     "monotonicity, pixel_flipping": "the pictures of deletion, counted in another way",
     "bottom_up_randomization, smooth_mprt, local_lipschitz, arcc": "more passes of what others here measure",
