@@ -59,4 +59,5 @@ def test_what_the_trial_says_is_read_from_its_table(study: Any) -> None:
 
 
 def test_a_number_is_short_and_keeps_its_sign(study: Any) -> None:
-    assert [study.number(value) for value in (0.254, -0.031, 1.0, float("nan"))] == [".25", "-.03", "1.00", "–"]
+    values = [study.number(value) for value in (0.254, -0.031, -0.001, 1.0, float("nan"))]
+    assert values == [".25", "-.03", ".00", "1.00", "–"]
