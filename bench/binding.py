@@ -40,9 +40,9 @@ KINDS = {
 SETTINGS = {
     "method": "Mapping[str, Any]", "metric": "Mapping[str, Any]", "model": "Mapping[str, Any]",
     "dataset": "Mapping[str, Any]", "layer": "Sequence[str] | str | None", "scale": "Sequence[float] | float",
-    "fuse": "str | None", "target": "int | str", "transform": "str | None", "limit": "int | None", "seed": "int",
-    "against": "Sequence[str] | str | None", "out": "str", "shards": "int", "shard": "int",
-    "save_maps": "bool | str", "gallery": "Mapping[str, Any]", "gallery.cases": "int",
+    "fuse": "str | None", "augment": "Sequence[str] | str | None", "target": "int | str", "transform": "str | None",
+    "limit": "int | None", "seed": "int", "against": "Sequence[str] | str | None", "out": "str", "shards": "int",
+    "shard": "int", "save_maps": "bool | str", "gallery": "Mapping[str, Any]", "gallery.cases": "int",
     "gallery.images": "Sequence[str]", "reference": "str", "device": "str", "batch": "int | str",
     "score_batch": "int | str", "compile": "bool | str", "precision": "str", "threads": "int | None", "workers": "int",
     "estimate": "bool", "loader_workers": "int | None", "quiet": "bool", "verbose": "bool", "trust": "Sequence[str]",

@@ -53,6 +53,7 @@ usage: python -m bench [NAME=VALUE ...]            run; finished work is not com
 settings (for all, with their defaults: python -m bench --cfg job):
   method='[a,b]' metric='[a,b]' model=NAME dataset=NAME experiment=NAME     from the lists below
   layer=NAME, '[a,b]', a glob, auto, all        layers to look at; default: the network's own
+  scale='[1,1.5]' fuse=mean augment='[flip,scales]'     resized pictures; maps fused; averaged over mirror image, scales
   method.NAME.PARAMETER=VALUE, metric.NAME.PARAMETER=VALUE, dataset.root=DIR, model.weights=FILE|random
   target=label|predicted|INDEX                  the class to explain
   out=DIR limit=N seed=N                        results folder, a seeded subset of N cases

@@ -53,6 +53,8 @@ def export_maps(results: str | Path, out: str | Path, kind: str = "npy") -> dict
             continue
         place = Path(out) / safe_name(row.dataset) / safe_name(f"{row.model}-{row.protocol}")
         folder = place / safe_name(row.method if row.layer == "-" else f"{row.method}@{row.layer}")
+        if kind == "png" and row.map.ndim != 2:
+            raise UserError(f"--maps=png is for maps of pictures, not of volumes; take npy or npz ({row.case_id})")
         write_map(folder / f"{path}.{kind}", row.map)
         written[str(folder)] += 1
     if not written:

@@ -52,7 +52,9 @@ def rows(repeats: int) -> list[str]:
     model, batch = network.module, pictures(network, 16)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
     about = {name: options.conf_node("method", name)["about"] for name in options.names("method")}
-    usual = {name: facts for name, facts in about.items() if facts["category"] != "attention" and name != "cam"}
+    usual = {
+        name: facts for name, facts in about.items() if facts["category"] != "attention" and "cam" != name != "lift_cam"
+    }
     shared = [name for name, facts in usual.items() if facts["passes"] == "shared"]
     table = []
     for names, layers, goal in (

@@ -58,6 +58,38 @@ def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None
     ValueError
         The network has no such head, or the layer is not the one in front of it.
     """
+    return weighted_sum(_class_weights(acts, targets, head, outputs), widen(acts))
+
+
+def lift_cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None, outputs: Tensor) -> Tensor:
+    """LIFT-CAM: channels weighted by what they contribute to the score, by DeepLIFT from activations of 0.
+
+    a_k = DeepLIFT's contributions of A_k, summed over positions; map = sum_k a_k A_k (Jung and Oh, ICCV 2021,
+    arXiv:2102.05228, and the authors' code). In front of global average pooling and one linear layer, the only place
+    where it is offered here, they are exactly w_ck mean(A_k): elsewhere they depend on how a network is written down.
+
+    Parameters
+    ----------
+    acts, targets, head, outputs
+        As in `cam`, with the same weights w for a group.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        Signed map, before the ReLU. The weights a_k sum to the score minus the linear layer's bias.
+
+    Raises
+    ------
+    ValueError
+        As `cam`.
+    """
+    weights = _class_weights(acts, targets, head, outputs)
+    acts = widen(acts)
+    return weighted_sum(weights * acts.flatten(2).mean(2), acts)
+
+
+def _class_weights(acts: Tensor, targets: Sequence[tuple[int, ...]], head: Tensor | None, outputs: Tensor) -> Tensor:
+    """Weights (N, K) of the linear layer for each case's class; ValueError where it does not follow this layer."""
     if head is None:
         raise ValueError(
             "needs the last feature map of a network that ends in global average pooling and one linear layer; "
@@ -68,10 +100,9 @@ def cam(acts: Tensor, targets: Sequence[tuple[int, ...]], *, head: Tensor | None
             f"the linear layer takes {head.shape[1]} features, this layer has {acts.shape[1]} channels; "
             "choose the last layer before the pooling"
         )
-    acts = widen(acts)
-    head, outputs = head.to(acts), outputs.to(acts)
+    head, outputs = head.to(widen(acts)), outputs.to(widen(acts))
     weights = [row[list(group)].softmax(0) @ head[list(group)] for row, group in zip(outputs, targets, strict=True)]
-    return weighted_sum(torch.stack(weights), acts)
+    return torch.stack(weights)
 
 
 def eigen_cam(acts: Tensor, *, center: bool = True) -> Tensor:

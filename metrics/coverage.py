@@ -193,7 +193,9 @@ def _expected_iou(values: Tensor, members: Tensor, budget: int) -> float:
     first, last = tied_group(values, budget)
     sure, tied = int(members[:first].sum()), int(members[first:last].sum())
     drawn = np.arange(min(tied, budget - first) + 1)
-    chances = hypergeom.pmf(drawn, last - first, tied, budget - first) if last > first else np.ones(1)
+    # By its logarithm: `pmf` itself takes a second for thousands of tied positions.
+    odds = hypergeom.logpmf(drawn, last - first, tied, budget - first) if last > first else np.zeros(1)
+    chances = np.exp(odds)
     hits = sure + drawn
     return float((chances * hits / (2 * budget - hits)).sum())
 

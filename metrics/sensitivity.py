@@ -92,15 +92,12 @@ def sums_and_drops(
         Whether the map is one value everywhere.
     """
     size = heatmaps.shape[1:]
-    cells = [-(-side // cell) for side in size]
-    numbers = torch.zeros(1, dtype=torch.long)  # of its cell for every position
-    for side, count in zip(size, cells, strict=True):
-        numbers = numbers[..., None] * count + torch.arange(side) // cell
-    numbers = numbers[0].to(heatmaps.device)
+    cells, numbers = cells_of(size, cell)
+    numbers = numbers.to(heatmaps.device)
     key = ("sensitivity_n", share, subsets, cell, baseline, seed)
 
     def measure() -> tuple[Tensor, Tensor]:
-        drawn = torch.stack([_draw(math.prod(cells), share, subsets, f"{seed}:{case}") for case in batch.ids])
+        drawn = torch.stack([draw_sets(math.prod(cells), share, subsets, f"{seed}:{case}") for case in batch.ids])
         drawn = drawn.to(heatmaps.device)
         return drawn, _drops(drawn, numbers, batch, score, shared_baseline(batch, score, baseline, seed=seed))
 
@@ -118,7 +115,16 @@ def sums_and_drops(
     return sums, drops, constant
 
 
-def _draw(cells: int, share: float, subsets: int, key: str) -> Tensor:
+def cells_of(size: Sequence[int], cell: int) -> tuple[list[int], Tensor]:
+    """How many cells of this side an image of this size has along each axis, and each position's cell (*size)."""
+    cells = [-(-side // cell) for side in size]
+    numbers = torch.zeros(1, dtype=torch.long)
+    for side, count in zip(size, cells, strict=True):
+        numbers = numbers[..., None] * count + torch.arange(side) // cell
+    return cells, numbers[0]
+
+
+def draw_sets(cells: int, share: float, subsets: int, key: str) -> Tensor:
     """Random sets of cells, bool (subsets, cells); drawn on the CPU, so that every machine draws the same."""
     size = min(max(1, round(share * cells)), max(1, cells - 1))
     places = torch.rand(subsets, cells, generator=generator(key)).argsort(dim=1, stable=True)

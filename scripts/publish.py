@@ -41,14 +41,24 @@ DATA = "../shared/data"
 SHAPE = (1280, 7, 7)  # of the larger of the two layers
 CHEAP = 0  # passes of its own, an image, up to which a method is asked again by metrics
 # Defined at one of the layers only, or for other networks, or in an extra.
-APART = ("cam", "guided_backprop", "guided_grad_cam", "attention_rollout", "chefer_cam", "ag_cam", "legrad", "lrp")
+APART = (
+    "cam",
+    "lift_cam",
+    "guided_backprop",
+    "guided_grad_cam",
+    "attention_rollout",
+    "chefer_cam",
+    "ag_cam",
+    "legrad",
+    "lrp",
+)
 AFFORDABLE = 7500  # passes of its own, an image: 48 scenes at 10 ms are an hour
 
 LOCALIZATION = ["box_coverage", "pointing_game", "energy_pointing_game"]
 # Computed once for each case or not at all, or with up to 54 passes a map.
 OTHER = [
     "deletion", "insertion", "average_drop", "average_drop_in_deletion", "road", "symmetric_relevance_gain", "irof",
-    "performance_information_curve", "saco", "single_deletion", "sensitivity_n", "infidelity",
+    "saco", "single_deletion", "sensitivity_n", "infidelity",
     "faithfulness_correlation", "top_k_pointing", "relevance", "max_box_acc", "pxap", "mask_iou", "instance_boxes",
     "gt_known", "sparseness", "complexity",
 ]  # fmt: skip
@@ -63,11 +73,13 @@ LEFT_OUT = {
     "attention_rollout, chefer_cam, ag_cam, legrad": "need attention, which this network does not have",
     "lrp": "needs the extra lrp, and most of a minute a picture on two cores",
     "external, captum, pytorch_grad_cam, torchcam": "maps of other programs; docs/conformance.md compares them",
+    "performance_information_curve": "writes picture files for seconds a map",
     "deletion_insertion_combined": "follows from deletion and insertion",
     "monotonicity, pixel_flipping": "the pictures of deletion, counted in another way",
     "bottom_up_randomization, smooth_mprt, local_lipschitz, arcc": "more passes of what others here measure",
     "gt_known_mean, gt_known_otsu, max_box_acc_bicubic": "variants of metrics that are here",
-    "metrics that ask again, for methods with passes of their own": "each asks 1 to 10 times for every map",
+    "metrics of perturbed pictures, for methods beyond the main ten": "some 150 passes for every map",
+    "metrics that ask again, for dff and methods with passes of their own": "each asks 1 to 10 times for every map",
     "grid_pointing_game, planted_truth": "need mosaics, or a known truth (the crash test has it)",
 }
 SAMPLES = {
@@ -93,15 +105,18 @@ def commands(part: str) -> list[list[str]]:
     if part == "scenes":
         cheap, costly = affordable_methods()
         kept = ["gallery.cases=2", "workers=2"]
+        main, at_last = [*FEWER, "hirescam", "grad_cam_pp"], "method=[cam,lift_cam]"  # these are defined there only
         first = [*LOCALIZATION, *FIRST]
-        rest = [name for name in [*OTHER, *AGAIN] if name not in FIRST]
+        other = [name for name in OTHER if name not in ("deletion", "insertion", *FIRST)]
+        again = [name for name in AGAIN if name not in FIRST]
         return [
             [listed("method", cheap), listed("metric", first), *kept],
-            ["method=[cam]", listed("metric", first), "layer=bn2.act", *kept],  # it is defined there only
-            [listed("method", [*FEWER, "hirescam", "grad_cam_pp"]), "metric=[deletion,insertion]", *kept],
-            [listed("method", cheap), listed("metric", rest), *kept],
-            ["method=[cam]", listed("metric", rest), "layer=bn2.act", *kept],
-            [listed("method", costly), listed("metric", [*LOCALIZATION, *OTHER]), *kept],
+            [at_last, listed("metric", first), "layer=bn2.act", *kept],
+            [listed("method", main), "metric=[deletion,insertion]", *kept],
+            [listed("method", costly), listed("metric", [name for name in first if name not in AGAIN]), *kept],
+            [listed("method", main), listed("metric", other), *kept],
+            [at_last, listed("metric", ["deletion", "insertion", *other]), "layer=bn2.act", *kept],
+            [listed("method", [name for name in cheap if name != "dff"]), listed("metric", again), *kept],
         ]
     same = [listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0", "workers=2"]
     runs = [[listed("method", ON_SAMPLES), *data, *same] for data in SAMPLES.values()]

@@ -1,7 +1,7 @@
-"""Write the tables of docs/study.md from results/published, so that no number of it is typed by hand.
+"""Write the tables of docs/study.md and one of docs/metrics.md from results/published: no number is typed by hand.
 
-python scripts/study.py            # writes the page
-python scripts/study.py --check    # exit status 1 where the page has other tables
+python scripts/study.py            # writes the pages
+python scripts/study.py --check    # exit status 1 where a page has other tables
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import pandas as pd
 
 from bench.analysis.groups import Group, group_folders
 from bench.analysis.loading import load_group
+from bench.analysis.parts import metric_of
+from bench.analysis.rankings import agreement_table
 from bench.analysis.tables import summarize_group
 from bench.analysis.trials.crash_test import crash_table
 from bench.analysis.verdicts import equal_entries, verdicts_of
-from bench.report.answers import answers_of
+from bench.figures.style import titles
+from bench.report.answers import HEADINGS, measure_of, shown, value_of
 from bench.store.folders import find_folders
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED, PAGE = ROOT / "results" / "published", ROOT / "docs" / "study.md"
+PUBLISHED, DOCS = ROOT / "results" / "published", ROOT / "docs"
 PHOTOGRAPHS = ("collage", "voc", "coco", "imagenet")
 VALUES = {
     "box_coverage.coverage": "coverage",
@@ -32,6 +35,7 @@ VALUES = {
     "pointing_game.hit": "pointing",
 }
 PAPER = ("grad_entropy", "feature_entropy")
+MARKS = {"better": "▲", "worse": "▼", "equal": "="}
 
 
 @cache
@@ -55,7 +59,7 @@ def table(heads: list[str], rows: list[list[str]], texts: int = 1) -> str:
 
 def number(value: float) -> str:
     """Two decimals without the zero in front, a dash where there is none."""
-    return "–" if pd.isna(value) else re.sub(r"(?<![\d])0\.", ".", f"{value:.2f}")
+    return "–" if pd.isna(value) else re.sub(r"(?<![\d])0\.", ".", f"{round(value, 2) + 0.0:.2f}")
 
 
 def sortable(cell: str) -> float:
@@ -64,9 +68,10 @@ def sortable(cell: str) -> float:
 
 
 def difference(row: pd.Series) -> str:
-    """Difference with its interval, signed."""
+    """Difference with its interval, signed, and the mark of its verdict."""
     low, high = number(row["difference_low"]), number(row["difference_high"])
-    return f"{'+' if row['difference'] >= 0 else ''}{number(row['difference'])} [{low}, {high}]"
+    plus = "" if number(row["difference"]).startswith(("-", ".00")) else "+"
+    return f"{plus}{number(row['difference'])} [{low}, {high}] {MARKS.get(row['verdict'], '')}".strip()
 
 
 def named(group: Group) -> str:
@@ -75,15 +80,19 @@ def named(group: Group) -> str:
 
 
 def answers() -> str:
-    """Give what the report says first, for every protocol of photographs."""
-    lines = []
+    """Give what the report says first, a row for every question to a protocol of photographs."""
+    rows = []
     for group, _, comparisons in photographs():
-        lines += [f"**{named(group)}**", ""]
-        verdicts = verdicts_of(group, comparisons, "grad_cam")
-        for answer in answers_of(group, verdicts, equal_entries(group), "grad_cam"):
-            lines.append(f"- {answer.question} ({answer.measure}): {answer.text}")
-        lines.append("")
-    return "\n".join(lines).strip()
+        names = {entry.label: titles(members) for members in equal_entries(group) for entry in members}
+        for one in verdicts_of(group, comparisons, "grad_cam"):
+            cells = [named(group), HEADINGS[one.question], measure_of(group, one.metric), f"{one.n} ({one.images})"]
+            best, control = (
+                f"{shown(names, row)} {value_of(row)}" if row else "–" for row in (one.leader, one.control)
+            )
+            said = f"{len(one.winners)} of {one.judged}" if one.leader and one.control else "no verdict"
+            rows.append([*cells, best, control if one.leader else "–", said])
+    heads = ["data, network", "question", "value", "n (images)", "best mean", "best control", "beat every control"]
+    return table(heads, rows, 3)
 
 
 def methods() -> str:
@@ -113,46 +122,37 @@ def methods() -> str:
 
 def paper() -> str:
     """Compare the paper's methods with Grad-CAM and two controls by the worst instance, without degenerate maps."""
-    rows = []
+    rows, against = [], ["grad_cam", "activation_sum", "random"]
     for group, _, comparisons in photographs():
         own = comparisons[
             comparisons["method"].isin(PAPER)
             & (comparisons["metric"] == "box_coverage.min_coverage")
-            & comparisons["against"].isin(["grad_cam", "activation_sum", "random"])
             & (comparisons["cases"] == "all")
             & (comparisons["verdict"] != "")
             & ~comparisons["layer"].str.contains("@|^fuse")
         ]
-        for _, row in own.iterrows():
-            place = [named(group), f"`{row['method']}`", f"`{row['layer']}`", f"`{row['against']}`"]
-            rows.append([*place, difference(row), str(row["n"]), row["verdict"]])
-    return table(["data, network", "method", "layer", "against", "difference", "n", "verdict"], rows, 4)
+        for (method, layer), part in own.groupby(["method", "layer"], sort=False):
+            lines = {row["against"]: row for _, row in part.iterrows()}
+            cells = [difference(lines[name]) if name in lines else "–" for name in against]
+            rows.append([named(group), f"`{method}`", f"`{layer}`", str(part["n"].max()), *cells])
+    return table(["data, network", "method", "layer", "n", *(f"to `{name}`" for name in against)], rows, 3)
 
 
 def scales() -> str:
     """Every method at another scale against itself at scale 1."""
-    rows = []
+    rows, sizes = [], ["1.5", "2", "fuse_mean"]
     for group, _, comparisons in photographs():
         own = comparisons[
             (comparisons["method"] == comparisons["against"])
             & comparisons["layer"].str.contains("@")
             & comparisons["metric"].isin(["box_coverage.coverage", "box_coverage.min_coverage"])
         ]
-        for _, row in own.sort_values(["method", "metric", "cases", "layer"]).iterrows():
-            what = VALUES[row["metric"]] + ("" if row["cases"] == "all" else f", {row['cases']}")
-            scale = row["layer"].partition("@")[2].replace("fuse_mean", "all three")
-            rows.append(
-                [
-                    named(group),
-                    f"`{row['method']}`",
-                    what,
-                    scale,
-                    difference(row),
-                    str(row["n"]),
-                    row["verdict"] or "none",
-                ]
-            )
-    return table(["data, network", "method", "value", "scale", "difference", "n", "verdict"], rows, 4)
+        for (method, metric, cases), part in own.groupby(["method", "metric", "cases"]):
+            what = VALUES[metric] + ("" if cases == "all" else f", {cases}")
+            lines = {row["layer"].partition("@")[2]: row for _, row in part.iterrows()}
+            cells = [difference(lines[size]) if size in lines else "–" for size in sizes]
+            rows.append([named(group), f"`{method}`", what, str(part["n"].max()), *cells])
+    return table(["data, network", "method", "value", "n", "at 1.5", "at 2", "all three"], rows, 3)
 
 
 def crash_test() -> str:
@@ -168,34 +168,66 @@ def crash_test() -> str:
     return table(["method", "layer", "passes", "fails"], [cells for _, cells in rows], 2)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {
-    "answers": answers,
-    "methods": methods,
-    "paper": paper,
-    "scales": scales,
-    "crash test": crash_test,
+def agreement() -> str:
+    """How far each value puts the methods in the order of the other metrics' values, and what the trial says of it."""
+    pairs = []
+    for group, _, _ in photographs():
+        for row in agreement_table(group).itertuples():
+            if metric_of(row.metric)[0] != metric_of(row.other_metric)[0] and pd.notna(row.tau):
+                both = row.metric, row.other_metric
+                pairs += [(group.dataset, *names, row.tau) for names in (both, both[::-1])]
+    frame = pd.DataFrame(pairs, columns=["dataset", "value", "other", "tau"])
+    trial, rows = trusted(), []
+    for value, own in frame.groupby("value", sort=True):
+        by_other = own.groupby("other")["tau"].mean().sort_values(kind="stable")
+        ends = [f"`{by_other.index[i]}` ({number(by_other.iloc[i])})" for i in (-1, 0)]
+        means = own.groupby("dataset")["tau"].mean()
+        cells = [number(means.get(name, float("nan"))) for name in PHOTOGRAPHS]
+        rows.append([f"`{value}`", *ends, trial.get(str(value), "not in the trial"), *cells])
+    return table(["value", "most like (τ)", "least like (τ)", "trial: trusted for", *PHOTOGRAPHS], rows, 4)
+
+
+def trusted() -> dict[str, str]:
+    """Read, from the table of docs/crash-test.md, which kinds of faults each value is trusted for."""
+    lines = (DOCS / "crash-test.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    start = next(i for i, row in enumerate(rows) if "trusted for" in row)
+    column, size = rows[start].index("trusted for"), len(rows[start])
+    return {row[0].strip("`"): row[column] for row in rows[start + 2 :] if len(row) == size}
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "study.md": {
+        "answers": answers,
+        "methods": methods,
+        "paper": paper,
+        "scales": scales,
+        "crash test": crash_test,
+    },
+    "metrics.md": {"agreement": agreement},
 }
 
 
-def written(page: str) -> str:
-    """Return the page with every table made anew between its marks."""
-    for name, make in SECTIONS.items():
-        marks = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+def written(name: str, page: str) -> str:
+    """Return the page of this name with every table made anew between its marks."""
+    for section, make in PAGES[name].items():
+        marks = f"<!-- {section} -->\n", f"<!-- end {section} -->"
         before, rest = page.split(marks[0])
         page = f"{before}{marks[0]}{make()}\n{marks[1]}{rest.split(marks[1])[1]}"
     return page
 
 
 def main() -> int:
-    """Write the page, or compare it."""
+    """Write the pages, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    made = written(page)
+    pages = {name: (DOCS / name).read_text(encoding="utf-8") for name in PAGES}
+    made = {name: written(name, page) for name, page in pages.items()}
     if arguments.check:
-        return int(made != page)
-    PAGE.write_text(made, encoding="utf-8")
+        return int(made != pages)
+    for name, page in made.items():
+        (DOCS / name).write_text(page, encoding="utf-8")
     return 0
 
 

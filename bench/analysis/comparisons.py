@@ -20,6 +20,7 @@ from bench.types import NO_LAYER, plain_layer
 
 ALL, ONE = "all", "one object"  # which cases a mean is over
 EQUAL_WITHIN = 1e-5  # of the larger value: methods whose values differ by less on all cases are the same
+FEW = 256  # cases
 RESULT = ("mean", "ci_low", "ci_high", "n", "n_images")
 PAIR = ("against", "against_layer", "difference", "difference_low", "difference_high", "p")
 Images = NDArray[np.int64]
@@ -177,10 +178,14 @@ def pair_of(group: Group, block: Block, first: int, second: int) -> Array:
 
 
 def alike(values: Array, other: Array) -> bool:
-    """Whether two columns hold the same values on all cases, up to rounding."""
-    size = np.fmax(np.abs(values), np.abs(other))
-    same = (np.abs(values - other) <= EQUAL_WITHIN * size) | (values == other)
-    return bool((same | ~np.isfinite(values - other)).all())
+    """Whether two columns, or all of two tables, hold the same values on all cases, up to rounding."""
+    for cases in (slice(FEW), slice(FEW, None)):  # the first ones already tell most apart
+        one, two = values[cases], other[cases]
+        size = np.fmax(np.abs(one), np.abs(two))
+        same = (np.abs(one - two) <= EQUAL_WITHIN * size) | (one == two)
+        if not (same | ~np.isfinite(one - two)).all():
+            return False
+    return True
 
 
 def opponents_of(group: Group, entry: Entry, reference: str) -> list[Entry]:
@@ -190,7 +195,7 @@ def opponents_of(group: Group, entry: Entry, reference: str) -> list[Entry]:
     at the group's last one.
     """
     first = reference_of(group, entry, reference)
-    layers = (entry.layer if entry.layer != NO_LAYER else group.last_layer, NO_LAYER)
+    layers = (entry.layer if plain_layer(entry.layer) != NO_LAYER else group.last_layer, NO_LAYER)
     controls = [] if entry.control else [e for e in group.entries if e.control and e.layer in layers]
     plain = [] if entry.control else [e for e in [at_plain_scale(group, entry)] if e]
     return list(dict.fromkeys([*([first] if first else []), *plain, *controls]))
@@ -208,7 +213,7 @@ def reference_of(group: Group, entry: Entry, reference: str) -> Entry | None:
 
     The reference itself at another scale is compared with itself at 1.
     """
-    layer = entry.layer if entry.layer != NO_LAYER else group.last_layer
+    layer = entry.layer if plain_layer(entry.layer) != NO_LAYER else group.last_layer
     candidates = [e for e in group.entries if e.layer in (layer, NO_LAYER) and reference in (e.method, e.name)]
     # A reference in several variants (grad_cam(relu=True), ...) is the exact name, else the first.
     candidates.sort(key=lambda e: (e.layer == NO_LAYER, e.method != reference, e.method))

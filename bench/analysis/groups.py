@@ -152,7 +152,8 @@ class Group:
     def last_layer(self) -> str:
         """Last layer of the network, not one fused of several: where methods without a layer are compared."""
         own = [layer for layer in self.depths if not layer.startswith("fuse_")]
-        return (own or self.layers or [NO_LAYER])[-1]
+        other = [layer for layer in self.layers if plain_layer(layer) != NO_LAYER]
+        return (own or other or [NO_LAYER])[-1]
 
     def higher_is_better(self, output: str) -> bool | None:
         """Direction of ``<metric>.<output>`` (None: it has none); a class mean's is that of its output."""
@@ -228,7 +229,7 @@ def entry_order(entry: dict[str, Any]) -> tuple[Any, ...]:
     """Sort key: layers in the network's order, last those that look at no layer; categories, then names."""
     layer, category = entry["layer"], entry["category"]
     place = CATEGORIES.index(category if category in CATEGORIES else "other")
-    return layer == NO_LAYER, entry["index"], natural(layer), place, entry["method"]
+    return plain_layer(layer) == NO_LAYER, entry["index"], natural(layer), place, entry["method"]
 
 
 def group_folders(folders: Iterable[Folder]) -> list[list[Folder]]:
@@ -267,7 +268,8 @@ def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
     shown: dict[str, list[str]] = {}
     for metric in group.metrics:
         about = group.about(metric)
-        outputs = [f"{metric}.{name}" for name in about.get("show") or about.get("higher_is_better") or []]
+        named = about.get("show")  # an empty list shows none
+        outputs = [f"{metric}.{name}" for name in (about.get("higher_is_better") or [] if named is None else named)]
         own = [name for name in outputs if name.removesuffix("_class_mean") in known]
         statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
         shown[metric] = own + [name for name in statistics if name in extra and name not in own]

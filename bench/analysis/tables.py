@@ -86,10 +86,10 @@ def summarize_group(
     Returns
     -------
     summary : DataFrame
-        Columns `SUMMARY_COLUMNS`, sorted by metric, layer and method; `n` cases on `n_images` images have a value,
-        `degenerate` is a share of the cases, `no_better_than` names the controls that a method does not beat,
-        `reported` what somebody published for this data set, model, layer and method in the metric's unit
-        (`bench.analysis.published`); it enters no test.
+        Columns `SUMMARY_COLUMNS`, sorted by metric (empty for a method without any), layer and method; `n` cases on
+        `n_images` images have a value, `degenerate` is a share of the cases, `no_better_than` names the controls that
+        a method does not beat, `reported` what somebody published for this data set, model, layer and method in the
+        metric's unit (`bench.analysis.published`); it enters no test.
     comparisons : DataFrame
         Columns `COMPARISON_COLUMNS`: the same against every opponent, also for cases with one object alone.
     """
@@ -107,7 +107,10 @@ def summarize_group(
 
 
 def summary_rows(group: Group, comparisons: pd.DataFrame, reference: str) -> list[dict[str, Any]]:
-    """One row a method, layer and metric: the comparison with the reference, and the controls that it does not beat."""
+    """One row a method, layer and metric: the comparison with the reference, and the controls that it does not beat.
+
+    A method that no metric was computed for has a row, too, whose `metric` is empty: its maps were made.
+    """
     entries = {(entry.layer, entry.method): entry for entry in group.entries}
     controls = {(entry.layer, entry.method) for entry in group.entries if entry.control}
     rows = []
@@ -123,6 +126,9 @@ def summary_rows(group: Group, comparisons: pd.DataFrame, reference: str) -> lis
         beaten = [line for line in lines if (line["against_layer"], line["against"]) in controls and not entry.control]
         judged = [line["against"] for line in beaten if line["verdict"] not in ("better", "", "few images")]
         rows.append(row | {"no_better_than": " ".join(dict.fromkeys(judged))})
+    empty = dict.fromkeys(("metric", "reference", "verdict", "no_better_than"), "") | {"n": 0, "n_images": 0}
+    for at in entries.keys() - {(row["layer"], row["method"]) for row in rows}:
+        rows.append(empty | {"layer": at[0], "method": at[1], "degenerate": entries[at].degenerate_share})
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import index
 from typing import Any
 
@@ -33,9 +33,10 @@ from bench.maps.explain import copied
 from bench.maps.heatmaps import degenerate, upsample
 from bench.maps.jobs import job_map, wanted_of
 from bench.maps.scorer import Scorer
-from bench.maps.target_scores import group_probability
+from bench.maps.target_scores import group_probability, read_output
 from bench.networks.layers import resolve_layers
 from bench.networks.network import finish
+from bench.networks.outputs import checked_scores
 from bench.networks.sources import IMAGENET_MEAN, IMAGENET_STD
 from bench.runs.execution import memory_format
 from bench.runs.plan import check_targets, looks_at_layer, plan_jobs
@@ -44,6 +45,7 @@ from bench.runs.setup.checks import usable
 from bench.types import Batch, Bound, Case, InputSpec, Network, UserError
 
 SCORE_BATCH = 16
+TargetFunction = Callable[[Any, Batch], Tensor]
 log = logging.getLogger(__name__)
 
 
@@ -56,11 +58,11 @@ class Explanation:
     heatmap : ndarray, shape (H, W), or (D, H, W)
         At the picture's own size, float32, not normalized.
     target : tuple of int
-        Output indices explained: one, or a group that together is the class.
+        Output indices explained: one, or a group that together is the class; (0,) for a function.
     name : str
-        ImageNet's name of the class; empty for a group and for networks with other classes.
+        ImageNet's name of the class; empty for a group, a function, and networks with other classes.
     probability : float
-        Of the class: softmax, or as the network's ``probability`` says.
+        Of the class: softmax, or as the network's ``probability`` says; of a function its score.
     layer : str
         Where the method looked, ``-`` for one that looks at no layer.
     degenerate : str
@@ -80,7 +82,7 @@ def explain_image(
     method: str | Callable[..., Tensor] = "grad_cam",
     *,
     model: str | nn.Module | Network = "efficientnet_lite0",
-    target: int | Sequence[int] | None = None,
+    target: int | Sequence[int] | TargetFunction | None = None,
     layer: str | None = None,
 ) -> Explanation:
     """Explain one picture: the map that a run would score, at the picture's size.
@@ -96,8 +98,10 @@ def explain_image(
     model : str, Module or Network
         A name of ``python -m bench list models``, a module of torch's that takes ImageNet's pictures of 224 pixels (it
         is copied and not changed), or what a function of `bench.networks` returns.
-    target : int or sequence of int, optional
-        Output index, or several that together are the class; by default the predicted class.
+    target : int, sequence of int or callable, optional
+        Output index, or several that together are the class; by default the predicted class. Or what is explained
+        instead of a class: ``function(output, cases) -> (n,)`` of what the network returns for n pictures, `cases` a
+        `bench.types.Batch` of these; as ``target=package.module:function`` in a run, see `bench.maps.targets`.
     layer : str, optional
         Name of one layer; by default the last of the network's default layers.
 
@@ -110,20 +114,27 @@ def explain_image(
     bench.types.UserError
         A name or output that does not exist, or a picture that cannot be used.
     """
-    network, part = find_network(model), find_method(method)
+    network, part = find_network(model, callable(target)), find_method(method)
     batch, logits = one_case(image, network, target)
+    _, without = usable([part], present_in(batch)) if batch.explains else ([], [])
+    if without:
+        raise UserError(without[0])
     layers = one_layer(network, layer) if looks_at_layer(part) else []
     job = plan_jobs([part], layers, {}, None, lambda bound: {})[0]
     wanted = wanted_of([job])
-    captured = capture(network.module, batch.images, batch.targets, layers, reshape=network.reshape, **wanted)
-    score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
+    read = partial(read_output, batch)
+    captured = capture(
+        network.module, batch.images, batch.targets, layers, reshape=network.reshape, read=read, **wanted
+    )
+    kind = "none" if batch.explains else network.probability
+    score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=kind, read=read)
     native = job_map(network.module, batch, captured, score, job, {})
     size, group = batch.images.shape[2:], batch.targets[0]
     return Explanation(
         heatmap=upsample(upsample(native, size), batch.sizes[0])[0].numpy(),
         target=group,
-        name=class_name(group, logits.shape[1]),
-        probability=float(group_probability(logits, batch.targets, network.probability)[0]),
+        name="" if batch.explains else class_name(group, logits.shape[1]),
+        probability=float(group_probability(logits, batch.targets, kind)[0]),
         layer=job.layer,
         degenerate=degenerate(native)[0],
     )
@@ -135,7 +146,7 @@ def score_map(
     metrics: Sequence[str | Callable[..., Any]] | None = None,
     *,
     model: str | nn.Module | Network = "efficientnet_lite0",
-    target: int | Sequence[int] | None = None,
+    target: int | Sequence[int] | TargetFunction | None = None,
     boxes: Sequence[Sequence[float]] = (),
     masks: ArrayLike | None = None,
     ignore: Sequence[Sequence[float]] = (),
@@ -153,11 +164,11 @@ def score_map(
         Names of ``python -m bench list metrics``, or functions as in ``metrics/``; by default the default run's. Those
         that need boxes where there are none, or a mosaic, are left out, and a warning names them.
     boxes : sequence of (x0, y0, x1, y1)
-        Instances of the class in pixels of the picture, x1 and y1 exclusive.
-    masks : array, shape (M, H, W), optional
+        Instances of the class in pixels of the picture, x1 and y1 exclusive; in a volume (x0, y0, z0, x1, y1, z1).
+    masks : array, shape (M, H, W), or (M, D, H, W), optional
         One for each box, or instead of boxes, at the picture's size; not 0 where the instance is.
     ignore : sequence of (x0, y0, x1, y1)
-        Regions where the class may or may not be, as COCO's crowds.
+        As `boxes`: regions where the class may or may not be, as COCO's crowds.
     relu : bool
         Whether negative values count as 0, as for most methods in a run.
 
@@ -174,7 +185,7 @@ def score_map(
         A name or output that does not exist, a picture, map, boxes or masks that cannot be used, or a metric that
         needs more than a map.
     """
-    network, given = find_network(model), array_of(heatmap)
+    network, given = find_network(model, callable(target)), array_of(heatmap)
     if given.ndim != network.spec.rank or not given.size or given.dtype == object:
         axes = ("depth", "height", "width")[-network.spec.rank :]
         words = {2: "two", 3: "three"}[len(axes)]
@@ -193,7 +204,9 @@ def score_map(
     parts, notes = usable(parts, present_in(batch))
     for note in notes if metrics is not None else ():
         log.warning("%s", note)
-    score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=network.probability)
+    kind = "none" if batch.explains else network.probability
+    read = partial(read_output, batch)
+    score = Scorer(network.module, batch.targets, SCORE_BATCH, probability=kind, read=read)
     heatmaps = upsample(native, batch.images.shape[2:])
     values = [metric_columns(part, part.name, heatmaps, batch, score, native=native)[0] for part in parts]
     return {"degenerate": degenerate(native)[0]} | {name: value for row in values for name, value in row.items()}
@@ -202,26 +215,30 @@ def score_map(
 def present_in(batch: Batch) -> set[str]:
     """Name what of `bench.runs.setup.checks.NEEDS` a batch has."""
     pictures = {"pictures"} if batch.images.ndim == 4 else set()
-    return pictures | {"classes"} | ({"boxes"} if len(batch.original_boxes[0]) else set())
+    classes = set() if batch.explains else {"classes"}
+    return pictures | classes | ({"boxes"} if len(batch.original_boxes[0]) else set())
 
 
 @lru_cache(maxsize=1)
-def named_network(name: str) -> Network:
-    """Build the network that a config names; the last one is kept, for the next picture."""
+def named_network(name: str, any_output: bool = False) -> Network:
+    """Build the network that a config names, `any_output` as in `finish`; the last one is kept for the next picture."""
     check_name("model", name)
     node = compose_config([f"model={name}"])
-    network = build("model", node.model, seed=node.seed)
+    network = build("model", node.model, seed=node.seed, any_output=any_output)
     return replace(network, module=network.module.to(memory_format=memory_format(network.channels_last)))
 
 
-def find_network(model: str | nn.Module | Network) -> Network:
-    """Take the network as it is, describe a copy of the module, or build the network of this name."""
+def find_network(model: str | nn.Module | Network, any_output: bool = False) -> Network:
+    """Take the network as it is, describe a copy of the module, or build the network of this name.
+
+    `any_output` as in `bench.networks.network.finish`.
+    """
     if isinstance(model, nn.Module):
         spec = InputSpec(size=(224, 224), resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        return finish(type(model).__name__, copied(model), spec, None, "random", {})
+        return finish(type(model).__name__, copied(model), spec, None, "random", {}, any_output=any_output)
     if not isinstance(model, str | Network):
         raise UserError(f"model={shorten(model)} is no name of a network, no torch.nn.Module and no Network")
-    return model if isinstance(model, Network) else named_network(model)
+    return model if isinstance(model, Network) else named_network(model, any_output)
 
 
 def find_method(method: str | Callable[..., Tensor]) -> Bound:
@@ -243,29 +260,34 @@ def one_layer(network: Network, layer: str | None) -> list[str]:
 def one_case(
     image: Picture,
     network: Network,
-    target: int | Sequence[int] | None,
+    target: int | Sequence[int] | TargetFunction | None,
     boxes: Sequence[Sequence[float]] = (),
     masks: ArrayLike | None = None,
     ignore: Sequence[Sequence[float]] = (),
 ) -> tuple[Batch, Tensor]:
-    """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C)."""
-    group, pixels = read_target(target), given_pixels(image, network.spec)
-    height, width = pixels.shape[-2:]
-    if network.spec.rank > 2 and (len(boxes) or masks is not None or len(ignore)):
-        raise UserError("boxes and masks are of pictures here; for those of volumes run dataset=volumes")
-    outlines, shapes = read_instances(boxes, masks, height, width)
+    """Put one picture into a batch, with the predicted class where no target is given, and the logits (1, C).
+
+    Where a function is the target its score is the only logit.
+    """
+    group, pixels = (0,) if callable(target) else read_target(target), given_pixels(image, network.spec)
+    shape = pixels.shape[-network.spec.rank :]
+    outlines, shapes = read_instances(boxes, masks, shape)
     case = Case(
         id="picture", image_id="picture", class_name="", target=group, load=lambda: (pixels, shapes), boxes=outlines,
-        difficult=torch.zeros(len(outlines), dtype=torch.bool), ignore=read_boxes(ignore, height, width),
+        difficult=torch.zeros(len(outlines), dtype=torch.bool), ignore=read_boxes(ignore, shape),
     )  # fmt: skip
     try:
         batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
     except Unfit as error:
         raise UserError(str(error)) from error
     images = batch.images.contiguous(memory_format=memory_format(network.channels_last))
-    captured = capture(network.module, images, None, [], gradients=False)
+    if callable(target):
+        name = getattr(target, "__name__", type(target).__name__)
+        batch = replace(batch, images=images, explains=checked_scores(name, target))
+    captured = capture(network.module, images, None, [], gradients=False, read=partial(read_output, batch))
     check_targets([case], captured.logits.shape[1])
-    targets, predicted = [group or captured.targets[0]], captured.logits.argmax(1).tolist()
+    targets = [group or captured.targets[0]]
+    predicted = [None] if callable(target) else captured.logits.argmax(1).tolist()
     return replace(batch, images=images, targets=targets, predicted=predicted), captured.logits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
 from bench.datasets.images import array_of, is_number, read_image, shorten
 from bench.types import Case, Dataset, UserError, printable
@@ -18,6 +18,7 @@ from bench.types import Case, Dataset, UserError, printable
 MOST_BAD = 0.05
 # Annotators' boxes stick out by the width of a rounding; more means that box and picture do not belong together.
 TOLERANCE = 1.0
+NUMBERS = {2: "four", 3: "six"}  # of a box, by the number of axes
 
 
 class Object(NamedTuple):
@@ -27,7 +28,7 @@ class Object(NamedTuple):
     """
 
     category: str
-    box: tuple[float, float, float, float]
+    box: tuple[float, ...]
     difficult: bool = False
     crowd: bool = False
     area: float = 0.0
@@ -57,55 +58,62 @@ def bad_note(wrong: Sequence[dict[str, str]]) -> list[str]:
     return [f"bad records left out: {len(wrong)}, first {first['record']}: {first['reason']} (all in _provenance.json)"]
 
 
-def sound_box(box: Sequence[float], width: float, height: float) -> tuple[float, float, float, float] | str:
-    """Clip a box (xyxy, exclusive) to its picture, infinite where not known; a str says what is wrong with it."""
-    if len(box) != 4 or not all(is_number(value) for value in box):
-        return f"the box {shorten(box)} is not four numbers"
-    x0, y0, x1, y1 = (float(value) for value in box)
-    shown = " ".join(f"{value:g}" for value in (x0, y0, x1, y1))
-    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+def sound_box(box: Sequence[float], *sides: float) -> tuple[float, ...] | str:
+    """Clip a box (first corner, then the exclusive one, x first) to its picture or volume; a str says what is wrong.
+
+    `sides` are width, height and, of a volume, depth; infinite where not known.
+    """
+    rank = len(sides)
+    if len(box) != 2 * rank or not all(is_number(value) for value in box):
+        return f"the box {shorten(box)} is not {NUMBERS[rank]} numbers"
+    first, last = [float(value) for value in box[:rank]], [float(value) for value in box[rank:]]
+    shown = " ".join(f"{value:g}" for value in (*first, *last))
+    if not all(map(math.isfinite, (*first, *last))):
         return f"the box {shown} is not finite"
-    if x1 <= x0 or y1 <= y0:
+    if any(high <= low for low, high in zip(first, last, strict=True)):
         return f"the box {shown} has no or negative size"
-    if min(x0, y0) < -TOLERANCE or x1 > width + TOLERANCE or y1 > height + TOLERANCE:
-        return f"the box {shown} lies outside the picture of {width:g} x {height:g}"
-    clipped = max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height)
-    return clipped if clipped[2] > clipped[0] and clipped[3] > clipped[1] else f"the box {shown} lies on the border"
+    if min(first) < -TOLERANCE or any(high > side + TOLERANCE for high, side in zip(last, sides, strict=True)):
+        what = "picture" if rank == 2 else "volume"
+        return f"the box {shown} lies outside the {what} of {' x '.join(f'{side:g}' for side in sides)}"
+    low, high = [max(value, 0.0) for value in first], list(map(min, last, sides))
+    return (*low, *high) if all(map(operator.lt, low, high)) else f"the box {shown} lies on the border"
 
 
-def read_boxes(boxes: Any, height: int, width: int) -> Tensor:
-    """Boxes of the user's own as float32 (M, 4); UserError where one is none in a picture of this size."""
-    rows = array_of(boxes)
-    if rows.dtype == object or rows.size and (rows.ndim != 2 or rows.shape[1] != 4):
-        raise UserError(f"boxes are rows of four numbers (x0, y0, x1, y1), not {shorten(boxes)}")
-    sound = [sound_box(row, width, height) for row in rows.reshape(-1, 4).astype(np.float64).tolist()]
+def read_boxes(boxes: Any, shape: Sequence[int]) -> Tensor:
+    """Boxes of the user's own as float32 (M, 2 * rank); UserError where one is none in a picture of this shape."""
+    rows, rank = array_of(boxes), len(shape)
+    corners = {2: "(x0, y0, x1, y1)", 3: "(x0, y0, z0, x1, y1, z1)"}[rank]
+    if rows.dtype == object or rows.size and (rows.ndim != 2 or rows.shape[1] != 2 * rank):
+        raise UserError(f"boxes are rows of {NUMBERS[rank]} numbers {corners}, not {shorten(boxes)}")
+    sound = [sound_box(row, *reversed(shape)) for row in rows.reshape(-1, 2 * rank).astype(np.float64).tolist()]
     for box in sound:
         if isinstance(box, str):
-            raise UserError(f"{box}; boxes are (x0, y0, x1, y1) in pixels of the picture, x1 and y1 exclusive")
-    return box_tensor(box for box in sound if not isinstance(box, str))
+            what = "pixels of the picture, x1 and y1 exclusive" if rank == 2 else "voxels, x1, y1 and z1 exclusive"
+            raise UserError(f"{box}; boxes are {corners} in {what}")
+    return box_tensor((box for box in sound if not isinstance(box, str)), rank)
 
 
-def read_instances(boxes: Any, masks: Any, height: int, width: int) -> tuple[Tensor, Tensor | None]:
-    """Boxes (M, 4), those around the masks where there are masks only, and masks (M, height, width), bool, or None."""
-    outlines = read_boxes(boxes, height, width)
+def read_instances(boxes: Any, masks: Any, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """Boxes (M, 2 * rank), those around the masks where there are masks only, and masks (M, *shape), bool, or None."""
+    outlines = read_boxes(boxes, shape)
     if masks is None:
         return outlines, None
     array = array_of(masks)
     shapes = torch.from_numpy(np.atleast_1d(array != 0))
     if (
         array.dtype == object
-        or shapes.ndim != 3
-        or tuple(shapes.shape[1:]) != (height, width)
+        or shapes.ndim != len(shape) + 1
+        or tuple(shapes.shape[1:]) != tuple(shape)
         or len(outlines) not in (0, len(shapes))
     ):
         number = f"{len(outlines)} boxes" if len(outlines) else "instances"
-        raise UserError(
-            f"masks are ({number}, {height}, {width}) of numbers, as the picture is, not {tuple(array.shape)}"
-        )
+        sides = ", ".join(map(str, shape))
+        raise UserError(f"masks are ({number}, {sides}) of numbers, as the picture is, not {tuple(array.shape)}")
     if not shapes.flatten(1).any(1).all():
         raise UserError("a mask is empty; leave it out, and its box")
-    around = masks_to_boxes(shapes) + torch.tensor([0, 0, 1, 1])  # whose last row and column are inside
-    return outlines if len(outlines) else around, shapes
+    places = [one.nonzero().flip(1) for one in shapes]
+    around = [(*one.amin(0).tolist(), *(one.amax(0) + 1).tolist()) for one in places]
+    return outlines if len(outlines) else box_tensor(around, len(shape)), shapes
 
 
 def box_tensor(boxes: Iterable[Sequence[float]], rank: int = 2) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -19,6 +21,7 @@ from bench.types import Batch, Case, InputSpec
 GEOMETRIES = ("stretch", "center_crop", "pad")
 MIN_VISIBLE = 0.2
 STRIP = 64  # times the input's pixels: pictures that would be resized to more are cut first
+PLACED = ("boxes", "other_boxes", "ignore", "parts")  # lists of a batch with boxes in input pixels
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as Pillow's grey
 
 
@@ -166,10 +169,45 @@ def input_pixels(image: Tensor, window: Window, spec: InputSpec) -> Tensor:
     return F.crop(small, min(top, 0), min(left, 0), *size)
 
 
-def scaled_batch(batch: Batch, samples: Sequence[Sample], scale: float) -> Batch:
-    """Return the batch with the images of a scale, and what was planted in them; the rest is in plain input pixels."""
-    images = torch.stack([sample.scaled[scale].to(batch.images.device, non_blocking=True) for sample in samples])
-    return replace(batch, images=images, parts=[parts * scale for parts in batch.parts])
+def seen_batch(batch: Batch, samples: Sequence[Sample], scale: float) -> Batch:
+    """Return the batch with the images of a scale, negative in the mirror, and with all that lies somewhere in them."""
+    size = abs(scale)
+    if size != 1:
+        images = torch.stack([sample.scaled[size].to(batch.images.device, non_blocking=True) for sample in samples])
+        placed: dict[str, Any] = {name: [boxes * size for boxes in getattr(batch, name)] for name in PLACED}
+        shape = images.shape[2:]
+        placed["masks"] = [None if one is None else _resized(one, shape) for one in batch.masks]
+        placed["to_input"] = [tuple(size * number for number in numbers) for numbers in batch.to_input]
+        batch = replace(batch, images=images, **placed)
+    return mirrored(batch) if scale < 0 else batch
+
+
+def _resized(masks: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bring masks (M, H, W) to another size, to the nearest pixel."""
+    return interpolate(masks[None].to(torch.uint8), list(shape), mode="nearest-exact")[0] > 0
+
+
+def mirrored(batch: Batch) -> Batch:
+    """Mirror a batch along its last axis: its images, what lies somewhere in them, and the original pictures too."""
+    side = batch.images.shape[-1]
+    moved: dict[str, Any] = {name: [_flipped(boxes, side) for boxes in getattr(batch, name)] for name in PLACED}
+    for name in ("masks", "original_masks"):
+        moved[name] = [None if masks is None else masks.flip(-1) for masks in getattr(batch, name)]
+    moved["original_boxes"] = [
+        _flipped(boxes, size[-1]) for boxes, size in zip(batch.original_boxes, batch.sizes, strict=True)
+    ]
+    moved["to_input"] = []
+    for numbers, size in zip(batch.to_input, batch.sizes, strict=True):
+        at = len(numbers) // 2
+        moved["to_input"].append((*numbers[:at], side - numbers[0] * size[-1] - numbers[at], *numbers[at + 1 :]))
+    return replace(batch, images=batch.images.flip(-1), **moved)
+
+
+def _flipped(boxes: Tensor, side: int) -> Tensor:
+    """Boxes (M, 2 * rank) in the mirror image of a picture of this width."""
+    boxes, last = boxes.clone(), boxes.shape[1] // 2
+    boxes[:, [0, last]] = side - boxes[:, [last, 0]]
+    return boxes
 
 
 def collate(samples: Sequence[Sample], spec: InputSpec, device: torch.device, show: tuple[int, ...] = ()) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -12,29 +13,38 @@ from matplotlib.figure import Figure
 
 from bench.analysis.groups import ARROWS, Entry, Group
 from bench.analysis.statistics import means, percentile_interval, resampled_means
-from bench.analysis.trials.baselines import baseline_tau_table, baseline_values, families
+from bench.analysis.trials.baselines import (
+    baseline_distance_table,
+    baseline_tau_table,
+    baseline_values,
+    families,
+)
 from bench.figures.crash_test import COLOURS
 from bench.figures.style import NARROW, STYLE, WIDE, at_layer, legend, style_of
 
 SPREAD = 0.5  # of a line's height: room for the methods of one baseline
 RESAMPLES = 1000
 PANELS = 3
+INK = "#444444"  # of what belongs to no method
 METHODS = 8  # lines of dots that can be told apart under one baseline
 
 
 def baselines_figure(group: Group, sets: Sequence[Sequence[Entry]], layer: str, width: float = WIDE) -> Figure | None:
     """One panel an output, one line a baseline: mean and 95 % interval of each method; below, Kendall's tau.
 
-    None for groups without a metric under several baselines.
+    Where the group has them, one panel more shows the baselines' distances from the picture. None for groups without a
+    metric under several baselines.
     """
     named = dict(list(families(group).items())[:PANELS])
     shown = [members for members in at_layer(sets, layer) if members[0].ranked][:METHODS]
     if not named or not shown:
         return None
-    across, first = (1 if width <= NARROW else len(named)), next(iter(named))
-    count = len(named[first])
+    distances = baseline_distance_table(group)
+    distances = distances[distances["layer"] == layer]
+    panels, first = len(named) + (not distances.empty), next(iter(named))
+    across, count = 1 if width <= NARROW else panels, len(named[first])
     with rc_context(STYLE):
-        down = -(-len(named) // across)
+        down = -(-panels // across)
         size = (width, 0.26 * count * (down + 1) + 0.55 * (down + 1) + 0.3)
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.add_gridspec(down + 1, across)
@@ -45,6 +55,9 @@ def baselines_figure(group: Group, sets: Sequence[Sequence[Entry]], layer: str, 
             ax.set_title(f"{name.rpartition('.')[2]} {ARROWS[group.higher_is_better(output)]}")
             if number % across:
                 ax.set_yticklabels([])
+        if not distances.empty:
+            ax = figure.add_subplot(grid[(panels - 1) // across, (panels - 1) % across])
+            draw_distances(ax, distances, list(named[first]), bool((panels - 1) % across))
         draw_taus(figure.add_subplot(grid[down, :]), group, first, list(named[first]))
         legend(figure, shown, 2 if width <= NARROW else 4)
     return figure
@@ -62,9 +75,27 @@ def draw_means(ax: Axes, group: Group, outputs: dict[str, str], entries: Sequenc
         y = np.arange(len(outputs)) + SPREAD * ((place + 0.5) / len(entries) - 0.5)
         ax.hlines(y, low, high, color=look["color"], lw=0.9)
         ax.plot(means(own), y, ls="", ms=3.2, marker=look["marker"], color=look["color"])
-    ax.set_yticks(range(len(outputs)), list(outputs))
-    ax.set_ylim(len(outputs) - 0.4, -0.6)
+    lines_of(ax, list(outputs))
+
+
+def lines_of(ax: Axes, baselines: list[str]) -> None:
+    """One line a baseline, from the top."""
+    ax.set_yticks(range(len(baselines)), baselines)
+    ax.set_ylim(len(baselines) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=4)
+
+
+def draw_distances(ax: Axes, table: pd.DataFrame, baselines: list[str], bare: bool) -> None:
+    """Dots with intervals of the baselines' distances from the picture, which no method has a part in."""
+    own = table[table["baseline"].isin(baselines)]
+    y = [baselines.index(name) for name in own["baseline"]]
+    ax.hlines(y, own["ci_low"], own["ci_high"], color=INK, lw=0.9)
+    ax.plot(own["distance"], y, ls="", ms=3.2, marker="D", color=INK)
+    lines_of(ax, baselines)
+    ax.set_xlim(left=0)
+    ax.set_title("distance in features")
+    if bare:
+        ax.set_yticklabels([])
 
 
 def draw_taus(ax: Axes, group: Group, name: str, baselines: list[str]) -> None:

@@ -73,7 +73,7 @@ def trial_figure(table: pd.DataFrame) -> Figure | None:
     size = (left + wide * len(heads) + 0.1, 0.4 + high * len(table))
     with rc_context(STYLE):
         figure = Figure(figsize=size)
-        ax = figure.add_axes((left / size[0], 0.02, 1 - (left + 0.1) / size[0], 1 - 0.4 / size[1]))
+        ax = figure.add_axes((left / size[0], 0.1 / size[1], 1 - (left + 0.1) / size[0], 1 - 0.4 / size[1]))
         for y, row in enumerate(table.to_dict("records")):
             trusted = str(row["trusted_for"]).split(", ")
             tiles = [

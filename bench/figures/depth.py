@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.analysis.groups import Column, Entry, Group
 from bench.figures.style import NARROW, STYLE, WIDE, legend, shown_lines, style_of
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 LINES_UP_TO = 6  # layers; more become a heat map
 TALLEST = 8.5
@@ -40,7 +40,9 @@ def depth_figure(
     across = 1 if width <= NARROW else min(2, len(columns))
     down = -(-len(columns) // across)
     # Equal at one layer is not equal at all: every method that was run has its line.
-    own = sorted((entry for entry in group.entries if entry.layer != NO_LAYER), key=lambda entry: entry.ranked)
+    own = sorted(
+        (entry for entry in group.entries if plain_layer(entry.layer) != NO_LAYER), key=lambda entry: entry.ranked
+    )
     order = {entry.method: i for i, entry in reversed(list(enumerate(group.entries)))}
     methods = {entry.method: entry for entry in sorted(own, key=lambda entry: order[entry.method])}
     chosen = shown_lines([[entry] for entry in methods.values()], reference)
@@ -108,7 +110,7 @@ def draw_strip(ax: Axes, group: Group) -> None:
 
 def heat_figure(group: Group, summary: pd.DataFrame, columns: Sequence[Column], width: float) -> Figure:
     """Methods by layers as tiles, one panel a column; darker is better; degenerate rows are hatched out."""
-    methods = list(dict.fromkeys(e.method for e in group.entries if e.layer != NO_LAYER))
+    methods = list(dict.fromkeys(e.method for e in group.entries if plain_layer(e.layer) != NO_LAYER))
     names = {entry.method: entry.title for entry in group.entries}
     height = min(TALLEST, len(columns) * (0.17 * len(methods) + 0.45) + 0.4)
     with rc_context({**STYLE, "axes.grid": False}):

@@ -46,7 +46,8 @@ FIGURES = {
     "baselines": (
         "Baselines",
         "Does the order of methods depend on what stands in the holes? Means with 95 % intervals by baseline, and"
-        " Kendall's τ between the orders under two baselines.",
+        " Kendall's τ between the orders under two baselines. Distance: how far the network's features move when part"
+        " of the picture is replaced, as a share of their norm.",
     ),
     "forest": (
         "Differences",

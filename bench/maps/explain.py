@@ -151,6 +151,25 @@ class Explain:
         norm = torch.stack([norms(self.captured.layers[name].acts) for name in self.layers]).norm(dim=0)
         return answer.shift, answer.logits, torch.where(norm > 0, distance / norm, torch.nan)
 
+    def features(self, images: Tensor | None = None) -> dict[str, Tensor]:
+        """Give the mean over positions (N, K), float64, of each captured layer's activations, by the layer's name.
+
+        Of other images (N, C, *spatial) than the batch's at the price of one forward pass.
+        """
+        layers = self.captured.layers
+        if images is not None and layers:
+            batch = replace(self.batch, images=images)
+            layers = self._each(self.module, batch, list(layers), gradients=False).layers
+            self.score.passes += len(images)
+        return {name: layer.acts.flatten(2).mean(2, dtype=torch.float64) for name, layer in layers.items()}
+
+    def _each(self, module: nn.Module, batch: Batch, layers: Sequence[str], **wanted: Any) -> Captured:
+        """Capture layers in a pass that looks at every case's own image."""
+        inputs = batch.images.contiguous(memory_format=self.memory_format)
+        run = capture_float64 if self.float64 else capture
+        read = partial(read_output, batch)
+        return run(module, inputs, batch.targets, layers, reshape=self.captured.reshape, read=read, **wanted)
+
     def _answer(
         self,
         targets: Sequence[tuple[int, ...]] | None,
@@ -183,10 +202,7 @@ class Explain:
             more: dict[str, Any] = {"memory_format": form, "reshape": reshape, "float64": self.float64}
             captured = shared_pass(module, batch, layers, **wanted, **more)
         else:
-            inputs = batch.images.contiguous(memory_format=self.memory_format)
-            run = capture_float64 if self.float64 else capture
-            read = partial(read_output, batch)
-            captured = run(module, inputs, batch.targets, layers, reshape=reshape, read=read, **wanted)
+            captured = self._each(module, batch, layers, **wanted)
         kind, read = self.score.probability, partial(read_output, batch)
         score = Scorer(module, batch.targets, self.score.batch_size, probability=kind, read=read)
         natives: Natives = {}

@@ -121,15 +121,21 @@ def map_ids(native: Tensor, seen: dict[Hashable, Any]) -> list[Hashable]:
 def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
     """Bring maps (N, *spatial) to input size, linear without aligned corners; non-finite maps become zeros.
 
-    Positions of a two-dimensional map that is larger than the input are averaged, so that none is passed over.
+    Positions of a map that is larger than the input are averaged, so that none is passed over.
     """
     finite = native.flatten(1).isfinite().all(1).view(-1, *[1] * (native.ndim - 1))
     native = torch.where(finite, native, 0)
     if tuple(native.shape[1:]) == tuple(size):
         return native
-    smooth = len(size) == 2 and any(old > new for old, new in zip(native.shape[1:], size, strict=True))
-    channel = native[:, None]
-    larger = interpolate(channel, list(size), mode=MODES[len(size)], align_corners=False, antialias=smooth)[:, 0]
+    smooth = any(old > new for old, new in zip(native.shape[1:], size, strict=True))
+    if smooth and len(size) == 3:  # torch averages along two axes at once
+        slices = interpolate(native, list(size[1:]), mode="bilinear", align_corners=False, antialias=True)
+        flat = [size[0], size[1] * size[2]]
+        larger = interpolate(slices.flatten(2)[:, None], flat, mode="bilinear", align_corners=False, antialias=True)
+        larger = larger.view(-1, *size)
+    else:
+        options: dict[str, Any] = {"mode": MODES[len(size)], "align_corners": False, "antialias": smooth}
+        larger = interpolate(native[:, None], list(size), **options)[:, 0]
     axes = tuple(range(1, native.ndim))  # without the clamp rounding would order a constant map's positions
     return larger.clamp(native.amin(axes, keepdim=True), native.amax(axes, keepdim=True))
 
@@ -146,3 +152,31 @@ def fuse(maps: Sequence[Tensor], how: str) -> Tensor:
     scaled = [torch.nan_to_num(m / m.flatten(1).amax(1).view(-1, *[1] * (m.ndim - 1))) for m in maps]
     stack = torch.stack(scaled)
     return {"mean": stack.mean(0), "max": stack.amax(0), "product": stack.prod(0)}[how]
+
+
+def fuse_backward(maps: Sequence[Tensor]) -> Tensor:
+    """Refine the last layer's maps by what each earlier layer, from the last to the first, shows within them.
+
+    P_l = L_l / up(down(L_l)) up(P_l+1): the earlier map L_l as a share of its own mean around, by resizing linearly to
+    the size of the later P and back; 0 where that is 0 (Poly-CAM; Englebert et al., 2022).
+
+    Parameters
+    ----------
+    maps : sequence of Tensor, shape (N, *spatial)
+        At their layers' sizes, in the order of the network.
+
+    Returns
+    -------
+    Tensor, shape (N, *spatial)
+        At the first layer's size.
+    """
+
+    def resized(one: Tensor, other: Tensor) -> Tensor:
+        return interpolate(one[:, None], list(other.shape[1:]), mode=MODES[other.ndim - 1], align_corners=False)[:, 0]
+
+    refined = maps[-1]
+    for earlier in reversed(maps[:-1]):
+        around = resized(resized(earlier, refined), earlier)
+        share = torch.where(around == 0, 0, earlier / around)
+        refined = share * resized(refined, earlier)
+    return refined

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.maps.capture import Captured, capture
-from bench.maps.heatmaps import fuse, native_map, upsample
+from bench.maps.heatmaps import fuse, fuse_backward, native_map, upsample
 from bench.maps.method_inputs import offered
 from bench.maps.precise import capture_float64
 from bench.maps.scorer import Scorer
@@ -30,7 +30,7 @@ def wanted_of(jobs: Sequence[Job]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A batch at one scale: its images have that size, and `captured` and `score` are of them."""
+    """A batch at one scale, or in the mirror: its images are those, and `captured` and `score` are of them."""
 
     batch: Batch
     captured: Captured
@@ -90,11 +90,20 @@ def job_map(
     """Make a job's maps: float32 (N, *spatial) at its layer or on its tokens, (N, H, W) without either or fused.
 
     `captured` (with all layers of the job) and `score` are of `module` on this batch; `views` are the batch at other
-    scales, for the jobs that have some. `natives`, kept by the caller for one batch and empty at first, holds native
-    maps by method and layer, so that a fused map and the maps of its layers are made from the same ones.
+    scales and in the mirror, for the jobs that look at these. `natives`, kept by the caller for one batch, holds native
+    maps by method, layer and scale, so that a fused map and the maps of its layers are made from the same ones: at
+    first those on disk. Those of the mirror image are mirrored back. An augmented map has the size of the maps that it
+    is the mean of where that is one, as with ``flip``, else the input's.
     """
     size = batch.images.shape[2:]
     maps = []
+    if job.augmented:
+        for scale in job.scales:
+            one = replace(job, scales=(scale,), augmented=False)
+            maps.append(job_map(module, batch, captured, score, one, natives, views))
+        if len({one.shape for one in maps}) == 1:
+            size = maps[0].shape[1:]
+        return fuse([upsample(one, size) for one in maps], "mean")
     for name, scale in job.members:
         place = job.label, at_scale(name, scale)
         if place not in natives:
@@ -102,6 +111,9 @@ def job_map(
             layer, attention = seen.captured.layers.get(name), seen.captured.attention
             offer = offered(module, name, layer, seen.captured.logits, seen.batch, seen.score, attention)
             shape = map_size(job.method, layer, seen.batch, attention)
-            natives[place] = native_map(job.method, offer, (len(batch.ids), *shape), seen.batch.images.shape[2:])
+            native = native_map(job.method, offer, (len(batch.ids), *shape), seen.batch.images.shape[2:])
+            natives[place] = native.flip(-1) if scale < 0 else native
         maps.append(natives[place])
+    if job.fuse == "backward":
+        return upsample(fuse_backward(maps), size)
     return fuse([upsample(one, size) for one in maps], job.fuse) if job.fuse else maps[0]

@@ -34,8 +34,10 @@ def find_map(root: str, case_id: str, image_id: str) -> Path | None:
     return None
 
 
-def read_map(path: Path) -> np.ndarray:
-    """Values of a map (h, w), float32: an array's, the only one of an archive, or a grey picture's.
+def read_map(path: Path, rank: int = 2) -> np.ndarray:
+    """Values of a map (*spatial) of `rank` axes, float32: an array's, the only one of an archive, or a grey picture's.
+
+    Further axes of length one are dropped, the first ones first.
 
     Raises
     ------
@@ -54,26 +56,28 @@ def read_map(path: Path) -> np.ndarray:
             if len(image.getbands()) != 1 or image.mode == "P":
                 raise ValueError(f"it is a picture of kind {image.mode}, not of grey values")
             values = np.asarray(image)
-    values = values.reshape([side for side in values.shape if side > 1] or [1, 1]) if values.ndim > 2 else values
-    if values.ndim != 2 or not values.size or values.size > LARGEST or values.dtype.kind not in "buif":
-        raise ValueError(f"it holds {values.dtype} {values.shape} instead of a map (height, width)")
+    single = [axis for axis, side in enumerate(values.shape) if side == 1]
+    values = values.squeeze(tuple(single[: max(0, values.ndim - rank)]))
+    if values.ndim != rank or not values.size or values.size > LARGEST or values.dtype.kind not in "buif":
+        axes = ", ".join(("depth", "height", "width")[-rank:])
+        raise ValueError(f"it holds {values.dtype} {values.shape} instead of a map ({axes})")
     with np.errstate(over="ignore"):
         return np.array(values, dtype=np.float32)
 
 
-def load_map(root: str, case_id: str, image_id: str) -> np.ndarray:
-    """Find and read the map (h, w) of a case; ValueError with the reason where it has none."""
+def load_map(root: str, case_id: str, image_id: str, rank: int = 2) -> np.ndarray:
+    """Find and read the map (*spatial) of a case; ValueError with the reason where it has none."""
     path = find_map(root, case_id, image_id)
     if path is None:
         raise ValueError("there is no file")
     try:
-        return read_map(path)
+        return read_map(path, rank)
     except (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         raise ValueError(" ".join(f"{path.name}: {error}".split())[:150]) from error
 
 
 def outside_maps(batch: Batch, root: str, frame: str) -> Tensor:
-    """Read the maps (N, H, W) of the batch's cases from a folder, at input size.
+    """Read the maps (N, *spatial) of the batch's cases from a folder, at input size.
 
     With `frame` ``original`` a map covers the whole picture as its file has it, in any number of positions, and goes
     the picture's own way to the input: resized linearly (averaged where it becomes smaller), cut, and 0 where `pad`
@@ -83,7 +87,7 @@ def outside_maps(batch: Batch, root: str, frame: str) -> Tensor:
     maps = torch.full((len(batch.ids), *size), torch.nan)
     for i, (case_id, image_id) in enumerate(zip(batch.ids, batch.image_ids, strict=True)):
         with suppress(ValueError):  # named before the run began
-            values = torch.from_numpy(load_map(root, case_id, image_id))
+            values = torch.from_numpy(load_map(root, case_id, image_id, len(size)))
             if not values.isfinite().all():
                 continue
             if frame == "input":
@@ -94,15 +98,17 @@ def outside_maps(batch: Batch, root: str, frame: str) -> Tensor:
 
 
 def as_the_picture(values: Tensor, picture: Sequence[int], to_input: Sequence[float], size: Sequence[int]) -> Tensor:
-    """Bring a map (h, w) that covers a whole picture, of `picture` = (height, width) pixels, to the input (H, W).
+    """Bring a map (*spatial) that covers a whole picture or volume, of `picture` pixels, to the input of `size`.
 
-    `to_input` is as in `Batch`.
+    `to_input` is as in `Batch`, x first.
     """
-    scale_x, scale_y, shift_x, shift_y = to_input
-    rows, inside_rows = weights(values.shape[0], round(picture[0] * scale_y), round(-shift_y), size[0])
-    columns, inside_columns = weights(values.shape[1], round(picture[1] * scale_x), round(-shift_x), size[1])
-    moved = (rows @ values.double() @ columns.T).float().clamp(values.min(), values.max())
-    return moved.where(inside_rows[:, None] & inside_columns, 0)
+    rank, moved, inside = values.ndim, values.double(), torch.ones(tuple(size), dtype=torch.bool)
+    for axis in range(rank):
+        scale, shift = (float(to_input[at + rank - 1 - axis]) for at in (0, rank))
+        shares, present = weights(values.shape[axis], round(picture[axis] * scale), round(-shift), size[axis])
+        moved = (shares @ moved.movedim(axis, -2)).movedim(-2, axis) if axis < rank - 1 else moved @ shares.T
+        inside &= present.view(-1, *[1] * (rank - 1 - axis))
+    return moved.float().clamp(values.min(), values.max()).where(inside, 0)
 
 
 def weights(old: int, new: int, first: int, number: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ def adapted(
         if len(sides) != spec.rank or len(sides) not in (2, 3):
             axes = {2: "[height, width]", 3: "[depth, height, width]"}
             raise UserError(f"model.size={size} must be one number of pixels or {axes.get(spec.rank, axes[2])}")
-        spec = replace(spec, size=sides, resize=int(spec.resize * min(sides) / min(spec.size)))
+        spec = replace(spec, size=sides, resize=int(spec.resize * min(sides) / min(spec.sides)))
     values = tuple(spec.mean if mean is None else mean), tuple(spec.std if std is None else std)
     if not values[0] or len(values[0]) != len(values[1]):
         raise UserError(

@@ -137,7 +137,12 @@ def target_function(target: str) -> Callable[[Any, Batch], Tensor]:
 
     `output` is what the network returned for n pictures, `cases` a Batch of the n cases.
     """
-    return partial(_scores, target, user_function(target, "target"))
+    return checked_scores(target, user_function(target, "target"))
+
+
+def checked_scores(target: str, function: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Tensor]:
+    """Check at every call what a user's function returns; `target` names it in the UserError."""
+    return partial(_scores, target, function)
 
 
 def target_name(target: str) -> str:

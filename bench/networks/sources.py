@@ -153,7 +153,7 @@ def timm_model(
         """Tell a transformer, whose weights know the place of each token, of another size."""
         change: Any = getattr(module, "set_input_size", None)
         if size is not None and change:
-            change(img_size=spec.size)
+            change(img_size=spec.sides)
         return module
 
     config = resolve_data_config({}, model=module)

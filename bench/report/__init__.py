@@ -25,13 +25,20 @@ from bench.analysis.tables import (
     summarize_group,
     to_csv,
 )
-from bench.analysis.trials.baselines import BASELINE_COLUMNS, TAU_COLUMNS, baseline_tau_table, baselines_table
+from bench.analysis.trials.baselines import (
+    BASELINE_COLUMNS,
+    DISTANCE_COLUMNS,
+    TAU_COLUMNS,
+    baseline_distance_table,
+    baseline_tau_table,
+    baselines_table,
+)
 from bench.analysis.trials.crash_test import CRASH_COLUMNS, crash_table
 from bench.analysis.trials.metric_trial import TRIAL_COLUMNS, trial_table
 from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
 from bench.figures.draw import Chosen, draw, draw_figure1, figure_links, slug, stale
 from bench.report.answers import answers_of
-from bench.report.baselines import baseline_answers, baselines_markdown
+from bench.report.baselines import baseline_answers, baselines_markdown, distances_markdown
 from bench.report.crash_test import crash_markdown, print_crash_test, print_metric_trial, trial_markdown
 from bench.report.gallery import CASES
 from bench.report.grid import make_grid
@@ -49,6 +56,7 @@ TRIALS = {
     "metric_trial": TRIAL_COLUMNS,
     "baselines": BASELINE_COLUMNS,
     "baselines_tau": TAU_COLUMNS,
+    "baselines_distance": DISTANCE_COLUMNS,
 }
 COLUMNS = {
     "summary": SUMMARY_COLUMNS,
@@ -162,6 +170,7 @@ def report_group(
         tables = {name: table.result() for name, table in pending.items()}
         tables["crash_test"], tables["metric_trial"] = crash_table(group), trial_table(group)
         tables["baselines"], tables["baselines_tau"] = baselines_table(group), baseline_tau_table(group)
+        tables["baselines_distance"] = baseline_distance_table(group)
         tables["summary"], tables["comparisons"] = summary.result()
         sets = equal_entries(group)
         verdicts = verdicts_of(group, tables["comparisons"], reference)
@@ -179,7 +188,7 @@ def report_group(
     write_tables(group, grid, columns, root)
     text = markdown(group, grid, answers, tables["agreement"], figure_links(figures, root), reference)
     text += crash_markdown(tables["crash_test"]) + trial_markdown(tables["metric_trial"])
-    text += baselines_markdown(tables["baselines"])
+    text += baselines_markdown(tables["baselines"]) + distances_markdown(tables["baselines_distance"])
     return tables, text, section_of(group, grid, chosen, answers, tables, shown, figures, count)
 
 

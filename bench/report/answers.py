@@ -11,7 +11,7 @@ from bench.analysis.significance import LEAST_IMAGES
 from bench.analysis.verdicts import Verdict
 from bench.figures.style import titles
 from bench.report.grid import interval, number, signed
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 NAMED = 3  # methods in a sentence
 HEADINGS = {
@@ -53,16 +53,13 @@ def answers_of(group: Group, verdicts: list[Verdict], sets: list[list[Entry]], r
 
 def answer_of(group: Group, verdict: Verdict, named: dict[str, str], reference: str) -> Answer:
     """Sentence of one verdict."""
-    metric, output = metric_of(verdict.metric)
-    title = group.title(metric)
-    measure = title.replace("_", " ") + ("" if output in title or output == "auc" else f", {output.replace('_', ' ')}")
-    higher = "higher is better" if group.higher_is_better(verdict.metric) else "lower is better"
+    measure = measure_of(group, verdict.metric)
     size = f"n = {verdict.n} cases on {verdict.images} images"
     heading = HEADINGS[verdict.question]
     if verdict.leader is None:
         few = verdict.images < LEAST_IMAGES
         why = f"{LEAST_IMAGES} images are needed" if few else "no method has enough maps that say something"
-        return Answer(heading, f"{measure} ({higher})", f"no verdict: {why} ({size})", "open")
+        return Answer(heading, measure, f"no verdict: {why} ({size})", "open")
     leader = verdict.leader
     name = shown(named, leader)
     best = f"{name} has the best mean, {value_of(leader)}"
@@ -75,7 +72,15 @@ def answer_of(group: Group, verdict: Verdict, named: dict[str, str], reference: 
         control = shown(named, verdict.control)
         count = f"{len(verdict.winners)} of {verdict.judged} methods at layers beat every control"
         text, tone = f"{best}; {count} (the best control is {control}, {value_of(verdict.control)})", "yes"
-    return Answer(heading, f"{measure} ({higher})", f"{text}{reference_text(verdict, reference)} ({size})", tone)
+    return Answer(heading, measure, f"{text}{reference_text(verdict, reference)} ({size})", tone)
+
+
+def measure_of(group: Group, value: str) -> str:
+    """Name ``<metric>.<output>`` in words, and which way is better."""
+    metric, output = metric_of(value)
+    title = group.title(metric)
+    words = title.replace("_", " ") + ("" if output in title or output == "auc" else f", {output.replace('_', ' ')}")
+    return f"{words} ({'higher' if group.higher_is_better(value) else 'lower'} is better)"
 
 
 def reference_text(verdict: Verdict, reference: str) -> str:
@@ -94,7 +99,8 @@ def shown(named: dict[str, str], row: dict[str, Any]) -> str:
 
 def where(name: str, layer: str) -> str:
     """Name of a map with its layer."""
-    return name if layer == NO_LAYER else f"{name} at {layer}"
+    plain = plain_layer(layer)
+    return f"{name} at {layer}" if plain != NO_LAYER else name + layer.removeprefix(plain)
 
 
 def value_of(row: dict[str, Any]) -> str:

@@ -39,8 +39,24 @@ def pair_of(each: dict[str, object]) -> str:
     return f"{first} and {second} (reversed by {each['reversed_by']})"
 
 
+def distances_markdown(table: pd.DataFrame) -> str:
+    """Make a Markdown table of `bench.analysis.trials.baselines.baseline_distance_table`."""
+    if table.empty:
+        return ""
+    lines = [
+        "### Baselines: how far the network sees the picture move",
+        "",
+        row(["layer", "baseline", "distance", "n"]),
+    ]
+    lines.append(row([":--", ":--", "--:", "--:"]))
+    for each in table.sort_values(["layer", "distance"], kind="stable").to_dict("records"):
+        mean = f"{each['distance']:.3f} [{each['ci_low']:.3f}, {each['ci_high']:.3f}]"
+        lines.append(row([safe(str(each["layer"])), safe(str(each["baseline"])), mean, str(each["n"])]))
+    return "\n".join([*lines, "", ""])
+
+
 def baselines_markdown(table: pd.DataFrame) -> str:
-    """Make a Markdown table with a line a pair; empty for an empty table."""
+    """Make a Markdown table of `bench.analysis.trials.baselines.baselines_table`."""
     if table.empty:
         return ""
     heads = ["metric", "better under more", "than", "baselines", "sure", "sure of the opposite", "order", "reversed by"]

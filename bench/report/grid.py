@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.analysis.groups import Column, Entry, Group, shown_columns
 from bench.analysis.significance import LEAST_IMAGES
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 SIGNS = {"better": "▲", "worse": "▼", "equal": "=", "undecided": "", "few images": "", "": ""}
 
@@ -106,7 +106,8 @@ def sections(entries: Sequence[Entry]) -> list[tuple[str, list[int], list[int]]]
     for layer in dict.fromkeys(entry.layer for entry in entries):
         at = [i for i, entry in enumerate(entries) if entry.layer == layer]
         methods, controls = ([i for i in at if entries[i].control == control] for control in (False, True))
-        parts.append((layer if layer != NO_LAYER else "no layer", methods, controls))
+        plain = plain_layer(layer)
+        parts.append((layer if plain != NO_LAYER else f"no layer{layer.removeprefix(plain)}", methods, controls))
     return parts
 
 

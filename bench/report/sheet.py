@@ -64,6 +64,7 @@ def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
         random = next((line[i] for e, line in zip(grid.entries, grid.cells, strict=True) if e.name == "random"), None)
         bands.append(random)
     numbers = {layer: i + 1 for i, layer in enumerate(dict.fromkeys(map(plain_layer, group.layers)))}
+    numbers.pop(NO_LAYER, None)  # of methods that look at the mirror image, which comes last
     parts = []
     for title, methods, controls in sections(grid.entries):
         layer = grid.entries[[*methods, *controls][0]].layer
@@ -71,8 +72,8 @@ def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
         degenerate = [grid.entries[i].degenerate_share for i in methods]
         dead = sum(degenerate) / len(degenerate) if degenerate else 0.0
         parts.append({
-            "title": title if layer == NO_LAYER else f"depth {numbers[plain_layer(layer)]} of {len(numbers)}",
-            "name": "" if layer == NO_LAYER else layer,
+            "title": f"depth {numbers[at]} of {len(numbers)}" if (at := plain_layer(layer)) in numbers else title,
+            "name": layer if at in numbers else "",
             "open": layer in (NO_LAYER, chosen.layer) or len(group.layers) <= OPEN_LAYERS,
             "degenerate": share(dead) if dead else "",
             "rows": rows,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from bench.datasets.transforms import Sample, collate, scaled_batch
+from bench.datasets.transforms import Sample, collate, seen_batch
 from bench.maps.capture import Captured
 from bench.maps.explain import Explain
 from bench.maps.heatmaps import degenerate, map_ids, upsample
@@ -20,8 +20,7 @@ from bench.maps.jobs import View, job_map, shared_pass, wanted_of
 from bench.maps.scorer import Scorer, clock
 from bench.maps.target_scores import read_output
 from bench.runs.execution import Forward, Speed, memory_format
-from bench.runs.missing import Needs, Piece, asks_again, needs_pass
-from bench.runs.plan import scales_of
+from bench.runs.missing import Needs, Piece, needs_pass, places_of, scales_to_see
 from bench.runs.rows import CASE, case_rows, map_columns, metric_columns
 from bench.runs.setup import Prepared
 from bench.store.files import image_name, write_atomically
@@ -86,8 +85,8 @@ def compute_batch(
     if known:
         batch = replace(batch, targets=[tuple(about["target"]) for about in known])
     began = clock(device)
-    fresh = [j for j in needs.jobs if j not in needs.kept or asks_again(needs, plan.metrics)]
-    captured = first_pass(setting, batch, needs, [plan.jobs[j] for j in fresh], speed)
+    seen_at = scales_to_see(needs, plan.jobs, plan.metrics)
+    captured = first_pass(setting, batch, needs, jobs_at(1.0, plan.jobs, seen_at), speed)
     seconds = {1.0: clock(device) - began}
     batch = replace(batch, targets=captured.targets)
     module: Any = setting.module
@@ -97,13 +96,17 @@ def compute_batch(
         read=partial(read_output, batch),
     )  # fmt: skip
     views = {}
-    for scale in scales_of(plan.jobs[j] for j in fresh):
+    for scale in sorted({scale for scales in seen_at.values() for scale in scales} - {1.0}):
         began = clock(device)
-        larger = scaled_batch(batch, samples, scale)
-        larger = replace(larger, boxes=[boxes * scale for boxes in batch.boxes])  # which a user's score may look at
-        views[scale] = view_of(setting, larger, scale, [plan.jobs[j] for j in fresh], speed)
+        other = seen_batch(batch, samples, scale)
+        views[scale] = view_of(setting, other, scale, jobs_at(scale, plan.jobs, seen_at), speed)
         seconds[scale] = clock(device) - began
-    natives: dict[tuple[str, str], Tensor] = {}
+    on_disk = {
+        j: torch.from_numpy(np.stack([one.maps[j] for one in stored if one])).to(device)
+        for j in needs.kept
+        if j not in seen_at
+    }
+    natives = {places_of(plan.jobs[j])[0]: maps for j, maps in on_disk.items() if len(plan.jobs[j].members) == 1}
     jobs = [plan.jobs[j] for j in needs.jobs]
     explain: Any = jobs and Explain(
         module=module, batch=batch, captured=captured, score=score, natives=natives,
@@ -116,15 +119,12 @@ def compute_batch(
     for own, wanted in needs.blocks:
         for j in own:
             job, began = plan.jobs[j], clock(device)
-            if j in fresh:
-                native = job_map(module, batch, captured, score, job, natives, views)
-            else:
-                native = torch.from_numpy(np.stack([one.maps[j] for one in stored if one])).to(device)
+            native = job_map(module, batch, captured, score, job, natives, views) if j in seen_at else on_disk[j]
             mapped = clock(device)
             heatmaps = upsample(native, batch.images.shape[2:])
             if score:
                 score.maps = map_ids(native, seen)
-            kept = [j in fresh and setting.keeps(job, case) for case in batch.ids]
+            kept = [j in seen_at and setting.keeps(job, case) for case in batch.ids]
             result.rows[j] = rows = job_rows(job, abouts, native, kept)
             for metric in [plan.metrics[m] for m in wanted]:
                 again = replace(explain, job=job)
@@ -133,10 +133,8 @@ def compute_batch(
                     row |= columns
             result.seconds[j] = {
                 "capture": sum(
-                    seconds[scale] / sum(scale in plan.jobs[i].scales for i in fresh) for scale in job.scales
-                )
-                if j in fresh
-                else 0.0,
+                    seconds[scale] / len(jobs_at(scale, plan.jobs, seen_at)) for scale in seen_at.get(j, ())
+                ),
                 "method": mapped - began,
                 "metrics": clock(device) - mapped,
             }
@@ -160,7 +158,12 @@ def first_pass(setting: Setting, batch: Batch, needs: Needs, fresh: Sequence[Job
     plan = setting.plan
     if not needs_pass(needs, plan.jobs, plan.metrics):
         return Captured(torch.empty(0), batch.targets, {})
-    return pass_of(setting, batch, [job for job in fresh if 1.0 in job.scales], speed)
+    return pass_of(setting, batch, fresh, speed)
+
+
+def jobs_at(scale: float, jobs: Sequence[Job], seen_at: Mapping[int, set[float]]) -> list[Job]:
+    """Jobs that look at the picture at a scale; `seen_at` as `scales_to_see` gives it."""
+    return [jobs[j] for j, scales in seen_at.items() if scale in scales]
 
 
 def pass_of(setting: Setting, batch: Batch, jobs: Sequence[Job], speed: Speed) -> Captured:
@@ -174,11 +177,11 @@ def pass_of(setting: Setting, batch: Batch, jobs: Sequence[Job], speed: Speed) -
 
 
 def view_of(setting: Setting, batch: Batch, scale: float, fresh: Sequence[Job], speed: Speed) -> View:
-    """Capture what the jobs look at in images of a scale, one forward and one backward pass more.
+    """Capture what the jobs look at in images of a scale or in the mirror, one forward and one backward pass more.
 
     The scorer, for methods that perturb these images, is not the compiled one: that takes one size.
     """
-    captured = pass_of(setting, batch, [job for job in fresh if scale in job.scales], speed)
+    captured = pass_of(setting, batch, fresh, speed)
     assert setting.module is not None
     score = Scorer(
         setting.module, batch.targets, max(1, int(speed.score_batch / scale**2)),
@@ -230,4 +233,4 @@ def to_look_at(image: Tensor, shown: Sequence[int], spec: InputSpec) -> Tensor:
     if spec.shape[0] != 3 or spec.rank != 2:
         low, high = pixels.aminmax()
         pixels = (pixels - low) / (high - low).clamp(min=torch.finfo(pixels.dtype).tiny)
-    return pixels.clamp(0, 1).reshape(len(pixels), -1, spec.size[-1])
+    return pixels.clamp(0, 1).reshape(len(pixels), -1, spec.sides[-1])

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from bench.runs.plan import scales_of
-from bench.types import Bound, Job, UserError
+from bench.types import Bound, Job, UserError, at_scale
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -87,8 +87,8 @@ def own_passes(method: Bound, shape: Sequence[int] = ()) -> tuple[int, int]:
 class Passes:
     """Images that go through the network for one case, all methods and layers of a run together.
 
-    `shared` are those of the passes that all methods share, one a scale, `own` those of methods that need more,
-    `scored` the perturbed images of the metrics.
+    `shared` are those of the passes that all methods share, one a scale and mirror image, `own` those of methods that
+    need more, `scored` the perturbed images of the metrics.
     """
 
     shared_forward: int
@@ -99,8 +99,9 @@ class Passes:
 
 
 def passes_of(jobs: Sequence[Job], metrics: Sequence[Bound], shapes: Mapping[str, Sequence[int]]) -> Passes:
-    """Count the passes of one case, `shapes` (K, *spatial) by layer; a fused map is made of maps that are there."""
-    owns = [own_passes(job.method, shapes.get(job.layer, ())) for job in jobs if not job.fuse]
+    """Count the passes of one case, `shapes` (K, *spatial) by layer; one map at a layer and scale serves all others."""
+    members = {(job.label, *member): job.method for job in jobs for member in job.members}
+    owns = [own_passes(one, shapes.get(at_scale(name, abs(size)), ())) for (_, name, size), one in members.items()]
     costs = [metric_cost(metric) for metric in metrics]
     again = sum(cost.explanations for cost in costs)
     own_forward, own_backward = (sum(own[i] for own in owns) for i in range(2))

@@ -17,7 +17,7 @@ from bench.runs.cost import Passes, passes_of
 from bench.runs.execution import Speed
 from bench.runs.facts import Opener
 from bench.runs.missing import Needs, Piece
-from bench.runs.plan import scales_of
+from bench.runs.plan import scales_of, sizes_of
 from bench.runs.provenance import device_name, facts
 from bench.runs.rows import Writer
 from bench.runs.run import Outcome, keeps_map, setting_of, speed_for
@@ -58,7 +58,7 @@ def sample(
     config: dict[str, Any], plan: Prepared, setting: Setting, needs: Needs, speed: Speed
 ) -> tuple[int, dict[str, float], float]:
     """Compute two batches; return the cases of the second, its seconds by what they were spent on, and bytes a case."""
-    scales = scales_of(plan.jobs)
+    scales = sizes_of(scales_of(plan.jobs))
     stream = samples(plan.cases, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device, scales)
     # A CPU's cost a case hardly depends on the batch, and a case may take seconds.
     size = speed.batch if plan.device.type == "cuda" else min(speed.batch, 4)

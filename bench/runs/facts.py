@@ -119,11 +119,7 @@ def look_at(network: Network, layer: Any, device: torch.device, scales: Sequence
     """
     layers = resolve_layers(network, layer)
     empty = torch.zeros(1, *network.spec.shape, device=device)
-
-    def read(output: Any) -> torch.Tensor:  # a user's function reads what is no row of values
-        return output if isinstance(output, torch.Tensor) and output.ndim == 2 else empty.new_zeros(1, 1)
-
-    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape, read=read)
+    seen = capture(network.module, empty, None, layers, gradients=False, reshape=network.reshape, read=as_row)
     shapes = {name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
     for scale in [scale for scale in scales if scale != 1]:
         shapes |= shapes_at(network, layers, device, scale, seen.logits.shape[1])
@@ -142,6 +138,11 @@ def look_at(network: Network, layer: Any, device: torch.device, scales: Sequence
     )
 
 
+def as_row(output: Any) -> torch.Tensor:
+    """Take what the network returns for one picture; one value instead of what only a user's function can read."""
+    return output if isinstance(output, torch.Tensor) and output.ndim == 2 else torch.zeros(1, 1)
+
+
 def shapes_at(
     network: Network, layers: Sequence[str], device: torch.device, scale: float, outputs: int
 ) -> dict[str, list[int]]:
@@ -151,7 +152,7 @@ def shapes_at(
     images = torch.zeros(1, channels, *size, device=device)
     try:
         logits_of(network.name, network.module, images)
-        seen = capture(network.module, images, None, layers, gradients=False, reshape=network.reshape)
+        seen = capture(network.module, images, None, layers, gradients=False, reshape=network.reshape, read=as_row)
         if seen.logits.shape != (1, outputs):
             raise UserError(f"it gives {tuple(seen.logits.shape)} instead of {outputs} outputs")
     except UserError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from bench.runs.plan import reads_network
 from bench.store.folders import Folder, set_aside
 from bench.store.parts import CHUNK, read_part
-from bench.types import Case, Job, Metric
+from bench.types import Case, Job, Metric, at_scale
 
 log = logging.getLogger(__name__)
 Notes = dict[int, list[tuple[Path, dict[str, Any]]]]  # sound parts and their notes by chunk
@@ -22,7 +22,8 @@ class Needs:
     """What some cases lack.
 
     `blocks` are indices of jobs and of metrics: each of these jobs lacks each of these metrics, its map, or both. Maps
-    of the jobs in `kept` are on disk, and if `described` what the network says of the case.
+    of the jobs in `kept` are on disk, of those or of what they are made of, and if `described` what the network says of
+    the case.
     """
 
     blocks: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
@@ -127,8 +128,30 @@ def needs_of(
         if absent or not has_row or (keeps(job, case.id) and case.id not in held.maps.get(job.key, ())):
             lacking.setdefault(absent, []).append(i)
     blocks = tuple((tuple(own), absent) for absent, own in lacking.items())
-    kept = tuple(i for own in lacking.values() for i in own if case.id in held.maps.get(jobs[i].key, ()))
-    return Needs(blocks, tuple(sorted(kept)), case.id in held.described)
+    on_disk = {i for i, job in enumerate(jobs) if case.id in held.maps.get(job.key, ())}
+    wanted = {i for own in lacking.values() for i in own}
+    members = {place for i in wanted - on_disk for place in places_of(jobs[i])}
+    parts = {i for i in on_disk if len(jobs[i].members) == 1 and places_of(jobs[i])[0] in members}
+    return Needs(blocks, tuple(sorted(on_disk & wanted | parts)), case.id in held.described)
+
+
+def places_of(job: Job) -> list[tuple[str, str]]:
+    """Where the maps that a job's is made of stand among native maps: label of the method, layer and scale."""
+    return [(job.label, at_scale(*member)) for member in job.members]
+
+
+def scales_to_see(needs: Needs, jobs: Sequence[Job], metrics: Sequence[Metric]) -> dict[int, set[float]]:
+    """Scales at which each job whose map is to be made looks at the picture: those of which no map is on disk.
+
+    Where a metric asks again, all maps are made, since it compares with what their pass gave.
+    """
+    again = asks_again(needs, metrics)
+    held = {place for i in needs.kept if len(jobs[i].members) == 1 and not again for place in places_of(jobs[i])}
+    return {
+        j: {at for (_, at), place in zip(jobs[j].members, places_of(jobs[j]), strict=True) if place not in held}
+        for j in needs.jobs
+        if again or j not in needs.kept
+    }
 
 
 def asks_again(needs: Needs, metrics: Sequence[Metric]) -> bool:
@@ -138,7 +161,8 @@ def asks_again(needs: Needs, metrics: Sequence[Metric]) -> bool:
 
 def needs_pass(needs: Needs, jobs: Sequence[Job], metrics: Sequence[Metric]) -> bool:
     """Whether the images must go through the network at the plain size before any metric looks at a map."""
-    fresh = any(1.0 in jobs[j].scales for j in read_anew(needs, jobs))
+    seen = scales_to_see(needs, jobs, metrics)
+    fresh = any(1.0 in seen[j] for j in read_anew(needs, jobs))
     return bool(needs.blocks) and (fresh or not needs.described or asks_again(needs, metrics))
 
 

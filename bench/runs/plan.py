@@ -20,6 +20,9 @@ from bench.store.files import folder_content, hash_key
 from bench.types import FUSED, NO_LAYER, Bound, Case, Job, Metric, UserError, at_scale
 
 FUSIONS = ("mean", "max", "product")
+AUGMENTS = ("flip", "scales")
+AUGMENT_SCALES = (0.5, 1.0, 1.5, 2.0)  # where scale= names only one: those of PSA and IRNet (Ahn et al. 2018, 2019)
+OWN_FUSIONS = (*FUSIONS, "backward")  # that a method's yaml may name
 LAYER_INPUTS = {"acts", "grads", "forward_from", "gradient", "head", "layer_name"}
 
 
@@ -119,43 +122,69 @@ def plan_jobs(
     fuse: str | None,
     defaults: Callable[[Bound], dict[str, Any]],
     scales: Sequence[float] = (1.0,),
+    augment: Sequence[str] = (),
 ) -> list[Job]:
     """Every method at every layer and scale, a method that looks at no layer once, with labels and keys.
 
     `index` gives each layer's place in the network. With `fuse`, one of `FUSIONS`, a method has further maps: fused
     over the layers, at every scale; over the scales, at every layer; and over all of both. A method whose yaml says
-    ``about.fuse`` has those fused over the layers only (UserError with fewer than two layers). ``defaults(bound)``
-    gives the parameters that a label need not name.
+    ``about.fuse``, one of `OWN_FUSIONS`, has those fused over the layers only (UserError with fewer than two layers).
+    With `augment` all these but the ones fused over scales, of a method that looks at the network, have a further map,
+    see `augmented_scales`.
+    ``defaults(bound)`` gives the parameters that a label need not name.
     """
     jobs = []
     for method in methods:
         how, over_layers = str(method.about.get("fuse", fuse)), len(layers) > 1
         own: list[tuple[str, ...]] = [(layer,) for layer in layers]
-        sizes: list[tuple[float, ...]] = [(scale,) for scale in scales]
+        sizes: dict[float | str, tuple[float, ...]] = {scale: (scale,) for scale in scales}
         if "fuse" in method.about:
+            if how not in OWN_FUSIONS:
+                raise UserError(f"{method.name}.about.fuse={how} is unknown; it takes {', '.join(OWN_FUSIONS)}")
             if not over_layers:
                 raise UserError(f"{method.name} needs two layers or more; name them with layer=, or layer=all")
             own = [tuple(layers)]
         elif fuse:
             own += [tuple(layers)] * over_layers
-            sizes += [tuple(scales)] * (len(scales) > 1)
+            sizes |= {FUSED + how: tuple(scales)} if len(scales) > 1 else {}
         if not looks_at_layer(method):
-            own, sizes = [()], [(1.0,)]
+            own, sizes = [()], {1.0: (1.0,)}
+        seen = scales if own[0] or "scales" in augment else [1.0]
+        more = augmented_scales(augment, seen) if reads_network(method) else {}
         label, parameters = label_of(method, defaults(method)), parameters_of(method)
-        for of, at in product(own, sizes):
+        for of, (at, views) in product(own, (sizes | more).items()):
             layer = NO_LAYER if not of else FUSED + how if len(of) > 1 else of[0]
-            name = at_scale(layer, FUSED + how if len(at) > 1 else at[0])
-            members = [at_scale(one, scale) for one in of for scale in at]
+            name, augmented = at_scale(layer, at), at in more
+            members = [at_scale(one, scale) for one in of or (NO_LAYER,) for scale in views]
             key = hash_key([method.name, parameters, name, members if len(members) > 1 else ()])
             place = index.get(layer, len(index))
-            several = how if len(members) > 1 else ""
-            jobs.append(Job(method, label, name, of, place, key, at, several))
+            several = how if len(of if augmented else members) > 1 else ""
+            jobs.append(Job(method, label, name, of, place, key, views, several, augmented))
     return jobs
 
 
+def augmented_scales(augment: Sequence[str], scales: Sequence[float]) -> dict[float | str, tuple[float, ...]]:
+    """Scales, negative in the mirror, that a further map is the mean of, by the name of all together as in `at_scale`.
+
+    ``flip`` is the picture and its mirror image, at each scale; ``scales`` is all scales together, those of a run that
+    names several, else `AUGMENT_SCALES`; both are all of them and their mirror images.
+    """
+    together = tuple(scales if len(scales) > 1 else AUGMENT_SCALES)
+    if "flip" not in augment:
+        return {"scales": together} if augment else {}
+    if "scales" in augment:
+        return {"scales_flip": tuple(one for scale in together for one in (scale, -scale))}
+    return {-scale: (scale, -scale) for scale in scales}
+
+
 def scales_of(jobs: Iterable[Job]) -> list[float]:
-    """Scales beside 1 at which some jobs look at the picture."""
+    """Scales beside 1 at which some jobs look at the picture, negative in the mirror."""
     return sorted({scale for job in jobs for scale in job.scales} - {1.0})
+
+
+def sizes_of(scales: Iterable[float]) -> list[float]:
+    """Scales at which the picture itself is resized for these; a mirror image is made of the image of its size."""
+    return sorted({abs(scale) for scale in scales} - {1.0})
 
 
 def plan_metrics(metrics: Sequence[Bound], defaults: Callable[[Bound], dict[str, Any]]) -> list[Metric]:

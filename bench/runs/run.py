@@ -18,8 +18,8 @@ from bench.runs.batch import Setting, Stored, compute_batch, read_stored
 from bench.runs.cost import passes_of
 from bench.runs.execution import Speed, choose_speed, forwards, memory_format
 from bench.runs.facts import Opener, on_device
-from bench.runs.missing import Needs, Notes, Piece, missing, needs_network, read_notes
-from bench.runs.plan import gallery_cases, scales_of
+from bench.runs.missing import Needs, Notes, Piece, missing, needs_network, read_notes, scales_to_see
+from bench.runs.plan import gallery_cases, sizes_of
 from bench.runs.progress import Progress
 from bench.runs.provenance import facts, kept_or_chosen, left_out
 from bench.runs.rows import Writer
@@ -27,7 +27,7 @@ from bench.runs.setup import Prepared
 from bench.store.files import image_name
 from bench.store.folders import Folder, damaged
 from bench.store.parts import CHUNK
-from bench.types import Job
+from bench.types import Job, at_scale
 
 log = logging.getLogger(__name__)
 SMALL = 32 * 32  # positions of the largest map that is kept without being asked for
@@ -114,9 +114,10 @@ def keeps_map(plan: Prepared, save_maps: str, gallery: set[str], job: Job, case_
     """Whether a job's map of a case is kept: small ones unless told otherwise, and all of the gallery's cases."""
     if case_id in gallery or save_maps in ("all", "true"):
         return True
-    if save_maps != "auto" or len(job.members) > 1 or not job.layers or job.method.about.get("size") == "input":
+    sizes = {at_scale(layer, abs(scale)) for layer, scale in job.members}  # one for a mean over the mirror image
+    if save_maps != "auto" or len(sizes) > 1 or not job.layers or job.method.about.get("size") == "input":
         return False
-    return math.prod(plan.facts.shapes[job.layer][1:]) <= SMALL
+    return math.prod(plan.facts.shapes[sizes.pop()][1:]) <= SMALL
 
 
 def lacks_picture(plan: Prepared, gallery: set[str], case_id: str) -> bool:
@@ -181,8 +182,8 @@ def batches(
     Pictures that cannot be decoded are left out and noted by the writer.
     """
     queue = [case for piece in pieces for case in piece.cases]
-    fresh = {j for needs in {piece.needs for piece in pieces} for j in needs.jobs if j not in needs.kept}
-    scales = scales_of(plan.jobs[j] for j in fresh)
+    seen = [scales_to_see(needs, plan.jobs, plan.metrics) for needs in {piece.needs for piece in pieces}]
+    scales = sizes_of(scale for one in seen for own in one.values() for scale in own)
     stream = samples(queue, plan.facts.spec, plan.geometry, config["loader_workers"], plan.device, scales)
     pictures = len({case.image_id for case in plan.cases})
     known = {skipped["image_id"] for note in writer.notes for skipped in note["skipped"]}

@@ -12,13 +12,19 @@ FUSED = "fuse_"  # + mean, max or product: the layer of a map fused over several
 
 
 def at_scale(layer: str, scale: float | str) -> str:
-    """Name of a layer at a scale, or fused over scales: ``bn2.act@1.5``, ``bn2.act@fuse_mean``; plain at scale 1."""
-    return layer if scale == 1 else f"{layer}@{scale}" if isinstance(scale, str) else f"{layer}@{scale:g}"
+    """Name of a layer at a scale, or over several: ``bn2.act@1.5``, ``bn2.act@fuse_mean``; plain at scale 1.
+
+    A negative scale is that of the mirror image: ``bn2.act@flip``, ``bn2.act@1.5_flip``.
+    """
+    if isinstance(scale, str) or scale == 1:
+        return f"{layer}@{scale}" if isinstance(scale, str) else layer
+    parts = [f"{abs(scale):g}"] * (scale != -1) + ["flip"] * (scale < 0)
+    return f"{layer}@{'_'.join(parts)}"
 
 
 def plain_layer(name: str) -> str:
     """Name without its scale."""
-    return re.sub(rf"(?<=.)@([\d.]+|{FUSED}\w+)$", "", name)
+    return re.sub(rf"(?<=.)@({FUSED}\w+|(?:[\d.]+|scales)(?:_flip)?|flip)$", "", name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +73,12 @@ class Job:
     key : str
         Hash of the method's name, version and parameters, and of the layer.
     scales : tuple of float
-        Multiples of the network's input size at which the picture is looked at. The map is made of every layer at
-        every scale.
+        Multiples of the network's input size at which the picture is looked at, negative ones in the mirror. The map
+        is made of every layer at every scale.
     fuse : str
-        ``mean``, ``max`` or ``product`` where those are several.
+        ``mean``, ``max``, ``product`` or ``backward`` where those are several.
+    augmented : bool
+        Whether the map is the mean of the maps of each scale; `fuse` is then how those are made of several layers.
     """
 
     method: Bound
@@ -81,6 +89,7 @@ class Job:
     key: str
     scales: tuple[float, ...] = (1.0,)
     fuse: str = ""
+    augmented: bool = False
 
     @property
     def members(self) -> list[tuple[str, float]]:

@@ -20,19 +20,19 @@ class InputSpec:
 
     Attributes
     ----------
-    size : tuple of int
-        Pixels along each spatial axis: (height, width), or (depth, height, width) of a volume. A single number is given
-        to all `rank` axes.
+    size : int or tuple of int
+        Pixels along each spatial axis: (height, width), or (depth, height, width) of a volume; one number where all
+        `rank` of them are equal.
     resize : int
         Pixels of the shortest side before a center crop.
     mean, std : tuple of float
         For values 0 to 1, one a channel: so many channels the input has.
     interpolation : str
     rank : int
-        Number of spatial axes, that of `size` where this names them all.
+        Number of spatial axes; that of `size`, where this names them all.
     """
 
-    size: tuple[int, ...]
+    size: int | tuple[int, ...]
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -40,15 +40,19 @@ class InputSpec:
     rank: int = 2
 
     def __post_init__(self) -> None:
-        sides: Any = self.size
-        sides = (sides,) * self.rank if isinstance(sides, int) else tuple(sides)
+        sides = self.sides
         for name, value in (
-            ("size", sides),
+            ("size", sides[0] if len(set(sides)) == 1 else sides),
             ("rank", len(sides)),
             ("mean", tuple(self.mean)),
             ("std", tuple(self.std)),
         ):
             object.__setattr__(self, name, value)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Pixels along each spatial axis."""
+        return (self.size,) * self.rank if isinstance(self.size, int) else tuple(self.size)
 
     @property
     def channels(self) -> int:
@@ -58,7 +62,7 @@ class InputSpec:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one input: channels and the spatial axes."""
-        return (self.channels, *self.size)
+        return (self.channels, *self.sides)
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,8 +45,6 @@ def filled_curves(
     """
     if fill not in FILLS:
         raise ValueError(f"unknown fill '{fill}': {' or '.join(FILLS)}")
-    if heatmaps.ndim != 3:
-        raise ValueError(f"{fill} is for pictures, not for volumes; take another baseline")
     images, rank = batch.images, ranks(order(heatmaps, batch.ids)).view(heatmaps.shape)
     counts = step_counts(steps, rank[0].numel())
     blank = ("mean", 11, 5.0, 0)
@@ -65,16 +63,22 @@ def filled_curves(
             missing = (rank[case] < limit) == (way == 0)
             empty = missing.flatten(1).all(1)  # a map of few positions at many steps
             missing = missing & ~empty[:, None, None]
-            if fill == "imputation":
-                filled = impute(images[case], missing) + NOISE * grain[case] * missing[:, None]
-            else:
-                filled = inpaint(images[case], missing)
+            filled = fill_in(images[case], missing, fill, grain[case])
             parts.append(score(torch.where(empty[:, None, None, None], mean[case], filled), case))
         return torch.cat(parts).view(len(cases), 2, len(limits))
 
     most, kept = score.per_map(("filled", fill, steps, seed), scores).unbind(1)
     ends = clean[:, None], gone[:, None]
     return torch.cat([ends[0], most, ends[1]], 1), torch.cat([ends[1], kept, ends[0]], 1).flip(1)
+
+
+def fill_in(images: Tensor, missing: Tensor, fill: str, grain: Tensor) -> Tensor:
+    """Fill what is missing (N, H, W) of images (N, C, H, W) by one of `FILLS`; `grain` is standard normal noise."""
+    if images.ndim != 4:
+        raise ValueError(f"{fill} is for pictures, not for volumes; take another baseline")
+    if fill == "imputation":
+        return impute(images, missing) + NOISE * grain * missing[:, None]
+    return inpaint(images, missing)
 
 
 def inpaint(images: Tensor, missing: Tensor) -> Tensor:

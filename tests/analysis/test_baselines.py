@@ -9,9 +9,12 @@ from made_results import group_of
 from rich.console import Console
 from scipy.stats import kendalltau
 
+from bench.analysis.groups import shown_columns
 from bench.analysis.trials.baselines import (
     BASELINE_COLUMNS,
+    DISTANCE_COLUMNS,
     TAU_COLUMNS,
+    baseline_distance_table,
     baseline_tau_table,
     baselines_table,
     families,
@@ -19,12 +22,19 @@ from bench.analysis.trials.baselines import (
 from bench.analysis.verdicts import equal_entries
 from bench.figures.baselines import baselines_figure
 from bench.report import report
-from bench.report.baselines import baseline_answers, baselines_markdown
+from bench.report.baselines import baseline_answers, baselines_markdown, distances_markdown
 
 ABOUT = {"about": {"higher_is_better": {"up": True, "down": False, "none": None}, "show": ["up"]}}
 BASELINES = ["zero", "black", "blur_5", "noise"]
 METRICS = {"toy": {"baseline": "zero", **ABOUT}} | {
     f"toy_baseline_{name}": {"baseline": name.split("_")[0], **ABOUT} for name in BASELINES[1:]
+}
+FAR = {"zero": 0.4, "black": 0.8, "blur_5": 0.1, "noise": 1.2}
+OF_BASELINES = {"about": {"higher_is_better": {"distance": None}, "show": []}}
+DISTANCES = {
+    "baseline_distance" + ("" if name == "zero" else f"_baseline_{name}"): {"baseline": name.split("_")[0]}
+    | OF_BASELINES
+    for name in BASELINES
 }
 # Quality of each method under each baseline.
 QUALITY = {
@@ -37,7 +47,7 @@ QUALITY = {
 }
 
 
-def make(one_run, images: int = 24):
+def make(one_run, images: int = 24, distances: bool = False):
     rng = np.random.default_rng(1)
     shared, noise = rng.normal(0, 0.1, images), {name: rng.normal(0, 0.02, (images, 4)) for name in QUALITY}
     noise["hirescam"] = noise["grad_cam"]
@@ -48,8 +58,10 @@ def make(one_run, images: int = 24):
             for j, label in enumerate(METRICS):
                 value = quality[j] + shared[i] + noise[name][i, j]
                 row |= {f"{label}.up": value, f"{label}.down": 3 - value, f"{label}.none": 0.0}
+            for label, baseline in zip(DISTANCES if distances else (), BASELINES, strict=False):
+                row[f"{label}.distance"] = FAR[baseline] + 0.01 * (i % 3 - 1)
             rows.append(row)
-        root = one_run(name, "last", rows, metrics=METRICS)
+        root = one_run(name, "last", rows, metrics=METRICS | (DISTANCES if distances else {}))
     return root
 
 
@@ -143,10 +155,34 @@ def test_figure(group) -> None:
     assert len(figure.axes[2].texts) == 4 * 3
 
 
+def test_distances_of_baselines_are_no_ranking_of_methods(one_run) -> None:
+    root = make(one_run, distances=True)
+    group = group_of(root)
+    assert set(families(group)) == {"toy.up", "toy.down"}
+    table = baseline_distance_table(group)
+    assert list(table.columns) == DISTANCE_COLUMNS and table["baseline"].tolist() == BASELINES
+    assert dict(zip(table["baseline"], table["distance"], strict=True)) == pytest.approx(FAR)
+    assert (table["ci_low"] < table["distance"]).all() and (table["distance"] < table["ci_high"]).all()
+    assert (table["ci_high"] - table["ci_low"] < 0.01).all() and set(table["n"]) == {24}
+    lines = distances_markdown(table).splitlines()
+    named = [line.split("|")[2].strip() for line in lines if line.startswith("| last")]
+    assert named == sorted(FAR, key=FAR.__getitem__)  # the nearest first
+    figure = baselines_figure(group, equal_entries(group), "last")
+    assert len(figure.axes) == 4 and figure.axes[2].get_title() == "distance in features"
+    dots = dict(zip(figure.axes[2].lines[0].get_ydata(), figure.axes[2].lines[0].get_xdata(), strict=True))
+    assert [dots[BASELINES.index(name)] for name in BASELINES] == pytest.approx([FAR[name] for name in BASELINES])
+    report(root, console=Console(quiet=True))
+    assert list(pd.read_csv(root / "baselines_distance.csv").columns) == DISTANCE_COLUMNS
+    text = (root / "summary.md").read_text()
+    assert "how far the network sees the picture move" in text
+    assert not any("distance" in column.metric for column in shown_columns(group))
+
+
 def test_other_groups_have_no_baselines(finished) -> None:
     group = group_of(finished)
     table = baselines_table(group)
     assert table.empty and baseline_tau_table(group).empty and baselines_markdown(table) == ""
+    assert baseline_distance_table(group).empty and distances_markdown(baseline_distance_table(group)) == ""
     assert baseline_answers(table) == [] and baselines_figure(group, equal_entries(group), "last") is None
 
 

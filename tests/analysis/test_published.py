@@ -43,6 +43,18 @@ def test_torchrays_published_figures():
     assert reported(**centre)["pointing_game.hit_class_mean"][0] == 0.696
 
 
+def test_torchcams_figures_name_their_version():
+    """TorchCAM's README after 0.5.0 corrects LayerCAM's row of ResNet-18, which that of 0.5.0 has otherwise."""
+    row = {"dataset": "imagenette", "split": "val", "model": "resnet18", "method": "layer_cam", "layer": "layer4"}
+    found = reported(**row)
+    for output, value, earlier in (("drop", 0.1805, "0.1712"), ("increase", 0.2894, "0.2819")):
+        assert found[f"average_drop.{output}"][0] == value
+        assert "after release 0.5.0" in found[f"average_drop.{output}"][1]
+        assert f"release 0.5.0 prints {earlier}" in found[f"average_drop.{output}"][1]
+    table = published()
+    assert table.loc[table["source"].str.contains("TorchCAM"), "source"].str.contains("0.5.0").all()
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import METHODS, METRICS, entry_of, group_of, groups_of, protocol_folder, records, rows_of, write_parts
+from made_results import (
+    METHODS,
+    METRICS,
+    entry_of,
+    full,
+    group_of,
+    groups_of,
+    protocol_folder,
+    records,
+    rows_of,
+    write_parts,
+)
 
 from bench.analysis.groups import natural, shown_columns
 from bench.analysis.rankings import agreement_table, ranks_table
@@ -180,6 +191,16 @@ def test_two_data_sets_stay_apart(results, tmp_path):
 def test_nothing_gives_an_empty_table_with_columns(tmp_path):
     table = summarize(groups_of(tmp_path))
     assert list(table.columns) == COLUMNS and table.empty
+
+
+def test_maps_without_a_metric_have_a_row_each(one_run):
+    """As with `target=predicted` and metrics that need boxes: which method and layer was run is not lost."""
+    rows = [full({"case_id": "a", "image_id": "a"}), full({"case_id": "b", "image_id": "b", "degenerate": "zero"})]
+    root = one_run("grad_cam", "bn2.act", rows, metrics={})
+    table = summarize(groups_of(root), resamples=20)
+    (row,) = table.to_dict("records")
+    assert (row["method"], row["layer"], row["metric"], row["n"]) == ("grad_cam", "bn2.act", "", 0)
+    assert np.isnan(row["mean"]) and row["verdict"] == "" and row["degenerate"] == 0.5
 
 
 def test_degenerate_rows_are_never_marked_nor_ranked(results):

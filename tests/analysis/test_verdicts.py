@@ -11,7 +11,7 @@ import pytest
 from made_results import METRICS, entry_of, groups_of, records, write_parts
 from scipy import stats
 
-from bench.analysis.comparisons import alike, compare_group
+from bench.analysis.comparisons import FEW, alike, compare_group
 from bench.analysis.groups import Entry, Group
 from bench.analysis.rankings import ranks_table
 from bench.analysis.significance import LEAST_IMAGES, holm, paired_p, verdict
@@ -327,3 +327,14 @@ def test_degenerate_share_decides_over_all_cases_not_over_those_with_a_value(res
     assert not entry.ranked and sum(entry.degenerate.values()) == 16
     for answer in verdicts_of(group, summarize_group(group, resamples=50)[1], "grad_cam"):
         assert answer.leader is None or (answer.leader["method"], answer.leader["layer"]) != ("grad_cam", "bn2.act")
+
+
+@pytest.mark.parametrize("case", [0, FEW - 1, FEW, 3 * FEW])
+def test_one_case_that_differs_tells_two_columns_apart(case):
+    """Wherever it stands: the first cases are looked at before the others."""
+    values = np.random.default_rng(0).random((4 * FEW, 2))
+    values[5] = np.nan
+    other = values * (1 + 1e-9)
+    assert alike(values, other)
+    other[case, 1] += 0.01
+    assert not alike(values, other)

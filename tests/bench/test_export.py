@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 import bench
 from bench.export import export_maps, main
+from bench.maps.heatmaps import upsample
+from bench.networks.sources import custom_model
 from bench.types import UserError
 
 RUN = {"model": "resnet18", "model.weights": "random", "layer": "layer4", "limit": 5, "device": "cpu"}
@@ -39,6 +43,90 @@ def test_exported_maps_score_as_the_original_ones(out: Path, tmp_path: Path, kin
     own = values(out, "grad_cam")
     assert len(again) == 5 and list(again) == list(own)
     np.testing.assert_allclose(again, own, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def solids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes of several sizes with boxes, as files."""
+    root, generator = tmp_path_factory.mktemp("volumes"), np.random.default_rng(0)
+    lines = ["file,x0,y0,z0,x1,y1,z1"]
+    for i in range(3):
+        np.save(root / f"{i}.npy", generator.integers(0, 256, (8 + i, 12, 16, 2), dtype=np.uint8))
+        lines += [f"{i}.npy,{1 + i},2,1,{7 + i},9,5", f"{i}.npy,9,1,4,15,7,8"]
+    (root / "boxes.csv").write_text("\n".join(lines))
+    return root
+
+
+def solid() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(2, 6, 3, 2, 1), nn.ReLU(), nn.Conv3d(6, 8, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
+        nn.Linear(8, 4),
+    )  # fmt: skip
+
+
+SOLID = {
+    "model": "custom", "model.target": f"{__name__}:solid", "model.mean": [0.5, 0.5], "model.std": [0.25, 0.25],
+    "model.size": [8, 12, 16], "dataset": "volumes", "device": "cpu", "layer": "3",
+}  # fmt: skip
+
+
+def test_maps_of_volumes_score_as_the_original_ones(solids: Path, tmp_path: Path) -> None:
+    """Exported at their layer's size, or brought to the volumes' own sizes by another program."""
+    there = {**SOLID, "dataset.root": solids, "metric.deletion.steps": 3}
+    bench.run(method=["layer_cam"], metric=METRICS, out=tmp_path / "own", **there)
+    own = values(tmp_path / "own", "layer_cam")
+    (folder,) = export_maps(tmp_path / "own", tmp_path / "maps")
+    assert np.load(next(Path(folder).rglob("*.npy"))).shape == (4, 6, 8)
+    bench.run(method=["external"], metric=METRICS, out=tmp_path / "again", **there,
+              **{"method.external.root": folder, "method.external.frame": "input"})  # fmt: skip
+    again = values(tmp_path / "again", f"external(root={Path(folder).name}, frame=input)")
+    assert len(again) == 3 and list(again) == list(own) and (own["box_coverage.coverage"] > 0).all()
+    np.testing.assert_allclose(again, own, rtol=0, atol=1e-6)
+    # All volumes but the first are larger than the input along one axis: a map of their own size is averaged there.
+    first = "0.npy"
+    whole = tmp_path / "whole"
+    for path in Path(folder).rglob("*.npy"):
+        depth = np.load(solids / path.name.removesuffix(".npy")).shape[0]
+        larger = upsample(torch.from_numpy(np.load(path))[None], (depth, 12, 16))[0].numpy()
+        whole.mkdir(exist_ok=True)
+        np.save(whole / path.name, larger)
+    bench.run(
+        method=["external"], metric=METRICS, out=tmp_path / "whole_out", **there, **{"method.external.root": whole}
+    )
+    full = values(tmp_path / "whole_out", "external(root=whole)")
+    np.testing.assert_allclose(full.loc[first], own.loc[first], rtol=0, atol=1e-6)
+    assert (full["box_coverage.coverage"] - own["box_coverage.coverage"]).abs().max() < 0.1
+
+
+def test_a_volume_and_its_map_are_scored_alone_as_in_a_run(solids: Path, tmp_path: Path) -> None:
+    """`score_map` with boxes of two corners of three numbers."""
+    there = {**SOLID, "dataset.root": solids}
+    names = ["box_coverage", "energy_pointing_game", "pointing_game"]
+    bench.run(method=["layer_cam"], metric=names, out=tmp_path, **there)
+    own, table = values(tmp_path, "layer_cam").loc["1.npy"], bench.load_results(tmp_path)
+    row = table[(table["method"] == "layer_cam") & (table["case_id"] == "1.npy")].iloc[0]
+    network = custom_model(
+        name="custom", target=f"{__name__}:solid", size=[8, 12, 16], mean=[0.5] * 2, std=[0.25] * 2, layers=["3"]
+    )
+    volume, boxes = np.load(solids / "1.npy"), [(2, 2, 1, 8, 9, 5), (9, 1, 4, 15, 7, 8)]
+    given = {"model": network, "target": tuple(row["target"])}
+    scores = bench.score_map(row["map"], volume, names, boxes=boxes, **given)
+    for name, value in own.items():
+        assert scores[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
+    masks = np.zeros((2, *volume.shape[:3]))
+    for mask, (x0, y0, z0, x1, y1, z1) in zip(masks, boxes, strict=True):
+        mask[z0:z1, y0:y1, x0:x1] = 1
+    again = bench.score_map(row["map"], volume, names, masks=masks, **given)
+    assert again["pointing_game.hit"] == own["pointing_game.hit"]
+    with pytest.raises(UserError, match="boxes are rows of six numbers"):
+        bench.score_map(row["map"], volume, names, boxes=[(1, 2, 3, 4)], **given)
+
+
+def test_pictures_of_volumes_maps_are_refused(solids: Path, tmp_path: Path) -> None:
+    bench.run(method=["layer_cam"], metric=[], out=tmp_path, **SOLID, **{"dataset.root": solids})
+    with pytest.raises(UserError, match="--maps=png is for maps of pictures, not of volumes; take npy or npz"):
+        export_maps(tmp_path, tmp_path / "maps", "png")
 
 
 def test_pictures_keep_the_order_of_positions_but_for_rounding(out: Path, tmp_path: Path) -> None:

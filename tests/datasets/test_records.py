@@ -12,7 +12,7 @@ import pytest
 
 from bench.api import score_map
 from bench.datasets.files import files_in, leads_out, need_file, need_folder, pictures_below, read_text
-from bench.datasets.records import read_boxes, sound_box
+from bench.datasets.records import read_boxes, read_instances, sound_box
 from bench.networks.sources import torchvision_model
 from bench.types import UserError, printable
 
@@ -36,16 +36,35 @@ from bench.types import UserError, printable
 )
 def test_boxes_of_the_users_own_are_checked(boxes: Any, says: str) -> None:
     with pytest.raises(UserError, match=says) as error:
-        read_boxes(boxes, 30, 40)
+        read_boxes(boxes, (30, 40))
     assert str(error.value).isprintable()
 
 
 def test_sound_boxes_are_read() -> None:
-    assert read_boxes([(1, 2, 3, 4)], 30, 40).tolist() == [[1, 2, 3, 4]]
-    assert read_boxes(np.array([[-0.5, 0, 40.5, 30]]), 30, 40).tolist() == [[0, 0, 40, 30]]  # a rounding's width
+    assert read_boxes([(1, 2, 3, 4)], (30, 40)).tolist() == [[1, 2, 3, 4]]
+    assert read_boxes(np.array([[-0.5, 0, 40.5, 30]]), (30, 40)).tolist() == [[0, 0, 40, 30]]  # a rounding's width
     for none in ((), [], np.zeros((0, 4))):
-        assert read_boxes(none, 30, 40).shape == (0, 4)
+        assert read_boxes(none, (30, 40)).shape == (0, 4)
     assert sound_box((1, 2, True, 4), 9, 9) == "the box (1, 2, True, 4) is not four numbers"
+
+
+def test_boxes_and_masks_of_volumes() -> None:
+    sides = (4, 5, 6)  # depth, height, width
+    assert read_boxes([(1, 2, 0, 6, 5, 4)], sides).tolist() == [[1, 2, 0, 6, 5, 4]]
+    assert read_boxes([], sides).shape == (0, 6)
+    for box, says in (
+        ((1, 2, 3, 4), r"rows of six numbers \(x0, y0, z0, x1, y1, z1\)"),
+        ((0, 0, 0, 4, 5, 6), "lies outside the volume of 6 x 5 x 4; boxes are .* in voxels"),
+        ((0, 3, 0, 4, 3, 2), "has no or negative size"),
+    ):
+        with pytest.raises(UserError, match=says):
+            read_boxes([box], sides)
+    masks = np.zeros((2, *sides))
+    masks[0, 1:3, 2, 3:6] = masks[1, 3, 4, 5] = 1
+    boxes, shapes = read_instances([], masks, sides)
+    assert boxes.tolist() == [[3, 2, 1, 6, 3, 3], [5, 4, 3, 6, 5, 4]] and shapes.shape == (2, *sides)
+    with pytest.raises(UserError, match=r"masks are \(instances, 4, 5, 6\) of numbers"):
+        read_instances([], masks[0], sides)
 
 
 def test_score_map_refuses_a_box_the_wrong_way_round() -> None:

@@ -95,7 +95,7 @@ def test_round_trip(data: st.DataObject) -> None:
         assert len(sample.boxes) + sample.dropped == 1
         sx, sy, tx, ty = sample.to_input
         there = [sx * box[0] + tx, sy * box[1] + ty, sx * box[2] + tx, sy * box[3] + ty]
-        clipped = [min(max(value, 0.0), spec.size[0]) for value in there]
+        clipped = [min(max(value, 0.0), spec.sides[0]) for value in there]
         for got in sample.boxes.tolist():
             back = [(got[0] - tx) / sx, (got[1] - ty) / sy, (got[2] - tx) / sx, (got[3] - ty) / sy]
             # half a pixel of the original or of the input, whichever is larger, for what was not cut

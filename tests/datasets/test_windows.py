@@ -73,7 +73,7 @@ def same(one: Sample, other: Sample, axes: tuple[int, ...]) -> None:
 @given(st.integers(0, 99), st.sampled_from(GEOMETRIES), st.tuples(*[st.integers(4, 60)] * 2))
 def test_a_transposed_picture_gives_the_transposed_input(seed: int, geometry: str, size: tuple[int, int]) -> None:
     case = scene(FLAT, size, seed)
-    across = replace(FLAT, size=FLAT.size[::-1])
+    across = replace(FLAT, size=FLAT.sides[::-1])
     same(prepare(case, FLAT, geometry), prepare(turned(case, (1, 0)), across, geometry), (1, 0))
 
 
@@ -82,7 +82,7 @@ def test_a_transposed_picture_gives_the_transposed_input(seed: int, geometry: st
 @pytest.mark.parametrize("size", [(7, 30, 16), (20, 9, 25)])
 def test_a_turned_volume_gives_the_turned_input(geometry: str, axes: tuple[int, ...], size: tuple[int, ...]) -> None:
     case = scene(SOLID, size)
-    spec = replace(SOLID, size=tuple(SOLID.size[axis] for axis in axes))
+    spec = replace(SOLID, size=tuple(SOLID.sides[axis] for axis in axes))
     same(prepare(case, SOLID, geometry), prepare(turned(case, axes), spec, geometry), axes)
 
 
@@ -150,6 +150,6 @@ def test_volumes_are_resized_linearly(size: tuple[int, ...]) -> None:
 
 def test_an_input_of_one_number_is_square() -> None:
     """So are those that older results name; a number for every axis says how many there are."""
-    assert InputSpec(8, 8, (0.5,), (0.5,)).size == (8, 8)  # type: ignore[arg-type]
+    assert InputSpec(8, 8, (0.5,), (0.5,)).sides == (8, 8)
     assert InputSpec(8, 8, [0.5] * 4, [0.5] * 4, rank=3).shape == (4, 8, 8, 8)  # type: ignore[arg-type]
     assert InputSpec([4, 5, 6], 8, (0.5,), (0.5,)).rank == 3  # type: ignore[arg-type]

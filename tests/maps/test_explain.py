@@ -285,3 +285,17 @@ def test_randomization_leaves_maps_that_do_not_look_at_the_network() -> None:
             assert all(same) if job.layer == "-" else not any(same), job.key
             assert len(rows[0][f"{name}.spearman_curve"]) == 3
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_features_are_mean_activations_of_every_layer() -> None:
+    """Of the batch from the shared pass, of other images from one forward pass that keeps no graph."""
+    batch, module = batch_of(images_of(1), [(0,), (2,)]), network()
+    explain = explain_of(module, batch, jobs_of("grad_cam"))
+    other = images_of(2)
+    for images, found in ((batch.images, explain.features()), (other, explain.features(other))):
+        assert set(found) == set(LAYERS)
+        for name, features in found.items():
+            expected = module[: int(name) + 1](images).detach().double().mean((2, 3))
+            torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
+            assert not features.requires_grad
+    assert explain.score.passes == 2

@@ -13,6 +13,20 @@ from bench.maps.heatmaps import degenerate, fuse, map_ids, named_errors, upsampl
 from bench.types import UserError
 
 
+def test_a_larger_map_of_a_volume_is_averaged() -> None:
+    """No voxel is passed over; slice by slice a picture's where one axis stays, and every axis alike."""
+    dots = torch.zeros(1, 32, 32, 32)
+    dots[:, ::4, ::4, ::4] = 1
+    inner = upsample(dots, (8, 8, 8))[0, 1:-1, 1:-1, 1:-1]
+    assert 0.5 / 64 < inner.min() and inner.max() < 2 / 64
+    values = torch.rand(2, 6, 20, 14, generator=torch.Generator().manual_seed(0))
+    slices = torch.stack([upsample(values[:, i], (9, 30)) for i in range(6)], 1)
+    torch.testing.assert_close(upsample(values, (6, 9, 30)), slices)
+    for axes in ((0, 2, 1, 3), (0, 3, 2, 1)):
+        size = tuple((4, 9, 30)[axis - 1] for axis in axes[1:])
+        torch.testing.assert_close(upsample(values.permute(axes), size).permute(axes), upsample(values, (4, 9, 30)))
+
+
 def test_degenerate_reasons() -> None:
     native = torch.stack([torch.zeros(2, 2), torch.ones(2, 2), torch.eye(2), torch.full((2, 2), torch.nan)])
     assert degenerate(native) == ["zero", "constant", "", "nonfinite"]

@@ -110,6 +110,45 @@ def test_mirrored_maps_are_mirrored() -> None:
     torch.testing.assert_close(moved, upsample(values[None], (32, 32))[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("old", [(3, 5, 4), (9, 20, 15), (6, 3, 30)])
+def test_maps_of_volumes_voxel_by_voxel(old: tuple[int, ...]) -> None:
+    """Stretched and cut: each voxel is the weighted mean of those within a position's width, written out."""
+    values = torch.rand(*old, generator=torch.Generator().manual_seed(0))
+    volume, size = (12, 20, 16), (8, 10, 9)
+    to_input = (0.75, 0.5, 1.0, -1.0, 0.0, 2.0)  # x, y, z; two slices of border, one column cut away
+    moved = as_the_picture(values, volume, to_input, size)
+    assert moved.shape == size
+
+    def shares(axis: int, place: int, scale: float, shift: float) -> list[tuple[int, float]] | None:
+        new = round(volume[axis] * scale)
+        if not 0 <= place - shift < new:
+            return None
+        step = old[axis] / new
+        centre = (place - shift + 0.5) * step
+        centre = min(max(centre, 0.5), old[axis] - 0.5) if step < 1 else centre
+        each = [(i, max(0.0, 1 - abs(i + 0.5 - centre) / max(step, 1))) for i in range(old[axis])]
+        whole = sum(share for _, share in each)
+        return [(i, share / whole) for i, share in each if share]
+
+    for place in np.ndindex(*size):
+        each = [shares(axis, place[axis], to_input[2 - axis], to_input[5 - axis]) for axis in range(3)]
+        expected = 0.0
+        if None not in each:
+            expected = sum(
+                a * b * c * float(values[i, j, k]) for i, a in each[0] for j, b in each[1] for k, c in each[2]
+            )
+        assert float(moved[place]) == pytest.approx(expected, abs=1e-5), place
+    assert (moved[:2] == 0).all() and (moved[2:] > 0).all()
+
+
+def test_axes_of_a_volume_s_map(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((1, 1, 2, 3, 1), np.float32))
+    assert read_map(tmp_path / "a.npy", 3).shape == (2, 3, 1)
+    Image.new("L", (4, 4)).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"instead of a map \(depth, height, width\)"):
+        load_map(str(tmp_path), "b", "b", 3)
+
+
 def test_the_method_gives_maps_at_input_size_and_none_where_there_is_none(tmp_path: Path) -> None:
     batch = collate(
         [prepare(case_of(40, 60, name), SPEC, "stretch") for name in ("a/cat", "b", "c")], SPEC, torch.device("cpu")

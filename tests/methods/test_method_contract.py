@@ -19,6 +19,7 @@ from bench.runs.cost import own_passes
 from bench.runs.plan import looks_at_layer
 from bench.types import Batch, Layer, UserError
 
+BEFORE_POOLING = ("cam", "lift_cam")  # are defined at the layer in front of it only
 CATEGORIES = {"gradient", "entropy", "activation", "attention", "perturbation", "attribution", "control", "other"}
 
 
@@ -51,8 +52,8 @@ def test_method_survives_dead_and_nonfinite_layers(name: str, network: nn.Module
     method = part("method", name)
     if not looks_at_layer(method):
         return
-    if name == "cam":  # at another layer than the one before the pooling it has no meaning, and says so
-        with pytest.raises(UserError, match="cam: "):
+    if name in BEFORE_POOLING:  # at another layer it has no meaning, and says so
+        with pytest.raises(UserError, match=f"{name}: "):
             maps(method, network, batch, "1")
         return
     zeros = torch.zeros(2, 8, 8, 12)
@@ -85,13 +86,13 @@ def test_shared_methods_on_volumes(name: str, volumes: tuple[nn.Module, Batch]) 
     """A volume's map is that of its positions in a row: where a position lies matters to `local` entropy only."""
     module, data = volumes
     method = part("method", name)
-    layer = "3" if name == "cam" else "1"
+    layer = "3" if name in BEFORE_POOLING else "1"
     captured = capture(module, data.images, data.targets, [layer])
     whole = captured.layers[layer]
     native = run(method, whole, captured.logits, module, data, layer)
     assert native.shape == (2, *whole.acts.shape[2:]) and native.ndim == 4
     assert native.isfinite().all()
-    if name == "cam":
+    if name in BEFORE_POOLING:
         return
     line = Layer(whole.acts.flatten(2), whole.grads.flatten(2))
     flat = run(method, line, captured.logits, module, data, layer)
@@ -130,7 +131,7 @@ def test_documented_class_and_gradients(name: str, network: nn.Module, batch: Ba
     row, method = documented()[name], dataclasses.replace(part("method", name), relu=False)
     asks = {"grads", "gradient", "logits", "module"} & set(method.wants)
     assert row[5] == ("yes" if method.about.get("needs_gradients", bool(asks)) else "no")
-    layer = "3" if name == "cam" else "1"
+    layer = "3" if name in BEFORE_POOLING else "1"
     first = maps(method, network, batch, layer)
     second = maps(method, network, dataclasses.replace(batch, targets=[(0,), (4,)]), layer)
     # all gradients differ there, so the entropy of exact values is log2(Z) whatever the class

@@ -1,4 +1,4 @@
-"""Maps of pixels: SmoothGrad, occlusion, Recipro-CAM, Guided Grad-CAM and LRP against plain loops in float64."""
+"""Maps of pixels: averaged gradients, occlusion, Recipro-CAM, Guided Grad-CAM, LRP against plain loops in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from methods.attribution import guided_backprop
 from methods.common import seeded
 from methods.gradient import grad_cam
-from methods.pixels.averaged import smooth_grad
+from methods.pixels.averaged import expected_gradients, smooth_grad
 from methods.pixels.combined import guided_grad_cam, lrp
 from methods.pixels.masked import occlusion, recipro_cam
 
@@ -56,6 +56,67 @@ def test_smooth_grad_of_a_linear_network_is_its_weights() -> None:
 
     ours = smooth_grad(torch.randn(1, 3, 4, 6, dtype=torch.float64), [(2,)], ["a"], logits=linear, samples=3)
     torch.testing.assert_close(ours[0], weights[2].abs().amax(0))
+
+
+def expected_draws(name: str, like: torch.Tensor, samples: int, spread: float, seed: int) -> tuple[list, list]:
+    """References and places of one case, drawn as the docstring says."""
+    noise, uniform = seeded(seed, name), seeded(f"{seed}/places", name)
+    references = [spread * torch.randn(like.shape, generator=noise, dtype=torch.float64) for _ in range(samples)]
+    return references, torch.rand(samples, generator=uniform, dtype=torch.float64).tolist()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_expected_gradients_are_the_mean_over_references(rank: int) -> None:
+    network, images = helpers.Network(rank, smooth=True), helpers.images_of(rank)
+    ours = expected_gradients(images, TARGETS, IDS, logits=logits_of(network), samples=4, spread=0.7, seed=3)
+    for n, (image, target) in enumerate(zip(images, TARGETS, strict=True)):
+        terms = []
+        for reference, t in zip(*expected_draws(IDS[n], image, 4, 0.7, 3), strict=True):
+            point = ((1 - t) * reference + t * image).requires_grad_()
+            helpers.logit(network(point[None])[0], target).backward()
+            terms.append(((image - reference) * point.grad).numpy())
+        np.testing.assert_allclose(ours[n].numpy(), np.mean(terms, 0).sum(0), rtol=1e-9, atol=1e-12)
+
+
+def test_expected_gradients_are_captums_gradient_shap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same references and places, which captum draws from NumPy's global generator."""
+    captum = pytest.importorskip("captum.attr")
+    network, images = helpers.Network(2, smooth=True), helpers.images_of(2)
+    ours = expected_gradients(images, TARGETS, IDS, logits=logits_of(network), samples=6, seed=5)
+    for n, (image, target) in enumerate(zip(images, TARGETS, strict=True)):
+        references, places = expected_draws(IDS[n], image, 6, 1.0, 5)
+        monkeypatch.setattr(np.random, "choice", lambda count, size: np.arange(count))
+        monkeypatch.setattr(np.random, "uniform", lambda low, high, size, places=places: np.array(places))
+        theirs = captum.GradientShap(lambda x, target=target: network(x)[:, list(target)].logsumexp(1)).attribute(
+            image[None], baselines=torch.stack(references), n_samples=6, stdevs=0.0
+        )
+        torch.testing.assert_close(ours[n], theirs[0].sum(0), rtol=1e-9, atol=1e-12)
+
+
+def test_expected_gradients_of_a_linear_network_are_complete() -> None:
+    """Each sample then sums to the score minus its reference's; without spread it is the weights times the picture."""
+    weights = torch.randn(5, 3, 4, 6, dtype=torch.float64)
+    images = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+
+    def linear(images, _cases):
+        return torch.einsum("nchw,kchw->nk", images, weights)
+
+    ours = expected_gradients(images, [(2,), (4,)], ["a", "b"], logits=linear, samples=3, seed=1)
+    for n, (name, target) in enumerate([("a", 2), ("b", 4)]):
+        references, _ = expected_draws(name, images[n], 3, 1.0, 1)
+        gap = linear(images[n : n + 1], None)[0, target] - linear(torch.stack(references), None)[:, target].mean()
+        torch.testing.assert_close(ours[n].sum(), gap)
+    plain = expected_gradients(images, [(2,), (4,)], ["a", "b"], logits=linear, samples=3, spread=0)
+    torch.testing.assert_close(plain, (images * weights[[2, 4]]).sum(1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"samples": 0}, "samples=0 must be at least 1"), ({"spread": -1.0}, "spread=-1.0 must be")]
+)
+def test_expected_gradients_refuse_what_makes_no_references(wrong: dict, words: str) -> None:
+    network, images = helpers.Network(2), helpers.images_of(2)
+    with pytest.raises(ValueError, match=words):
+        expected_gradients(images, TARGETS, IDS, logits=logits_of(network), **wrong)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from methods import activation, gradient
 from methods.common import weighted_sum
 from methods.entropy import ESTIMATORS, consensus_cam, feature_entropy, grad_entropy
+from methods.layers.factors import dff
 
 METHODS = {
     "grad_cam": gradient.grad_cam,
@@ -24,15 +25,17 @@ METHODS = {
     "refine_cam": gradient.refine_cam,
     "consensus_cam": consensus_cam,
     "eigen_cam": lambda acts, grads: activation.eigen_cam(acts),
+    "dff": dff,
     "eigen_grad_cam": gradient.eigen_grad_cam,
     "seg_eigen_cam": gradient.seg_eigen_cam,
     "kpca_cam": lambda acts, grads: activation.kpca_cam(acts, gamma=0.1),
     "fem": lambda acts, grads: activation.fem(acts),
     "activation_sum": lambda acts, grads: activation.activation_sum(acts),
-    "cam": lambda acts, grads: activation.cam(
-        acts, [(0,)] * len(acts), head=torch.arange(1.0, acts.shape[1] + 1)[None], outputs=acts.new_zeros(len(acts), 1)
-    ),
 }
+for name, function in (("cam", activation.cam), ("lift_cam", activation.lift_cam)):
+    METHODS[name] = lambda acts, grads, function=function: function(
+        acts, [(0,)] * len(acts), head=torch.arange(1.0, acts.shape[1] + 1)[None], outputs=acts.new_zeros(len(acts), 1)
+    )
 for name in ESTIMATORS:
     METHODS[f"grad_entropy_{name}"] = lambda acts, grads, name=name: grad_entropy(acts, grads, estimator=name)
     METHODS[f"feature_entropy_{name}"] = lambda acts, grads, name=name: feature_entropy(acts, estimator=name)
@@ -85,7 +88,7 @@ def test_a_case_does_not_know_its_batch(name, layer):
         same(METHODS[name](acts[n : n + 1], grads[n : n + 1])[0], together[n])
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "cam"])  # its weights belong to the channels
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"cam", "lift_cam"}))  # their weights belong to the channels
 @quick
 @given(layer=layers, data=st.data())
 def test_order_of_channels(name, layer, data):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from torch import nn
 
 from bench.maps.heatmaps import fuse, upsample
 from methods import activation, entropy, gradient
@@ -230,12 +231,40 @@ def test_cam_of_a_group_is_the_gradient_of_its_score():
     torch.testing.assert_close(activation.cam(acts.detach(), groups, head=head, outputs=outputs.detach()), expected)
 
 
-def test_cam_says_what_it_needs():
+@pytest.mark.parametrize("function", [activation.cam, activation.lift_cam])
+def test_cam_says_what_it_needs(function):
     acts = torch.rand(1, 3, 4, 4)
     with pytest.raises(ValueError, match="global average pooling and one linear layer"):
-        activation.cam(acts, [(0,)], head=None, outputs=torch.zeros(1, 5))
+        function(acts, [(0,)], head=None, outputs=torch.zeros(1, 5))
     with pytest.raises(ValueError, match="takes 7 features, this layer has 3 channels"):
-        activation.cam(acts, [(0,)], head=torch.randn(5, 7), outputs=torch.zeros(1, 5))
+        function(acts, [(0,)], head=torch.randn(5, 7), outputs=torch.zeros(1, 5))
+
+
+def test_lift_cam_weights_channels_by_their_share_of_the_score(efficientnet, real_layers):
+    """The shares sum to the score minus the bias, as it is that of activations of 0."""
+    acts, head = real_layers["bn2.act"].acts.double(), efficientnet.classifier.weight.double()
+    ours = activation.lift_cam(acts, [(281,), (7,)], head=head, outputs=torch.zeros(2, 1000))
+    for n, target in enumerate((281, 7)):
+        shares = [float(w) * channel.mean() for w, channel in zip(head[target], acts[n].numpy(), strict=True)]
+        score = torch.nn.functional.linear(acts[n].mean((1, 2)), head)[target]
+        np.testing.assert_allclose(sum(shares), float(score), rtol=1e-9)
+        np.testing.assert_allclose(ours[n], weighted(shares, acts[n].numpy()), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:captum")
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_lift_cam_takes_captums_deep_lift(rank):
+    """From activations of 0, summed over positions, as the authors' code does."""
+    captum = pytest.importorskip("captum.attr")
+    torch.manual_seed(0)
+    pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[rank - 1](1)
+    tail = nn.Sequential(pool, nn.Flatten(), nn.Linear(6, 5)).double()
+    acts, targets = torch.randn(2, 6, *(3, 4, 5)[:rank], dtype=torch.float64), torch.tensor([1, 4])
+    parts = captum.DeepLift(tail).attribute(acts, torch.zeros_like(acts), target=targets).detach()
+    expected = [weighted(part.flatten(1).sum(1).numpy(), a.numpy()) for part, a in zip(parts, acts, strict=True)]
+    head, outputs = tail[2].weight.detach(), tail(acts).detach()
+    ours = activation.lift_cam(acts, [(1,), (4,)], head=head, outputs=outputs)
+    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
 
 
 def upsampled(image, size):

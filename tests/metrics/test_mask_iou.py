@@ -120,3 +120,14 @@ def test_uniform_and_random_maps(make_batch):
     assert abs(drawn.mean() - flat[0]) < 4 * drawn.std() / math.sqrt(n)
     share = mask.float().mean()
     assert flat[0].item() == pytest.approx((share / (2 - share)).item(), rel=0.02)
+
+
+def test_thousands_of_tied_positions_have_the_mean_of_random_maps(make_batch):
+    """A constant map of 224x224 over a mask of 48x48."""
+    mask = torch.zeros(1, 224, 224, dtype=torch.bool)
+    mask[0, 20:68, 30:78] = True
+    batch = make_batch((224, 224), [[[30, 20, 78, 68]]], masks=[mask])
+    constant = coverage.mask_iou(torch.ones(1, 224, 224), batch)["iou"].item()
+    generator = torch.Generator().manual_seed(0)
+    drawn = [coverage.mask_iou(torch.rand(1, 224, 224, generator=generator), batch)["iou"].item() for _ in range(100)]
+    assert constant == pytest.approx(np.mean(drawn), abs=0.001)

@@ -19,7 +19,7 @@ FAST = {"steps": 5, "subsets": 12, "stages": 2, "samples": 2}
 class Explain:
     """A method that may be asked again: its maps do not depend on what is asked."""
 
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ("layers.1",)
 
     def __init__(self, module, batch, heatmaps):
         self.module, self.batch, self.heatmaps = module, batch, heatmaps
@@ -27,6 +27,10 @@ class Explain:
 
     def __call__(self, images=None, change=None, targets=None, perturb=None):
         return self.heatmaps
+
+    def features(self, images=None):
+        pictures = self.batch.images if images is None else images
+        return {name: self.module(pictures).detach().double() for name in self.layers}
 
     def effect(self, perturb):
         images = perturb(self.batch.images, self.batch.image_ids)

@@ -14,6 +14,7 @@ FAST = {"steps": 6, "subsets": 12, "stages": 2, "samples": 2, "noise": 0.0}  # n
 # wsolevaluation's boxes end a pixel too far.
 ONE_SIDED = {
     "relative_stability": {"output"},
+    "baseline_distance": {"distance"},
     "sensitivity_n": {"correlation"},
     "performance_information_curve": {"sic", "aic", "sic_curve", "aic_curve"},
     "infidelity": {"infidelity", "unexplained"},
@@ -27,14 +28,17 @@ ONE_SIDED = {
 class Explain:
     """A method asked again: gives the maps at hand."""
 
-    layers: tuple[str, ...] = ()
-
     def __init__(self, module, batch, heatmaps):
+        self.layers = [name for name, _ in module.named_modules() if name.endswith("layers.1")]
         self.module, self.batch, self.heatmaps = module, batch, heatmaps
         self.logits = module(batch.images).detach()
 
     def __call__(self, images=None, change=None, targets=None, perturb=None):
         return self.heatmaps
+
+    def features(self, images=None):
+        pictures = self.batch.images if images is None else images
+        return {name: self.module(pictures).detach().double() for name in self.layers}
 
     def effect(self, perturb):
         images = perturb(self.batch.images, self.batch.image_ids)

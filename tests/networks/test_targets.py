@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from small_networks import batch_of
 from torch import Tensor, nn
 
 import bench
 from bench.binding import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind
+from bench.datasets.transforms import seen_batch
 from bench.maps.capture import Captured
 from bench.maps.jobs import shared_pass
 from bench.maps.method_inputs import offered
@@ -278,6 +281,97 @@ def test_mistakes_are_one_line(words: list[str], line: str, tmp_path: Path) -> N
         own.append("method=[grad_cam]")
     with pytest.raises(UserError, match=line) as raised:
         bench.run(*own, out=tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("words", ["scale=[1,1.5]", "augment=[flip,scales]"])
+@pytest.mark.parametrize(("factory", "target"), [("dense", "objects"), ("detects", "found"), ("embeds", "by_case")])
+def test_functions_score_pictures_of_other_sizes(words: str, factory: str, target: str, tmp_path: Path) -> None:
+    own = [f"model.target=own_targets:{factory}", f"target=own_targets:{target}", "layer=body.1", words]
+    own += ["model.output=out"] * (factory == "dense") + ["method=[grad_cam,score_cam]", "metric=[box_coverage]"]
+    table = bench.run(*RUN, *own, out=tmp_path)
+    other = {"scale": "body.1@1.5", "augment": "body.1@scales_flip"}[words.partition("=")[0]]
+    assert set(table["layer"]) == {"body.1", other}
+    assert not bench.load_results(tmp_path)["degenerate"].any()
+
+
+@pytest.mark.parametrize("scale", [1.5, -1.5, -1])
+def test_a_score_over_objects_looks_at_them_at_their_place(scale: float) -> None:
+    """Masks or boxes, at a larger size and in the mirror: by hand over the pixels of the larger output."""
+    network, size, flip = built("dense", {"output": "out"}, "body.3"), abs(scale), scale < 0
+    side = round(32 * size)
+    images = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(6))
+    batch = cases("objects")
+    samples = [SimpleNamespace(scaled={size: one.flip(2) if flip else one}) for one in images]
+    if size == 1:
+        batch = replace(batch, images=images.flip(3))
+    batch = seen_batch(batch, samples, scale)
+    torch.testing.assert_close(batch.images, images)
+    scores = read_output(batch, network.module(images))[:, 0]
+    for i, (rows, columns) in enumerate([((4, 20), (8, 30)), ((4, 20), (2, 24)), ((2, 12), (3, 9))]):
+        inside = torch.zeros(side, side, dtype=torch.bool)
+        if flip:
+            columns = (32 - columns[1], 32 - columns[0])
+        whole = [round(edge * size) for edge in (*rows, *columns)]
+        inside[whole[0] : whole[1], whole[2] : whole[3]] = True
+        off = abs(float(scores[i] - written("dense")(images[i : i + 1])["out"][0, 1][inside].sum().detach()))
+        assert off < (1e-4 if size == 1 else 0.04) * abs(float(scores[i]))
+
+
+PICTURE = np.random.default_rng(5).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "layer", "target"), KINDS[:1] + KINDS[2:5:2], ids=lambda kind: str(kind)
+)
+def test_a_picture_is_explained_by_a_function(
+    factory: str, settings: dict[str, Any], layer: str, target: str, tmp_path: Path
+) -> None:
+    """As a run explains it with ``target=module:function``, and by hand: Grad-CAM, score, insertion's first point."""
+    Image.fromarray(PICTURE).save(tmp_path / "one.png")
+    words = ["model=custom", f"model.target=own_targets:{factory}", "model.size=32", f"layer={layer}"]
+    words += [f"model.{key}={value}" for key, value in settings.items()]
+    words += ["dataset=folder", f"dataset.root={tmp_path}", "transform=stretch", "save_maps=all", "gallery.cases=0"]
+    bench.run(*words, "method=[grad_cam]", "metric=[deletion]", f"target=own_targets:{target}", out=tmp_path / "out")
+    row = bench.load_results(tmp_path / "out").iloc[0]
+    network = built(factory, settings, layer)
+    function = getattr(own_targets, target)
+    answer = bench.explain_image(PICTURE, "grad_cam", model=network, target=function)
+    assert answer.probability == pytest.approx(row["probability"], rel=1e-5) and abs(answer.probability) > 1e-3
+    assert (answer.target, answer.name, answer.layer) == ((0,), "", layer)
+    native = torch.tensor(row["map"])[None, None]
+    whole = nn.functional.interpolate(native, (32, 32), mode="bilinear", align_corners=False)[0, 0]
+    np.testing.assert_allclose(answer.heatmap, whole, rtol=1e-4, atol=1e-6 * float(whole.max()))
+    scores = bench.score_map(answer.heatmap, PICTURE, ["deletion"], model=network, target=function)
+    assert scores["deletion.auc"] == pytest.approx(row["deletion.auc"], rel=0.01)  # its ties have another order
+    assert scores["deletion.curve"][0] == pytest.approx(answer.probability, rel=1e-5)
+
+
+def test_a_module_that_returns_a_dict_is_explained_by_a_function() -> None:
+    module = written("dense")
+
+    def third(output: dict[str, Tensor], cases: Batch) -> Tensor:
+        return output["out"][:, 2, :, :100].sum((1, 2))
+
+    answer = bench.explain_image(PICTURE, "grad_cam", model=module, target=third, layer="body.3")
+    assert answer.heatmap.shape == (32, 32) and answer.degenerate == ""
+    for name in ("score_cam", "gradient", "smooth_grad_cam_pp"):
+        other = bench.explain_image(PICTURE, name, model=module, target=third, layer="body.3")
+        assert np.isfinite(other.heatmap).all() and np.ptp(other.heatmap) > 0, name
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"method": "cam"}, "left out, because a function is explained and no class: cam"),
+        ({"target": own_targets.pixels}, r"target=pixels gives a tensor \(1, 4\) for 1 pictures, not a score for each"),
+        ({"target": own_targets.fails}, r"target=fails raised AttributeError: .*own_targets\.py line \d+"),
+    ],
+)
+def test_mistakes_with_a_function_are_one_line(options: dict[str, Any], line: str) -> None:
+    options = {"target": own_targets.age, "model": built("embeds", {}, "body.1"), **options}
+    with pytest.raises(UserError, match=line) as raised:
+        bench.explain_image(PICTURE, **options)
     assert "\n" not in str(raised.value)
 
 

@@ -28,9 +28,10 @@ from bench.maps.jobs import View, job_map
 from bench.maps.scorer import Scorer
 from bench.networks.network import finish
 from bench.report import report
+from bench.runs.cost import passes_of
 from bench.runs.facts import shapes_at
 from bench.runs.plan import parameters_of, plan_jobs
-from bench.runs.setup.checks import other_sizes, scales_in
+from bench.runs.setup.checks import other_views, scales_in
 from bench.store.files import hash_key
 from bench.store.folders import find_folders
 from bench.types import Case, InputSpec, UserError, at_scale, plain_layer
@@ -85,6 +86,34 @@ def test_a_method_of_several_layers_is_fused_over_them_at_every_scale() -> None:
     assert [(job.layer, job.members) for job in jobs] == [
         ("fuse_product", [("a", 1), ("b", 1)]), ("fuse_product@2", [("a", 2), ("b", 2)]),
     ]  # fmt: skip
+
+
+def test_a_method_says_how_it_is_fused() -> None:
+    (method,) = bound("poly_cam")
+    jobs = plan_jobs([method], ["a", "b"], {}, "mean", lambda _: {}, [1, 2])
+    assert [(job.layer, job.fuse) for job in jobs] == [("fuse_backward", "backward"), ("fuse_backward@2", "backward")]
+    # two forward passes for each channel, and one, at each of its layers and scales
+    shapes = {"a": (3, 4, 5), "b": (10, 2, 2), "a@2": (3, 8, 10), "b@2": (10, 4, 4)}
+    assert passes_of(jobs, [], shapes).own_forward == 2 * (7 + 21)
+    wrong = replace(method, about={**method.about, "fuse": "forward"})
+    with pytest.raises(UserError, match=r"poly_cam.about.fuse=forward is unknown; it takes mean, max, product, backw"):
+        plan_jobs([wrong], ["a", "b"], {}, None, lambda _: {}, [1])
+
+
+def test_a_backward_fused_map_is_made_of_the_layers_own_maps() -> None:
+    """The earlier layer's first, whatever the size: from native maps, not from upsampled ones."""
+    network, batch, (method,) = make_network(), make_batch(), bound("poly_cam")
+    captured = capture(network, batch.images, batch.targets, ["1", "3"])
+    score = Scorer(network, batch.targets, 4)
+    (job,) = plan_jobs([method], ["1", "3"], {}, None, lambda _: {}, [1])
+    ours = job_map(network, batch, captured, score, job, {})
+    early, late = (maps(method, network, batch, layer) for layer in ("1", "3"))
+    assert early.shape[1:] == (16, 24) and late.shape[1:] == (8, 12)
+    down = nn.functional.interpolate(early[:, None], (8, 12), mode="bilinear")
+    around, large = (nn.functional.interpolate(x, (16, 24), mode="bilinear")[:, 0] for x in (down, late[:, None]))
+    expected = torch.where(around > 0, early / around, 0) * large
+    assert expected.any()
+    torch.testing.assert_close(ours, upsample(expected, (32, 48)), rtol=1e-4, atol=1e-6)
 
 
 def test_a_map_at_a_scale_is_that_of_the_resized_picture(counted: Counted, tmp_path: Path) -> None:
@@ -226,12 +255,12 @@ def test_a_network_of_one_size_refuses_in_one_line(make, layer: str) -> None:
 
 def test_what_other_scales_leave_out_is_said() -> None:
     metrics = bind_all(compose_config(["metric=[box_coverage,max_sensitivity]"]).metric, GIVEN_TO_METRIC)
-    notes, left = other_sizes([1, 2], bound("grad_cam", "gradient", "center"), metrics, 2)
+    notes, left = other_views([1, 2], [], bound("grad_cam", "gradient", "center"), metrics, 2)
     assert [metric.name for metric in left] == ["box_coverage"] and len(notes) == 2
     assert "gradient" in notes[0] and "center" not in notes[0] and "max_sensitivity" in notes[1]
-    assert other_sizes([1], bound("gradient"), metrics, 3) == ([], metrics)
+    assert other_views([1], [], bound("gradient"), metrics, 3) == ([], metrics)
     with pytest.raises(UserError, match="volumes are not resized"):
-        other_sizes([2], [], [], 3)
+        other_views([2], [], [], [], 3)
 
 
 def test_scales_are_told_apart_by_their_names() -> None:
@@ -239,7 +268,7 @@ def test_scales_are_told_apart_by_their_names() -> None:
     with pytest.raises(UserError, match="names no scale"):
         scales_in([])
     for layer in ("bn2.act", "blocks.6.0", "0", "fuse_mean", "-"):
-        for scale in (1, 1.5, 2.0, 0.25, "fuse_mean"):
+        for scale in (1, 1.5, 2.0, 0.25, "fuse_mean", -1, -1.5, "scales", "scales_flip"):
             assert plain_layer(at_scale(layer, scale)) == layer
     assert plain_layer("a@b") == "a@b" and at_scale("a", 1.0) == "a"
 

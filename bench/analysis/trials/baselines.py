@@ -22,6 +22,8 @@ BASELINE_COLUMNS = [
     "against", "order", "reversed_by", "n", "protocol",
 ]  # fmt: skip
 TAU_COLUMNS = ["dataset", "model", "metric", "baseline", "other_baseline", "tau", "k", "n", "protocol"]
+DISTANCE = "baseline_distance.distance"
+DISTANCE_COLUMNS = ["dataset", "model", "layer", "baseline", "distance", "ci_low", "ci_high", "n", "protocol"]
 VARIANT = re.compile(r"(.+)_baseline_(\w+)")
 FEWEST = 3  # baselines under which a metric was measured
 RESAMPLES = 2000
@@ -32,8 +34,16 @@ SAME = 1e-9  # means that differ by less are equal: equal maps
 def families(group: Group) -> dict[str, dict[str, str]]:
     """Find outputs that differ in nothing but the baseline: by ``<metric>.<output>`` the output's name by baseline.
 
-    Of metrics that were run under `FEWEST` baselines or more. A metric's variants are NAME_baseline_X; the baseline of
-    NAME itself is its parameter.
+    Of outputs with a direction, of metrics that were run under `FEWEST` baselines or more.
+    """
+    named = {name: outputs for name, outputs in by_baseline(group).items() if len(outputs) >= FEWEST}
+    return {name: own for name, own in named.items() if group.higher_is_better(next(iter(own.values()))) is not None}
+
+
+def by_baseline(group: Group) -> dict[str, dict[str, str]]:
+    """List all outputs of metrics that have a baseline, as `families` does.
+
+    A metric's variants are NAME_baseline_X; the baseline of NAME itself is its parameter.
     """
     labels = {str(node["name"]): label for label, node in group.metrics.items()}
     named: dict[str, dict[str, str]] = {}
@@ -43,9 +53,9 @@ def families(group: Group) -> dict[str, dict[str, str]]:
         baseline = variant[2] if variant else group.metrics[label]["parameters"].get("baseline")
         for output in group.outputs if baseline else ():
             metric, value = metric_of(output)
-            if metric == label and group.higher_is_better(output) is not None:
+            if metric == label:
                 named.setdefault(f"{base}.{value}", {})[str(baseline)] = output
-    return {name: outputs for name, outputs in named.items() if len(outputs) >= FEWEST}
+    return named
 
 
 def baseline_values(group: Group, outputs: dict[str, str]) -> tuple[list[Entry], Array]:
@@ -133,3 +143,26 @@ def baseline_tau_table(group: Group) -> pd.DataFrame:
             row = {"metric": name, "baseline": first, "other_baseline": second, "tau": round(tau, 6)}
             rows.append({**row, "k": len(entries), "n": n})
     return table_of(group, rows, TAU_COLUMNS)
+
+
+def baseline_distance_table(group: Group) -> pd.DataFrame:
+    """How far the network sees pictures move when part of them becomes each baseline, by layer.
+
+    Returns
+    -------
+    DataFrame
+        Columns `DISTANCE_COLUMNS`: mean of the metric `baseline_distance` with its 95 % interval (bootstrap over
+        images) on `n` cases. It is the same for all methods at a layer. Empty for groups without that metric.
+    """
+    rows: list[dict[str, Any]] = []
+    firsts = {entry.layer: entry for entry in reversed(group.entries)}
+    for layer in group.layers:
+        for baseline, output in by_baseline(group).get(DISTANCE, {}).items():
+            values = group.values(firsts[layer], output)
+            if not np.isfinite(values).any():
+                continue
+            drawn = resampled_means(values[:, None], group.images, group.image_count, None, RESAMPLES, 0)
+            low, high = (float(bound[0]) for bound in percentile_interval(drawn))
+            row = {"layer": layer, "baseline": baseline, "distance": float(means(values[:, None])[0])}
+            rows.append({**row, "ci_low": low, "ci_high": high, "n": int(np.isfinite(values).sum())})
+    return table_of(group, rows, DISTANCE_COLUMNS)

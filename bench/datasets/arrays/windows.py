@@ -48,7 +48,7 @@ def placement(old: Sequence[int], spec: InputSpec, geometry: str) -> Window:
     center_crop cuts and never pads: a picture becomes at least as large as the input, also where the network's size
     was raised above its ``resize``.
     """
-    old, size = tuple(old), spec.size
+    old, size = tuple(old), spec.sides
     if geometry == "stretch":
         return Window(old, size, (0,) * len(size), size)
     # Rounded as torchvision's Resize and CenterCrop do, so that center_crop equals the weights' own transform.

@@ -15,6 +15,7 @@ from bench.networks.outputs import is_function, target_function
 from bench.runs.execution import set_precision
 from bench.runs.facts import Facts, Opener, known_facts, look_at, on_device, remember
 from bench.runs.plan import (
+    augmented_scales,
     check_targets,
     choose_cases,
     plan_jobs,
@@ -25,9 +26,10 @@ from bench.runs.setup.checks import (
     check_input,
     find_device,
     maps_in_folders,
-    other_sizes,
+    other_views,
     scales_in,
     usable,
+    words_of,
 )
 from bench.runs.setup.protocol import protocol_folder
 from bench.store.folders import Folder, beside
@@ -78,10 +80,11 @@ def prepare_run(
     threads = config["threads"] or (1 if os.environ.get("SUBMITIT_EXECUTOR") == "local" else None)
     if threads:
         torch.set_num_threads(threads)
-    scales = scales_in(config["scale"])
-    facts = known_facts(Path(config["out"]), network.request, config["layer"], scales)
+    scales, augment = scales_in(config["scale"]), words_of(config["augment"])
+    seen = sorted({*scales, *(abs(one) for views in augmented_scales(augment, scales).values() for one in views)})
+    facts = known_facts(Path(config["out"]), network.request, config["layer"], seen)
     if facts is None:
-        facts = look_at(on_device(network, device), config["layer"], device, scales)
+        facts = look_at(on_device(network, device), config["layer"], device, seen)
     if explains is not None:
         facts = replace(facts, outputs=1, probability="none")
     spec = check_input(cases, whole, facts.spec)
@@ -96,9 +99,9 @@ def prepare_run(
         raise UserError(without[0])
     metrics, notes = usable(metrics, present)
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
-    fixed, metrics = maps_in_folders(methods, metrics, cases)
-    resized, metrics = other_sizes(scales, methods, metrics, facts.spec.rank)
-    jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales)
+    fixed, metrics = maps_in_folders(methods, metrics, cases, spec.rank)
+    resized, metrics = other_views(scales, augment, methods, metrics, facts.spec.rank)
+    jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales, augment)
     folder = protocol_folder(config, facts, whole.cases, geometry)
     listed = config["against"] or []
     others = beside(folder, [listed] if isinstance(listed, str) else listed) if listed else []

@@ -13,6 +13,7 @@ import torch
 from bench.datasets.transforms import GEOMETRIES, Unfit, prepare
 from bench.maps.outside import load_map
 from bench.runs.plan import (
+    AUGMENTS,
     FUSIONS,
     looks_at_layer,
     reads_network,
@@ -47,6 +48,9 @@ def check(config: dict[str, Any], methods: Sequence[Bound]) -> None:
     for key in ("batch", "score_batch"):
         if config[key] != "auto" and not isinstance(config[key], int):
             raise UserError(f"{key}={config[key]} is unknown; it takes auto, a whole number")
+    for word in words_of(config["augment"]):
+        if word not in AUGMENTS:
+            raise UserError(f"augment={word} is unknown; it takes {', '.join(AUGMENTS)}, or both as a list")
     for key, known in choices.items():
         if config[key] not in known:
             words = ", ".join(str(value).lower() for value in known if value is not None)
@@ -94,7 +98,7 @@ def usable(parts: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound
 
 
 def maps_in_folders(
-    methods: Sequence[Bound], metrics: Sequence[Bound], cases: Sequence[Case]
+    methods: Sequence[Bound], metrics: Sequence[Bound], cases: Sequence[Case], rank: int
 ) -> tuple[list[str], list[Bound]]:
     """Check the folders that methods read maps from; return notes on missing maps, and the metrics that still apply.
 
@@ -114,7 +118,7 @@ def maps_in_folders(
         faults = {}
         for case in cases:
             try:
-                load_map(root, case.id, case.image_id)
+                load_map(root, case.id, case.image_id, rank)
             except ValueError as error:
                 faults[case.id] = str(error)
         listed = "; ".join(f"{printable(case)}: {printable(reason)}" for case, reason in list(faults.items())[:3])
@@ -136,23 +140,30 @@ def scales_in(setting: float | Sequence[float]) -> list[float]:
     return scales
 
 
-def other_sizes(
-    scales: Sequence[float], methods: Sequence[Bound], metrics: Sequence[Bound], rank: int
+def words_of(setting: str | Sequence[str] | None) -> list[str]:
+    """Words of a setting that takes one or several, none for null."""
+    return [setting] if isinstance(setting, str) else list(setting or ())
+
+
+def other_views(
+    scales: Sequence[float], augment: Sequence[str], methods: Sequence[Bound], metrics: Sequence[Bound], rank: int
 ) -> tuple[list[str], list[Bound]]:
-    """Return notes on what other scales leave out, and the metrics that still apply.
+    """Return notes on what other scales and mirror images leave out, and the metrics that still apply.
 
     UserError for a volume, which is not resized.
     """
-    if list(scales) == [1]:
+    if list(scales) == [1] and not augment:
         return [], list(metrics)
-    if rank > 2:
-        raise UserError("scale= is for pictures; volumes are not resized")
+    if rank > 2 and (list(scales) != [1] or "scales" in augment):
+        raise UserError("scale= and augment=scales are for pictures; volumes are not resized")
     notes = []
-    if once := [method.name for method in methods if not looks_at_layer(method) and reads_network(method)]:
+    once = [method.name for method in methods if not looks_at_layer(method) and reads_network(method)]
+    if once and list(scales) != [1]:
         notes.append(f"at the plain input size only, because they look at no layer: {', '.join(once)}")
     again = [metric.name for metric in metrics if "explain" in metric.wants]
     if again:
-        notes.append(f"left out, because they ask again at the plain input size only (scale=1): {', '.join(again)}")
+        plain = "scale=1, augment=null"
+        notes.append(f"left out, because they ask again for plain pictures only ({plain}): {', '.join(again)}")
     return notes, [metric for metric in metrics if metric.name not in again]
 
 

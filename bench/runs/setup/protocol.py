@@ -54,9 +54,8 @@ def protocol_folder(config: dict[str, Any], facts: Facts, cases: Sequence[Case],
 
 
 def input_of(facts: Facts) -> dict[str, Any]:
-    """Fields of the network's input; equal sides are one number, and no rank means 2, as in older results."""
-    fields = {key: value for key, value in vars(facts.spec).items() if (key, value) != ("rank", 2)}
-    return {**fields, "size": facts.spec.size[0]} if len(set(facts.spec.size)) == 1 else fields
+    """Fields of the network's input; no rank means 2, as in older results."""
+    return {key: value for key, value in vars(facts.spec).items() if (key, value) != ("rank", 2)}
 
 
 def fingerprint(cases: Sequence[Case]) -> str:

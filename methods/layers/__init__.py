@@ -1,0 +1,1 @@
+"""Maps made of a layer's factors, or of several layers together."""
