@@ -80,19 +80,28 @@ def named(group: Group) -> str:
 
 
 def answers() -> str:
-    """Give what the report says first, a row for every question to a protocol of photographs."""
+    """Count the samples in which a method beats every control; then a row for every question to each of them."""
     rows = []
+    beaten: dict[str, list[tuple[str, int]]] = {}
     for group, _, comparisons in photographs():
         names = {entry.label: titles(members) for members in equal_entries(group) for entry in members}
         for one in verdicts_of(group, comparisons, "grad_cam"):
-            cells = [named(group), HEADINGS[one.question], measure_of(group, one.metric), f"{one.n} ({one.images})"]
-            best, control = (
-                f"{shown(names, row)} {value_of(row)}" if row else "–" for row in (one.leader, one.control)
-            )
-            said = f"{len(one.winners)} of {one.judged}" if one.leader and one.control else "no verdict"
-            rows.append([*cells, best, control if one.leader else "–", said])
+            question, value = HEADINGS[one.question], measure_of(group, one.metric)
+            judged = one.leader is not None and one.control is not None
+            ends = (one.leader, one.control) if judged else (None, None)
+            best, control = (f"{shown(names, row)} {value_of(row)}" if row else "–" for row in ends)
+            said = f"{len(one.winners)} of {one.judged}" if judged else "no verdict"
+            rows.append([named(group), question, value, f"{one.n} ({one.images})", best, control, said])
+            if judged:
+                beaten.setdefault(f"{question}, {value}", []).append((named(group), len(one.winners)))
     heads = ["data, network", "question", "value", "n (images)", "best mean", "best control", "beat every control"]
-    return table(heads, rows, 3)
+    return "\n".join([*map(count, beaten, beaten.values()), "", table(heads, rows, 3)])
+
+
+def count(question: str, samples: list[tuple[str, int]]) -> str:
+    """Say in how many of the samples (name, methods better than every control) there is any such method."""
+    names = [name for name, number in samples if number]
+    return f"- {question}: in {len(names)} of {len(samples)} samples" + (f" ({'; '.join(names)})" if names else "")
 
 
 def methods() -> str:
