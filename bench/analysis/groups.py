@@ -149,6 +149,12 @@ class Group:
         return [layer for layer in self.layers if layer == plain_layer(layer)]
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """Layers without their scales, numbered from 1 as they follow one another."""
+        plain = dict.fromkeys(name for name in map(plain_layer, self.layers) if name != NO_LAYER)
+        return {name: number for number, name in enumerate(plain, start=1)}
+
+    @property
     def last_layer(self) -> str:
         """Last layer of the network, not one fused of several: where methods without a layer are compared."""
         own = [layer for layer in self.depths if not layer.startswith("fuse_")]

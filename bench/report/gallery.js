@@ -108,7 +108,7 @@
     fill("class", unique(data.cases.map((one) => one.class)).sort().map((name) => [`=${name}`, name || "unnamed"]));
     fill("instances", unique(data.cases.map((one) => one.instances)).sort((a, b) => a - b).map((n) => [n, String(n)]));
     if (unique(data.cases.map((one) => one.instances)).some((n) => n > 1)) fill("instances", [["several", "2 or more"]]);
-    fill("layer", data.layers.map((name, i) => [name, /^-(@|$)/.test(name) ? `no layer${name.slice(1)}` : `depth ${i + 1}: ${name}`]));
+    fill("layer", data.layers.map((name, i) => [name, data.titles[i]]));
     control("layer").value = data.layer;
     fill("value", data.columns.map((column, i) => [i, `${column.name} ${column.arrow}`]));
     const judge = data.columns.findIndex((column) => column.metric === "box_coverage.min_coverage");

@@ -18,7 +18,7 @@ from bench.analysis.groups import Column, Entry, Group
 from bench.analysis.kept_maps import PALETTE, Shown, native_map, upsample
 from bench.analysis.views import View, input_size, view_of
 from bench.figures.gallery import REASONS
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, plain_layer
 
 CASES = 60  # in one gallery, at most
 IMAGENET_OUTPUTS = 1000
@@ -68,8 +68,15 @@ def gallery_of(group: Group, shown: Shown, columns: list[Column], budget: int, l
     heads = [{"name": " ".join(c.heading), "metric": c.metric, "better": c.better, "arrow": c.arrow} for c in columns]
     return {
         "entries": entries, "columns": heads, "layers": group.layers or [NO_LAYER], "layer": layer,
+        "titles": [title_of(group, name) for name in group.layers or [NO_LAYER]],
         "cases": cases, "total": len(group.cases), "kept": shown.kept,
     }  # fmt: skip
+
+
+def title_of(group: Group, layer: str) -> str:
+    """Layer with its place along the depth, as in the table."""
+    plain = plain_layer(layer)
+    return f"no layer{layer.removeprefix(plain)}" if plain == NO_LAYER else f"depth {group.numbers[plain]}: {layer}"
 
 
 def case_of(group: Group, shown: Shown, columns: list[Column], at: int, picture: np.ndarray) -> dict[str, Any] | None:

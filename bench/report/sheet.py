@@ -63,9 +63,7 @@ def layers_of(group: Group, grid: Grid, chosen: Chosen) -> list[dict[str, Any]]:
         spans.append((min(ends, default=0.0), max(ends, default=1.0)))
         random = next((line[i] for e, line in zip(grid.entries, grid.cells, strict=True) if e.name == "random"), None)
         bands.append(random)
-    numbers = {layer: i + 1 for i, layer in enumerate(dict.fromkeys(map(plain_layer, group.layers)))}
-    numbers.pop(NO_LAYER, None)  # of methods that look at the mirror image, which comes last
-    parts = []
+    numbers, parts = group.numbers, []
     for title, methods, controls in sections(grid.entries):
         layer = grid.entries[[*methods, *controls][0]].layer
         rows = [row_of(grid, i, spans, bands, chosen.reference) for i in [*methods, *controls]]

@@ -349,3 +349,4 @@ def test_each_is_compared_with_its_plain_map(counted: Counted, tmp_path: Path) -
     assert {"layer4", "layer4@flip", "-", "-@flip"} == set(summary["layer"])
     page = (tmp_path / "report.html").read_text()
     assert "no layer@flip" in page and "depth 1 of 1" in page and "depth 2" not in page
+    assert "depth 1: layer4@flip" in page

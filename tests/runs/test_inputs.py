@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from torch import nn
 
 import bench
 from bench.analysis.reading import load_results
-from bench.config import build, compose_config
+from bench.config import GIVEN_TO_METHOD, bind_all, build, compose_config, plain
 from bench.datasets.planted import planted
-from bench.runs.facts import Facts
+from bench.runs.facts import Facts, Opener
+from bench.runs.setup import prepare_run
 from bench.runs.setup.protocol import protocol_folder
 from bench.types import Case, InputSpec, Network, UserError
 
@@ -79,6 +81,28 @@ def test_16_bits_of_one_channel(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(next((out / "folder").rglob("_images/*.png"))).convert("L"))
     assert len(np.unique(picture)) > 100 and picture.min() == 0 and picture.max() == 255
     assert [case["width"] for case in page(out)["cases"]] == [32] * 3
+
+
+def test_pictures_of_12_bits_in_16_are_said_to_be_faint(tmp_path: Path) -> None:
+    """For a network that takes them as 16 bits; neither with their range nor with a mean and std of theirs."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(2):
+        tifffile.imwrite(root / f"{i}.tif", RNG.integers(500, 3500, (40, 50), dtype=np.uint16))
+
+    def notes(*words: str) -> list[str]:
+        config = plain(compose_config([*words, "dataset=folder", f"dataset.root={root}", f"out={tmp_path / 'out'}"]))
+        opener = Opener(partial(build, "model", config["model"]), None)
+        methods = bind_all(config["method"], GIVEN_TO_METHOD)
+        run = prepare_run(config, opener, build("dataset", config["dataset"]), methods, [], lambda _: {})
+        return [note for note in run.notes if "contrast" in note]
+
+    usual = ["model=resnet18", "model.weights=random", "method=[center]"]
+    (note,) = notes(*usual)
+    assert "dataset.range=[LOW,HIGH]" in note and "\n" not in note
+    assert notes(*usual, "dataset.range=[500,3500]") == []
+    one = ["model=custom", f"model.target={__name__}:grey", "model.size=32", "method=[center]"]
+    assert notes(*one, "model.mean=[0.03]", "model.std=[0.013]") == []
 
 
 def test_four_channels_of_320_x_192(tmp_path: Path) -> None:

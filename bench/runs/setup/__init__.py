@@ -24,6 +24,7 @@ from bench.runs.plan import (
 from bench.runs.setup.checks import (
     check_cases,
     check_input,
+    faint,
     find_device,
     maps_in_folders,
     other_views,
@@ -88,6 +89,7 @@ def prepare_run(
     if explains is not None:
         facts = replace(facts, outputs=1, probability="none")
     spec = check_input(cases, whole, facts.spec)
+    dark = faint(cases, spec) if config["dataset"].get("range", "") is None else []
     has_boxes = any(len(case.boxes) for case in whole.cases)
     geometry = config["transform"] or ("stretch" if has_boxes or spec.rank > 2 else "center_crop")
     present = {*whole.offers} | ({"pictures"} if spec.rank == 2 else set())
@@ -115,7 +117,7 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + without + notes + fixed + resized,
+        notes=whole.notes + dark + without + notes + fixed + resized,
         beside=others,
         explains=explains,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ NEEDS = {
     "classes": "a function is explained and no class",
 }
 LOOKED_AT = 4  # pictures, before a run begins
+FAINT = 0.1  # standard deviation of a channel of the normalized input
 MOST_MISSING = 0.05  # share of the cases for which a folder may lack a map
 
 
@@ -85,6 +87,22 @@ def check_input(cases: Sequence[Case], data: Dataset, spec: InputSpec) -> InputS
     if reasons:
         raise UserError(reasons[0])
     return spec
+
+
+def faint(cases: Sequence[Case], spec: InputSpec) -> list[str]:
+    """Note where the first pictures have hardly any contrast for the network, as those of 12 bits kept in 16."""
+    contrasts = []
+    for case in cases[:LOOKED_AT]:
+        with suppress(OSError, ValueError, SyntaxError):
+            contrasts.append(float(prepare(case, spec, "stretch").image.flatten(1).std(1).max()))
+        if contrasts and contrasts[-1] >= FAINT:
+            return []
+    if not contrasts:
+        return []
+    return [
+        f"the first pictures have hardly any contrast for the network (standard deviation {max(contrasts):.2g}, often "
+        "1); name the values that are black and white with dataset.range=[LOW,HIGH]"
+    ]
 
 
 def usable(parts: Sequence[Bound], present: Collection[str]) -> tuple[list[Bound], list[str]]:
