@@ -36,7 +36,8 @@ def baselines_figure(group: Group, sets: Sequence[Sequence[Entry]], layer: str, 
     metric under several baselines.
     """
     named = dict(list(families(group).items())[:PANELS])
-    shown = [members for members in at_layer(sets, layer) if members[0].ranked][:METHODS]
+    # Controls have no part in the order.
+    shown = [members for members in at_layer(sets, layer) if members[0].ranked and not members[0].control][:METHODS]
     if not named or not shown:
         return None
     distances = baseline_distance_table(group)
@@ -82,7 +83,7 @@ def lines_of(ax: Axes, baselines: list[str]) -> None:
     """One line a baseline, from the top."""
     ax.set_yticks(range(len(baselines)), baselines)
     ax.set_ylim(len(baselines) - 0.4, -0.6)
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(axis="x", nbins=3)
 
 
 def draw_distances(ax: Axes, table: pd.DataFrame, baselines: list[str], bare: bool) -> None:
@@ -90,7 +91,7 @@ def draw_distances(ax: Axes, table: pd.DataFrame, baselines: list[str], bare: bo
     own = table[table["baseline"].isin(baselines)]
     y = [baselines.index(name) for name in own["baseline"]]
     ax.hlines(y, own["ci_low"], own["ci_high"], color=INK, lw=0.9)
-    ax.plot(own["distance"], y, ls="", ms=3.2, marker="D", color=INK)
+    ax.plot(own["distance"], y, ls="", ms=3.2, marker="s", color=INK)
     lines_of(ax, baselines)
     ax.set_xlim(left=0)
     ax.set_title("distance in features")

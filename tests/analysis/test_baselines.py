@@ -153,6 +153,8 @@ def test_figure(group) -> None:
         for name in ("layer_cam", "score_cam", "eigen_cam", "grad_cam"):
             assert any(np.allclose(own, means[name]) for own in dots), name
     assert len(figure.axes[2].texts) == 4 * 3
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(named) == 4 and not any("andom" in name for name in named)  # what is drawn, so no control
 
 
 def test_distances_of_baselines_are_no_ranking_of_methods(one_run) -> None:
