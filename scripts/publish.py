@@ -52,6 +52,7 @@ APART = (
     "legrad",
     "lrp",
 )
+MASKING = ("ablation_cam", "poly_cam", "rise", "score_cam")  # over a thousand passes an image
 AFFORDABLE = 7500  # passes of its own, an image: 48 scenes at 10 ms are an hour
 
 LOCALIZATION = ["box_coverage", "pointing_game", "energy_pointing_game"]
@@ -74,6 +75,7 @@ LEFT_OUT = {
     "lrp": "needs the extra lrp, and most of a minute a picture on two cores",
     "external, captum, pytorch_grad_cam, torchcam": "maps of other programs; docs/conformance.md compares them",
     "performance_information_curve": "writes picture files for seconds a map",
+    "baseline_distance": "is of a baseline, not of a map: experiment=baselines",
     "deletion_insertion_combined": "follows from deletion and insertion",
     "monotonicity, pixel_flipping": "the pictures of deletion, counted in another way",
     "bottom_up_randomization, smooth_mprt, local_lipschitz, arcc": "more passes of what others here measure",
@@ -104,19 +106,22 @@ def commands(part: str) -> list[list[str]]:
         return [["experiment=crash_test", "gallery.cases=0"]]
     if part == "scenes":
         cheap, costly = affordable_methods()
+        masking = [name for name in costly if name in MASKING]
         kept = ["gallery.cases=2", "workers=2"]
         main, at_last = [*FEWER, "hirescam", "grad_cam_pp"], "method=[cam,lift_cam]"  # these are defined there only
         first = [*LOCALIZATION, *FIRST]
         other = [name for name in OTHER if name not in ("deletion", "insertion", *FIRST)]
         again = [name for name in AGAIN if name not in FIRST]
+        alone = [name for name in first if name not in AGAIN]
         return [
             [listed("method", cheap), listed("metric", first), *kept],
             [at_last, listed("metric", first), "layer=bn2.act", *kept],
             [listed("method", main), "metric=[deletion,insertion]", *kept],
-            [listed("method", costly), listed("metric", [name for name in first if name not in AGAIN]), *kept],
+            [listed("method", [name for name in costly if name not in MASKING]), listed("metric", alone), *kept],
             [listed("method", main), listed("metric", other), *kept],
             [at_last, listed("metric", ["deletion", "insertion", *other]), "layer=bn2.act", *kept],
             [listed("method", [name for name in cheap if name != "dff"]), listed("metric", again), *kept],
+            [listed("method", masking), listed("metric", alone), *kept],
         ]
     same = [listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0", "workers=2"]
     runs = [[listed("method", ON_SAMPLES), *data, *same] for data in SAMPLES.values()]
