@@ -146,8 +146,10 @@ def as_row(output: Any) -> torch.Tensor:
 def shapes_at(
     network: Network, layers: Sequence[str], device: torch.device, scale: float, outputs: int
 ) -> dict[str, list[int]]:
-    """Shapes of the layers at a scale, by `at_scale`; UserError where the network does not take this size."""
+    """Shapes of the layers at a scale, by `at_scale`; UserError for volumes, or where the network does not take it."""
     channels, *sides = network.spec.shape
+    if network.spec.rank > 2:
+        raise UserError("scale= and augment=scales are for pictures; volumes are not resized")
     size = [round(side * scale) for side in sides]
     images = torch.zeros(1, channels, *size, device=device)
     try:
@@ -159,7 +161,7 @@ def shapes_at(
         reason = str(error).removeprefix(f"{network.name} ").split(": if it is made")[0]
         raise UserError(
             f"scale={scale:g}: {network.name} does not take pictures of {' x '.join(map(str, size))} ({reason}); "
-            "leave scale= at 1, or take a network that ends in global pooling"
+            "leave scale= at 1 and augment=scales away, or take a network that ends in global pooling"
         ) from error
     return {at_scale(name, scale): list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
 

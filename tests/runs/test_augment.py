@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+import bench
 from bench.analysis.comparisons import opponents_of
 from bench.analysis.groups import group_folders
 from bench.analysis.loading import load_group
@@ -329,10 +330,15 @@ def test_what_is_left_out_or_refused() -> None:
     from bench.config import GIVEN_TO_METRIC
 
     metrics = bind_all(compose_config(["metric=[box_coverage,max_sensitivity]"]).metric, GIVEN_TO_METRIC)
-    notes, left = other_views([1], ["flip"], bound("grad_cam", "gradient"), metrics, 3)
+    notes, left = other_views([1], ["flip"], bound("grad_cam", "gradient"), metrics)
     assert [metric.name for metric in left] == ["box_coverage"] and len(notes) == 1 and "max_sensitivity" in notes[0]
-    with pytest.raises(UserError, match="augment=scales are for pictures; volumes are not resized"):
-        other_views([1], ["flip", "scales"], [], [], 3)
+
+
+@pytest.mark.parametrize("word", ["scale=2", "scale=[1,2]", "augment=scales", "augment=[flip,scales]"])
+def test_volumes_are_not_resized(word: str, tmp_path: Path) -> None:
+    words = ["model=planted", "model.rank=3", "model/mechanism@model.mechanisms=[additive,blind]", "dataset=planted"]
+    with pytest.raises(UserError, match="scale= and augment=scales are for pictures; volumes are not resized"):
+        bench.run(*words, word, "method=[grad_cam]", "metric=[]", "limit=1", out=tmp_path)
 
 
 def test_each_is_compared_with_its_plain_map(counted: Counted, tmp_path: Path) -> None:

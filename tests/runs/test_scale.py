@@ -255,12 +255,10 @@ def test_a_network_of_one_size_refuses_in_one_line(make, layer: str) -> None:
 
 def test_what_other_scales_leave_out_is_said() -> None:
     metrics = bind_all(compose_config(["metric=[box_coverage,max_sensitivity]"]).metric, GIVEN_TO_METRIC)
-    notes, left = other_views([1, 2], [], bound("grad_cam", "gradient", "center"), metrics, 2)
+    notes, left = other_views([1, 2], [], bound("grad_cam", "gradient", "center"), metrics)
     assert [metric.name for metric in left] == ["box_coverage"] and len(notes) == 2
     assert "gradient" in notes[0] and "center" not in notes[0] and "max_sensitivity" in notes[1]
-    assert other_views([1], [], bound("gradient"), metrics, 3) == ([], metrics)
-    with pytest.raises(UserError, match="volumes are not resized"):
-        other_views([2], [], [], [], 3)
+    assert other_views([1], [], bound("gradient"), metrics) == ([], metrics)
 
 
 def test_scales_are_told_apart_by_their_names() -> None:

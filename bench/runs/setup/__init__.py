@@ -102,7 +102,7 @@ def prepare_run(
     metrics, notes = usable(metrics, present)
     check_targets(cases, facts.outputs, whole.outputs if config["target"] == "label" else None)
     fixed, metrics = maps_in_folders(methods, metrics, cases, spec.rank)
-    resized, metrics = other_views(scales, augment, methods, metrics, facts.spec.rank)
+    resized, metrics = other_views(scales, augment, methods, metrics)
     jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales, augment)
     folder = protocol_folder(config, facts, whole.cases, geometry)
     listed = config["against"] or []

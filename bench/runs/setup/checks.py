@@ -164,16 +164,11 @@ def words_of(setting: str | Sequence[str] | None) -> list[str]:
 
 
 def other_views(
-    scales: Sequence[float], augment: Sequence[str], methods: Sequence[Bound], metrics: Sequence[Bound], rank: int
+    scales: Sequence[float], augment: Sequence[str], methods: Sequence[Bound], metrics: Sequence[Bound]
 ) -> tuple[list[str], list[Bound]]:
-    """Return notes on what other scales and mirror images leave out, and the metrics that still apply.
-
-    UserError for a volume, which is not resized.
-    """
+    """Return notes on what other scales and mirror images leave out, and the metrics that still apply."""
     if list(scales) == [1] and not augment:
         return [], list(metrics)
-    if rank > 2 and (list(scales) != [1] or "scales" in augment):
-        raise UserError("scale= and augment=scales are for pictures; volumes are not resized")
     notes = []
     once = [method.name for method in methods if not looks_at_layer(method) and reads_network(method)]
     if once and list(scales) != [1]:
