@@ -153,7 +153,7 @@ def block_rows(group: Group, block: Block, reference: str) -> list[dict[str, Any
 
 def images_under(group: Group, cases: NDArray[np.bool_]) -> int:
     """Count the images that these cases (a mask over all of them) show."""
-    return len(np.unique(group.images[cases]))
+    return int(np.count_nonzero(np.bincount(group.images[cases], minlength=1)))
 
 
 def pair_of(group: Group, block: Block, first: int, second: int) -> Array:
@@ -229,7 +229,8 @@ def statistic_rows(group: Group, reference: str, resamples: int, seed: int) -> l
     names = sorted({name for columns in statistic_curves(group).values() for name in columns})
     if not names:
         return []
-    known = {e.label: statistics_of(group, curves, resamples, seed) for e, curves in each_entry(group, names)}
+    read = each_entry(group, names, group.entries)
+    known = {entry.label: statistics_of(group, curves, resamples, seed) for entry, curves in read}
     rows = []
     for entry in group.entries:
         opponents = opponents_of(group, entry, reference)

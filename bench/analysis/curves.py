@@ -60,12 +60,13 @@ def read_curves(group: Group, names: Collection[str], entries: Sequence[Entry]) 
     return curves
 
 
-def each_entry(group: Group, names: Collection[str]) -> Iterator[tuple[Entry, Curves]]:
-    """Every entry with its curves; of those that are not in memory, as many at a time as fit into `HELD` bytes."""
-    length = sum(group.curves.get(name, 0) for name in names if not any(name in e.curves for e in group.entries))
+def each_entry(group: Group, names: Collection[str], entries: Sequence[Entry]) -> Iterator[tuple[Entry, Curves]]:
+    """Each of these entries with its curves; of those that are not in memory, as many at a time as `HELD` bytes hold."""
+    unread = [name for name in names if not any(name in entry.curves for entry in entries)]
+    length = sum(group.curves.get(name, 0) for name in unread)
     size = max(1, loading.HELD // max(4 * length * len(group.cases), 1))
-    for start in range(0, len(group.entries), size):
-        block = group.entries[start : start + size]
+    for start in range(0, len(entries), size):
+        block = entries[start : start + size]
         curves = read_curves(group, names, block)
         for entry in block:
             yield entry, curves.pop(entry.label)

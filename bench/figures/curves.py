@@ -28,9 +28,9 @@ def curve_columns(group: Group) -> list[str]:
     return sorted(names, key=lambda name: (not name.startswith(("deletion", "insertion")), name))
 
 
-def all_bands(group: Group, names: list[str], resamples: int) -> dict[str, dict[str, Band]]:
-    """Mean curves of every entry with their bands, by the entry's label and the curve's name."""
-    return {entry.label: mean_bands(group, curves, resamples) for entry, curves in each_entry(group, names)}
+def all_bands(group: Group, names: list[str], resamples: int, entries: Sequence[Entry]) -> dict[str, dict[str, Band]]:
+    """Mean curves of these entries with their bands, by the entry's label and the curve's name."""
+    return {entry.label: mean_bands(group, curves, resamples) for entry, curves in each_entry(group, names, entries)}
 
 
 def mean_bands(group: Group, curves: Curves, resamples: int) -> dict[str, Band]:
@@ -57,8 +57,9 @@ def curves_figure(
     rows = drawn(at_layer(sets, layer))[:PANELS]
     if not names or not rows:
         return None
-    bands = all_bands(group, names, resamples)
     random = next((entry for entry in group.entries if entry.name == "random"), None)
+    lines = [members[0] for members in rows] + ([random] if random else [])
+    bands = all_bands(group, names, resamples, lines)
     across = min(len(rows), 5 if width >= WIDE else 3)
     down = -(-len(rows) // across)
     with rc_context(STYLE):
@@ -124,7 +125,7 @@ def randomization_figure(group: Group, *, resamples: int = 500) -> Figure | None
     if not rows:
         return None
     wide = max(map(len, curves.values()))
-    bands = all_bands(group, [name for names in curves.values() for name in names], resamples)
+    bands = all_bands(group, [name for names in curves.values() for name in names], resamples, group.entries)
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDE, 2.3 * len(rows) + 0.6), layout="constrained")
         grid = figure.subplots(len(rows), wide, squeeze=False, sharey=True)

@@ -141,7 +141,9 @@ def upsample(native: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def fuse(maps: Sequence[Tensor], how: str) -> Tensor:
-    """One map (N, *spatial) of maps of several layers or scales, each divided by its maximum: their units differ.
+    """One map (N, *spatial) of maps of several layers or scales, each divided by its largest value: their units differ.
+
+    A signed map is divided by its largest magnitude, so that what is negative stays so.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ def fuse(maps: Sequence[Tensor], how: str) -> Tensor:
         At input size. A map that is zero everywhere stays zero, so it weakens a mean and empties a product.
     how : {"mean", "max", "product"}
     """
-    scaled = [torch.nan_to_num(m / m.flatten(1).amax(1).view(-1, *[1] * (m.ndim - 1))) for m in maps]
+    scaled = [torch.nan_to_num(m / m.flatten(1).abs().amax(1).view(-1, *[1] * (m.ndim - 1))) for m in maps]
     stack = torch.stack(scaled)
     return {"mean": stack.mean(0), "max": stack.amax(0), "product": stack.prod(0)}[how]
 

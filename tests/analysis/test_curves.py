@@ -169,12 +169,14 @@ def test_curves_are_read_in_the_order_of_the_cases(finished, monkeypatch, held):
 
 
 def test_a_few_entries_at_a_time_give_the_same_curves(finished, monkeypatch):
-    whole = {e.label: curves for e, curves in each_entry(group_of(finished), ["deletion.curve"])}
+    group = group_of(finished)
+    whole = {e.label: curves for e, curves in each_entry(group, ["deletion.curve"], group.entries)}
     monkeypatch.setattr("bench.analysis.loading.HELD", 3 * 24 * 15 * 4)  # three entries' curves
     blocks = []
     read = read_curves
     monkeypatch.setattr("bench.analysis.curves.read_curves", lambda *all: blocks.append(len(all[2])) or read(*all))
-    for entry, curves in each_entry(group_of(finished), ["deletion.curve"]):
+    group = group_of(finished)
+    for entry, curves in each_entry(group, ["deletion.curve"], group.entries):
         np.testing.assert_array_equal(curves["deletion.curve"], whole[entry.label]["deletion.curve"])
     assert blocks == [3, 3, 3, 1]
 

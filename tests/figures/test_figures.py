@@ -126,7 +126,7 @@ def test_the_forest_shows_the_differences_of_the_table(group, tables, sets):
 
 def test_curves_are_the_means_of_the_rows(finished, group, sets):
     entry = group.entries[0]
-    mean, low, high = all_bands(group, ["deletion.curve"], 50)[entry.label]["deletion.curve"]
+    mean, low, high = all_bands(group, ["deletion.curve"], 50, [entry])[entry.label]["deletion.curve"]
     rows = rows_of(finished, entry.method, entry.layer)
     expected = np.mean(np.stack(rows["deletion.curve"].to_list()), axis=0)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)  # curves are float32

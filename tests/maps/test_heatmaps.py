@@ -61,6 +61,8 @@ def test_fused_maps_are_divided_by_their_maxima() -> None:
     torch.testing.assert_close(fuse([first, second], "mean"), torch.tensor([[[0.75, 2 / 3]]]))
     torch.testing.assert_close(fuse([first, second], "max"), torch.ones(1, 1, 2))
     torch.testing.assert_close(fuse([first, second], "product"), torch.tensor([[[0.5, 1 / 3]]]))
+    below = torch.tensor([[[-4.0, -1.0]]])  # evidence against everywhere is not turned into evidence
+    torch.testing.assert_close(fuse([below, below], "mean"), torch.tensor([[[-1.0, -0.25]]]))
 
 
 def made(seed: int, size: tuple[int, ...] = (7, 7)) -> Tensor:
