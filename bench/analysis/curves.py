@@ -61,7 +61,7 @@ def read_curves(group: Group, names: Collection[str], entries: Sequence[Entry]) 
 
 
 def each_entry(group: Group, names: Collection[str], entries: Sequence[Entry]) -> Iterator[tuple[Entry, Curves]]:
-    """Each of these entries with its curves; of those that are not in memory, as many at a time as `HELD` bytes hold."""
+    """Each of these entries with its curves; of those not in memory, as many at a time as `HELD` bytes hold."""
     unread = [name for name in names if not any(name in entry.curves for entry in entries)]
     length = sum(group.curves.get(name, 0) for name in unread)
     size = max(1, loading.HELD // max(4 * length * len(group.cases), 1))
