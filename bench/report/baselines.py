@@ -18,7 +18,7 @@ def baseline_answers(table: pd.DataFrame) -> list[Answer]:
     for metric, rows in table.groupby("metric", sort=False):
         counts = rows["order"].value_counts().to_dict()
         pairs = [pair_of(each) for each in rows[rows["order"] == "depends"].to_dict("records")]
-        whole = f"of {len(rows)} pairs {counts.get('holds', 0)} have the same order by mean under every baseline"
+        whole = f"pairs with the same order by mean under every baseline: {counts.get('holds', 0)} of {len(rows)}"
         if "few images" in counts:
             text = f"no verdict: {LEAST_IMAGES} images are needed"
         elif pairs:
