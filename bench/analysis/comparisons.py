@@ -20,7 +20,7 @@ from bench.types import NO_LAYER, plain_layer
 
 ALL, ONE = "all", "one object"  # which cases a mean is over
 EQUAL_WITHIN = 1e-5  # of the larger value: methods whose values differ by less on all cases are the same
-FEW = 256  # cases
+FEW = 256  # cases, which are compared before all others
 RESULT = ("mean", "ci_low", "ci_high", "n", "n_images")
 PAIR = ("against", "against_layer", "difference", "difference_low", "difference_high", "p")
 Images = NDArray[np.int64]
@@ -153,7 +153,7 @@ def block_rows(group: Group, block: Block, reference: str) -> list[dict[str, Any
 
 def images_under(group: Group, cases: NDArray[np.bool_]) -> int:
     """Count the images that these cases (a mask over all of them) show."""
-    return int(np.count_nonzero(np.bincount(group.images[cases], minlength=1)))
+    return int(np.count_nonzero(np.bincount(group.images[cases])))
 
 
 def pair_of(group: Group, block: Block, first: int, second: int) -> Array:

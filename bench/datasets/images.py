@@ -86,7 +86,7 @@ def _decode(path: str, _changed: int, upright: bool) -> Tensor:
                     pass
             # Orientation first: converting may drop the EXIF block. Both calls load the pixels.
             image = to_rgb(ImageOps.exif_transpose(file) if upright else file)
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):  # the second says nothing about the picture
         raise
     except _Unusable as error:
         raise ValueError(f"{printable(path)}: {error}") from error

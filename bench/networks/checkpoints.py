@@ -91,7 +91,7 @@ def read_weights(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
             check_archive(path, size)
             with torch.serialization.safe_globals(HARMLESS) if ALLOWS else nullcontext():
                 state = torch.load(path, weights_only=True, map_location="cpu")
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # a file of another kind can make the unpickler fail in any way
         foreign = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))

@@ -176,3 +176,16 @@ def test_masks_of_gigabytes_are_refused() -> None:
     outline = [[0, 0, 9, 0, 9, 9]]
     with pytest.raises(ValueError, match="30 masks of 9000 x 9000 pixels take over 2 GiB"):
         segmentations.decode_masks([outline] * 30, 9000, 9000)
+
+
+def test_too_little_memory_is_no_fault_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be left out as a bad record, and the run would go on with other pictures than another machine's."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    monkeypatch.setattr("bench.datasets.images.ImageOps.exif_transpose", raise_memory_error)
+    with pytest.raises(MemoryError):
+        read_image(str(path))
+
+
+def raise_memory_error(*_: object) -> None:
+    raise MemoryError

@@ -30,6 +30,17 @@ def of(cases: list[Case], name: str) -> list[Case]:
     return [case for case in cases if case.class_name == name]
 
 
+def scene_of(case: Case) -> Any:
+    """The scene whose method loads the case's picture."""
+    load: Any = case.load
+    return load.__self__
+
+
+def without_parts(case: Case) -> Tensor:
+    """Background of a case's picture: uint8 (3, *shape)."""
+    return scene_of(case).draw()[0]
+
+
 def by_permutations(scores: Tensor) -> Tensor:
     """Shapley's other definition: a part's mean gain when parts arrive in every order."""
     count = len(scores).bit_length() - 1
@@ -58,14 +69,12 @@ def test_shapley_values_of_a_known_game() -> None:
 def test_values_are_the_networks_own(network: Any, cases: list[Case]) -> None:
     """They sum to score(all) - score(none) of the pictures as a run gives them to the network, to 1e-5."""
     for case in cases:
-        load: Any = case.load
-        scene = load.__self__
         batch = collate([prepare(case, network.spec, "stretch")], network.spec, torch.device("cpu"))
-        empty = (scene.draw()[0] / 255 - network.spec.mean[0]) / network.spec.std[0]
+        empty = (without_parts(case) / 255 - network.spec.mean[0]) / network.spec.std[0]
         with torch.inference_mode():
             whole, none = (network.module(x)[0, case.target[0]].item() for x in (batch.images, empty[None]))
         assert case.values.sum().item() == pytest.approx(whole - none, abs=1e-5)
-        scores = subset_scores(network, scene, case.target[0])
+        scores = subset_scores(network, scene_of(case), case.target[0])
         torch.testing.assert_close(case.values.double(), by_permutations(scores), rtol=0, atol=1e-6)
 
 
@@ -101,7 +110,7 @@ def test_parts_boxes_and_masks_are_where_the_picture_changes(cases: list[Case]) 
     for case in cases:
         image, masks = case.load()
         assert image.shape == (3, 224, 224) and image.dtype == torch.uint8 and masks is not None
-        changed = (image != case.load.__self__.draw()[0]).any(0)  # type: ignore[attr-defined]
+        changed = (image != without_parts(case)).any(0)
         planted_there = torch.zeros(224, 224, dtype=torch.bool)
         for x0, y0, x1, y1 in case.parts.int().tolist():
             assert not planted_there[y0 - 16 : y1 + 16, x0 - 16 : x1 + 16].any()  # two tiles between any two
@@ -118,7 +127,7 @@ def test_parts_boxes_and_masks_are_where_the_picture_changes(cases: list[Case]) 
 
 def test_noise_alone_fires_nothing(network: Any, cases: list[Case]) -> None:
     for case in cases:
-        empty = (case.load.__self__.draw()[0] / 255 - network.spec.mean[0]) / network.spec.std[0]  # type: ignore[attr-defined]
+        empty = (without_parts(case) / 255 - network.spec.mean[0]) / network.spec.std[0]
         assert not network.module.features(empty[None]).any()
 
 
@@ -147,7 +156,7 @@ def test_volumes(network: Any) -> None:
         for mask, (x0, y0, z0, x1, y1, z1) in zip(masks, case.boxes.int().tolist(), strict=True):
             assert mask.sum() == 12**3 and mask[z0:z1, y0:y1, x0:x1].all()
         torch.testing.assert_close(case.values / case.values.max(), torch.tensor(expected).float(), rtol=0, atol=0.02)
-        changed = (image != case.load.__self__.draw()[0]).any(0)  # type: ignore[attr-defined]
+        changed = (image != without_parts(case)).any(0)
         for x0, y0, z0, x1, y1, z1 in case.parts.int().tolist():
             assert changed[z0:z1, y0:y1, x0:x1].float().mean() > 0.95
             changed[z0:z1, y0:y1, x0:x1] = False

@@ -26,6 +26,8 @@ def decode_masks(segmentations: Sequence[Any], height: int, width: int) -> Tenso
     codes = [_run_lengths(one, height, width) for one in segmentations]
     try:
         masks = mask_utils.decode(codes)
+    except MemoryError:
+        raise
     except Exception as error:  # pycocotools raises no other class
         raise ValueError(str(error)) from error
     # pycocotools gives (height, width, M), column by column; a copy in another order would cost as much again.
