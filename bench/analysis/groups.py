@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -21,7 +20,6 @@ from bench.types import NO_LAYER, plain_layer
 
 CATEGORIES = ("gradient", "entropy", "activation", "attention", "perturbation", "attribution", "other", "control")
 
-ARROWS = {True: "↑", False: "↓", None: ""}
 Curves = dict[str, NDArray[np.float32]]
 
 
@@ -244,49 +242,3 @@ def group_folders(folders: Iterable[Folder]) -> list[list[Folder]]:
     for folder in folders:
         groups.setdefault(tuple(folder.protocol[key] for key in ("dataset", "model", "key")), []).append(folder)
     return [members for _, members in sorted(groups.items())]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the printed table: ``<metric>.<output>``, heading as lines, whether higher is better."""
-
-    metric: str
-    heading: tuple[str, ...]
-    better: bool | None
-
-    @property
-    def arrow(self) -> str:
-        """Which way is better: up, down or nothing."""
-        return ARROWS[self.better]
-
-    @property
-    def title(self) -> str:
-        """Heading on one line, with the arrow."""
-        return f"{' '.join(self.heading)} {self.arrow}".strip()
-
-
-def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
-    """Columns of the printed table: what each metric's ``about.show`` names, then its data-set statistics in `extra`.
-
-    `extra` holds names of the summary that are no values of cases, e.g. a score at the best threshold of the data set.
-    """
-    known = {*group.outputs, *group.statistics}
-    shown: dict[str, list[str]] = {}
-    for metric in group.metrics:
-        about = group.about(metric)
-        named = about.get("show")  # an empty list shows none
-        outputs = [f"{metric}.{name}" for name in (about.get("higher_is_better") or [] if named is None else named)]
-        own = [name for name in outputs if name.removesuffix("_class_mean") in known]
-        statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
-        shown[metric] = own + [name for name in statistics if name in extra and name not in own]
-    of_several = Counter(metric_of(output)[1] for own in shown.values() if len(own) > 1 for output in own)
-    columns: list[Column] = []
-    for metric, own in shown.items():
-        title = group.title(metric).split("_")
-        for output in own:
-            name = metric_of(output)[1]
-            words = [*title, "AUC"] if name == "auc" else name.split("_") if len(own) > 1 else title
-            if of_several[name] > 1 and name != "auc":  # two metrics have a value of this name
-                words = [*title, *name.split("_")]
-            columns.append(Column(output, tuple(words), group.higher_is_better(output)))
-    return columns

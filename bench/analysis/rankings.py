@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench.analysis.groups import Group, shown_columns
+from bench.analysis.groups import Group
 from bench.analysis.statistics import Array, cluster_means
-from bench.analysis.tables import table_of
+from bench.analysis.tables import shown_columns, table_of
 
 RANK_COLUMNS = ["dataset", "model", "layer", "method", "metric", "average_rank", "n", "k", "protocol"]
 AGREEMENT_COLUMNS = [

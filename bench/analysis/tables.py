@@ -1,8 +1,10 @@
-"""Groups -> tables: means with intervals, paired differences to reference and controls, means by kind of case."""
+"""Groups -> tables: means with intervals, paired differences, means by kind of case; and which columns are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pandas as pd
 
 from bench.analysis.comparisons import ALL, compare_group, describe, reference_of
 from bench.analysis.groups import Group
+from bench.analysis.parts import metric_of
 from bench.analysis.published import reported, split_of
 from bench.analysis.statistics import Array, resampled_means
 from bench.types import printable
@@ -27,6 +30,7 @@ COMPARISON_COLUMNS = [
 BREAKDOWN_COLUMNS = [
     "dataset", "model", "layer", "method", "metric", "by", "bin", "mean", "ci_low", "ci_high", "n", "protocol",
 ]  # fmt: skip
+ARROWS = {True: "↑", False: "↓", None: ""}
 DIFFERENCE = ("difference", "difference_low", "difference_high", "p")
 # Each bin as (name, lower bound, upper bound), lower <= value < upper.
 BINS: dict[str, list[tuple[str, float, float]]] = {
@@ -34,6 +38,52 @@ BINS: dict[str, list[tuple[str, float, float]]] = {
     "probability": [("<.2", -np.inf, 0.2), (".2-.6", 0.2, np.nextafter(0.6, 1)), (">.6", np.nextafter(0.6, 1), np.inf)],
     "box_area": [("<10%", 0, 0.1), ("10-30%", 0.1, np.nextafter(0.3, 1)), (">30%", np.nextafter(0.3, 1), np.inf)],
 }
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the printed table: ``<metric>.<output>``, heading as lines, whether higher is better."""
+
+    metric: str
+    heading: tuple[str, ...]
+    better: bool | None
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better: up, down or nothing."""
+        return ARROWS[self.better]
+
+    @property
+    def title(self) -> str:
+        """Heading on one line, with the arrow."""
+        return f"{' '.join(self.heading)} {self.arrow}".strip()
+
+
+def shown_columns(group: Group, extra: Collection[str] = ()) -> list[Column]:
+    """Columns of the printed table: what each metric's ``about.show`` names, then its data-set statistics in `extra`.
+
+    `extra` holds names of the summary that are no values of cases, e.g. a score at the best threshold of the data set.
+    """
+    known = {*group.outputs, *group.statistics}
+    shown: dict[str, list[str]] = {}
+    for metric in group.metrics:
+        about = group.about(metric)
+        named = about.get("show")  # an empty list shows none
+        outputs = [f"{metric}.{name}" for name in (about.get("higher_is_better") or [] if named is None else named)]
+        own = [name for name in outputs if name.removesuffix("_class_mean") in known]
+        statistics = [f"{metric}.{name}" for name in about.get("dataset_statistics") or {}]
+        shown[metric] = own + [name for name in statistics if name in extra and name not in own]
+    of_several = Counter(metric_of(output)[1] for own in shown.values() if len(own) > 1 for output in own)
+    columns: list[Column] = []
+    for metric, own in shown.items():
+        title = group.title(metric).split("_")
+        for output in own:
+            name = metric_of(output)[1]
+            words = [*title, "AUC"] if name == "auc" else name.split("_") if len(own) > 1 else title
+            if of_several[name] > 1 and name != "auc":  # two metrics have a value of this name
+                words = [*title, *name.split("_")]
+            columns.append(Column(output, tuple(words), group.higher_is_better(output)))
+    return columns
 
 
 def summarize(

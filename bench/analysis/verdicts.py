@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.comparisons import ALL, ONE, alike, reference_of
-from bench.analysis.groups import Column, Entry, Group, shown_columns
+from bench.analysis.groups import Entry, Group
 from bench.analysis.significance import LEAST_IMAGES
 from bench.analysis.statistics import Array
+from bench.analysis.tables import Column, shown_columns
 from bench.types import NO_LAYER
 
 QUESTIONS = (ONE, "several objects", "faithfulness", "class sensitivity")

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from bench.analysis.groups import ARROWS, Entry, Group
+from bench.analysis.groups import Entry, Group
 from bench.analysis.statistics import means, percentile_interval, resampled_means
+from bench.analysis.tables import ARROWS
 from bench.analysis.trials.baselines import (
     baseline_distance_table,
     baseline_tau_table,

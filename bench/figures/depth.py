@@ -11,7 +11,8 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.groups import Column, Entry, Group
+from bench.analysis.groups import Entry, Group
+from bench.analysis.tables import Column
 from bench.figures.style import NARROW, STYLE, WIDE, legend, shown_lines, style_of
 from bench.types import NO_LAYER, plain_layer
 

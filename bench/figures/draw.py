@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis.groups import Column, Entry, Group
+from bench.analysis.groups import Entry, Group
 from bench.analysis.kept_maps import Shown, fewer, read_shown
 from bench.analysis.parts import metric_of
+from bench.analysis.tables import Column
 from bench.analysis.trials.crash_test import crash_table
 from bench.analysis.trials.metric_trial import trial_table
 from bench.figures.baselines import baselines_figure

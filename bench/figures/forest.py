@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.analysis.comparisons import ALL, reference_of
-from bench.analysis.groups import Column, Entry, Group
+from bench.analysis.groups import Entry, Group
+from bench.analysis.tables import Column
 from bench.figures.style import NARROW, STYLE, WIDE, at_layer, drawn, titles, wrapped
 
 ROW, TALLEST = 0.19, 8.5  # inches: of a line, of the figure

@@ -14,8 +14,9 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from bench.analysis.groups import Column, Entry, Group
+from bench.analysis.groups import Entry, Group
 from bench.analysis.kept_maps import PALETTE, Shown, native_map, upsample
+from bench.analysis.tables import Column
 from bench.analysis.views import View, input_size, view_of
 from bench.figures.gallery import REASONS
 from bench.types import NO_LAYER, plain_layer

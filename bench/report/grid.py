@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.groups import Column, Entry, Group, shown_columns
+from bench.analysis.groups import Entry, Group
 from bench.analysis.significance import LEAST_IMAGES
+from bench.analysis.tables import Column, shown_columns
 from bench.types import NO_LAYER, plain_layer
 
 SIGNS = {"better": "▲", "worse": "▼", "equal": "=", "undecided": "", "few images": "", "": ""}

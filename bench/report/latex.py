@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analysis.groups import Column, Group
-from bench.analysis.tables import to_csv
+from bench.analysis.groups import Group
+from bench.analysis.tables import Column, to_csv
 from bench.figures.draw import slug
 from bench.figures.style import titles
 from bench.report.grid import Cell, Grid, interval, number, sections

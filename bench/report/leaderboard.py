@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.comparisons import ALL, ONE, reference_of
-from bench.analysis.groups import Column, Entry, Group, about_method, group_folders, shown_columns
+from bench.analysis.groups import Entry, Group, about_method, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
 from bench.analysis.significance import LEAST_IMAGES
-from bench.analysis.tables import summarize_group
+from bench.analysis.tables import Column, shown_columns, summarize_group
 from bench.analysis.trials.crash_test import crash_table
 from bench.analysis.verdicts import QUESTIONS, best_layer, equal_entries, verdicts_of
 from bench.figures.draw import slug

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.groups import Group, shown_columns
+from bench.analysis.groups import Group
 from bench.analysis.parts import metric_of
 from bench.analysis.significance import LEAST_IMAGES
+from bench.analysis.tables import shown_columns
 from bench.options import conf_node
 from bench.store.files import read_json
 from bench.store.folders import PROVENANCE

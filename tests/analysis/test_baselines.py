@@ -9,7 +9,7 @@ from made_results import group_of
 from rich.console import Console
 from scipy.stats import kendalltau
 
-from bench.analysis.groups import shown_columns
+from bench.analysis.tables import shown_columns
 from bench.analysis.trials.baselines import (
     BASELINE_COLUMNS,
     DISTANCE_COLUMNS,

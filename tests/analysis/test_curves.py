@@ -10,9 +10,8 @@ import pytest
 from made_results import CASE, entry_of, full, group_of, groups_of, protocol_folder, rows_of, write_parts
 
 from bench.analysis.curves import each_entry, mean_curves, read_curves, statistic_curves, statistics_of
-from bench.analysis.groups import shown_columns
 from bench.analysis.statistics import resample_counts
-from bench.analysis.tables import summarize, to_csv
+from bench.analysis.tables import shown_columns, summarize, to_csv
 from bench.options import conf_node, named_function
 from bench.report import report
 from bench.store.folders import find_folders

@@ -18,9 +18,9 @@ from made_results import (
     write_parts,
 )
 
-from bench.analysis.groups import natural, shown_columns
+from bench.analysis.groups import natural
 from bench.analysis.rankings import agreement_table, ranks_table
-from bench.analysis.tables import breakdown_group, summarize, summarize_group, to_csv
+from bench.analysis.tables import breakdown_group, shown_columns, summarize, summarize_group, to_csv
 from bench.analysis.verdicts import equal_entries, verdicts_of
 from bench.report.grid import make_grid
 from bench.report.notes import notes
