@@ -106,9 +106,9 @@ def commands(part: str) -> list[list[str]]:
         return [["experiment=crash_test", "gallery.cases=0"]]
     if part == "scenes":
         cheap, costly = affordable_methods()
-        masking = [name for name in costly if name in MASKING]
         kept = ["gallery.cases=2", "workers=2"]
-        main, at_last = [*FEWER, "hirescam", "grad_cam_pp"], "method=[cam,lift_cam]"  # these are defined there only
+        main_ten = [*FEWER, "hirescam", "grad_cam_pp"]
+        at_last = "method=[cam,lift_cam]"  # they are defined at the last layer only
         first = [*LOCALIZATION, *FIRST]
         other = [name for name in OTHER if name not in ("deletion", "insertion", *FIRST)]
         again = [name for name in AGAIN if name not in FIRST]
@@ -116,12 +116,12 @@ def commands(part: str) -> list[list[str]]:
         return [
             [listed("method", cheap), listed("metric", first), *kept],
             [at_last, listed("metric", first), "layer=bn2.act", *kept],
-            [listed("method", main), "metric=[deletion,insertion]", *kept],
+            [listed("method", main_ten), "metric=[deletion,insertion]", *kept],
             [listed("method", [name for name in costly if name not in MASKING]), listed("metric", alone), *kept],
-            [listed("method", main), listed("metric", other), *kept],
+            [listed("method", main_ten), listed("metric", other), *kept],
             [at_last, listed("metric", ["deletion", "insertion", *other]), "layer=bn2.act", *kept],
             [listed("method", [name for name in cheap if name != "dff"]), listed("metric", again), *kept],
-            [listed("method", masking), listed("metric", alone), *kept],
+            [listed("method", [name for name in costly if name in MASKING]), listed("metric", alone), *kept],
         ]
     same = [listed("metric", LOCALIZATION), "save_maps=none", "gallery.cases=0", "workers=2"]
     runs = [[listed("method", ON_SAMPLES), *data, *same] for data in SAMPLES.values()]

@@ -37,7 +37,7 @@ def baselines_figure(group: Group, sets: Sequence[Sequence[Entry]], layer: str, 
     metric under several baselines.
     """
     named = dict(list(families(group).items())[:PANELS])
-    # Controls have no part in the order.
+    # Controls are not ordered.
     shown = [members for members in at_layer(sets, layer) if members[0].ranked and not members[0].control][:METHODS]
     if not named or not shown:
         return None
@@ -77,23 +77,23 @@ def draw_means(ax: Axes, group: Group, outputs: dict[str, str], entries: Sequenc
         y = np.arange(len(outputs)) + SPREAD * ((place + 0.5) / len(entries) - 0.5)
         ax.hlines(y, low, high, color=look["color"], lw=0.9)
         ax.plot(means(own), y, ls="", ms=3.2, marker=look["marker"], color=look["color"])
-    lines_of(ax, list(outputs))
+    label_lines(ax, list(outputs))
 
 
-def lines_of(ax: Axes, baselines: list[str]) -> None:
-    """One line a baseline, from the top."""
+def label_lines(ax: Axes, baselines: list[str]) -> None:
+    """Name the baselines at the left, one line each, from the top."""
     ax.set_yticks(range(len(baselines)), baselines)
     ax.set_ylim(len(baselines) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=3)
 
 
 def draw_distances(ax: Axes, table: pd.DataFrame, baselines: list[str], bare: bool) -> None:
-    """Dots with intervals of the baselines' distances from the picture, which no method has a part in."""
+    """Dots with intervals of the baselines' distances from the picture; they are the same for all methods."""
     own = table[table["baseline"].isin(baselines)]
     y = [baselines.index(name) for name in own["baseline"]]
     ax.hlines(y, own["ci_low"], own["ci_high"], color=INK, lw=0.9)
     ax.plot(own["distance"], y, ls="", ms=3.2, marker="s", color=INK)
-    lines_of(ax, baselines)
+    label_lines(ax, baselines)
     ax.set_xlim(left=0)
     ax.set_title("distance in features")
     if bare:

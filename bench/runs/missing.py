@@ -136,12 +136,12 @@ def needs_of(
 
 
 def places_of(job: Job) -> list[tuple[str, str]]:
-    """Where the maps that a job's is made of stand among native maps: label of the method, layer and scale."""
+    """Keys, among native maps, of those that a job's map is made of: the method's label, and the layer at a scale."""
     return [(job.label, at_scale(*member)) for member in job.members]
 
 
 def scales_to_see(needs: Needs, jobs: Sequence[Job], metrics: Sequence[Metric]) -> dict[int, set[float]]:
-    """Scales at which each job whose map is to be made looks at the picture: those of which no map is on disk.
+    """Scales at which each job whose map is made now has to see the picture: those of which no map is on disk.
 
     Where a metric asks again, all maps are made, since it compares with what their pass gave.
     """

@@ -164,7 +164,7 @@ def plan_jobs(
 
 
 def augmented_scales(augment: Sequence[str], scales: Sequence[float]) -> dict[float | str, tuple[float, ...]]:
-    """Scales, negative in the mirror, that a further map is the mean of, by the name of all together as in `at_scale`.
+    """Scales that each further map averages over, negative in the mirror, by their common name as in `at_scale`.
 
     ``flip`` is the picture and its mirror image, at each scale; ``scales`` is all scales together, those of a run that
     names several, else `AUGMENT_SCALES`; both are all of them and their mirror images.
@@ -183,7 +183,7 @@ def scales_of(jobs: Iterable[Job]) -> list[float]:
 
 
 def sizes_of(scales: Iterable[float]) -> list[float]:
-    """Scales at which the picture itself is resized for these; a mirror image is made of the image of its size."""
+    """Sizes to which the picture is resized for these scales; a mirror image is made from the picture of its size."""
     return sorted({abs(scale) for scale in scales} - {1.0})
 
 

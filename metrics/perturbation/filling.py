@@ -45,6 +45,7 @@ def filled_curves(
     """
     if fill not in FILLS:
         raise ValueError(f"unknown fill '{fill}': {' or '.join(FILLS)}")
+    check_pictures(batch.images, fill)
     images, rank = batch.images, ranks(order(heatmaps, batch.ids)).view(heatmaps.shape)
     counts = step_counts(steps, rank[0].numel())
     blank = ("mean", 11, 5.0, 0)
@@ -72,10 +73,15 @@ def filled_curves(
     return torch.cat([ends[0], most, ends[1]], 1), torch.cat([ends[1], kept, ends[0]], 1).flip(1)
 
 
-def fill_in(images: Tensor, missing: Tensor, fill: str, grain: Tensor) -> Tensor:
-    """Fill what is missing (N, H, W) of images (N, C, H, W) by one of `FILLS`; `grain` is standard normal noise."""
+def check_pictures(images: Tensor, fill: str) -> None:
+    """Raise ValueError for volumes, which nothing here fills."""
     if images.ndim != 4:
         raise ValueError(f"{fill} is for pictures, not for volumes; take another baseline")
+
+
+def fill_in(images: Tensor, missing: Tensor, fill: str, grain: Tensor) -> Tensor:
+    """Fill what is missing (N, H, W) of images (N, C, H, W) by one of `FILLS`; `grain` is standard normal noise."""
+    check_pictures(images, fill)
     if fill == "imputation":
         return impute(images, missing) + NOISE * grain * missing[:, None]
     return inpaint(images, missing)

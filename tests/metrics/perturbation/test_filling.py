@@ -111,3 +111,12 @@ def test_without_opencv(scene, monkeypatch):
         curves.symmetric_relevance_gain(s.maps, s.batch, score=s.scorer(), steps=2, baseline="inpainting")
     with pytest.raises(ValueError, match="unknown fill 'grey'"):
         filling.filled_curves(s.maps, s.batch, s.scorer(), 2, "grey")
+
+
+@pytest.mark.parametrize("fill", ["imputation", "inpainting"])
+def test_volumes_are_refused_before_any_work(make_batch, make_scorer, network, fill):
+    """Two volumes of three slices, so that no axis can be taken for another by its length."""
+    batch = make_batch((4, 5), n=2)
+    batch.images = torch.rand(2, 3, 3, 4, 5)
+    with pytest.raises(ValueError, match=f"{fill} is for pictures, not for volumes"):
+        filling.filled_curves(torch.rand(2, 3, 4, 5), batch, make_scorer(network, batch.targets), 2, fill)
