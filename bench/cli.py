@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.options import entries
-from bench.types import OneLine, UserError, printable
+from bench.types import OneLine, UserError, counted, printable
 
 LISTS = {
     "methods": "method", "metrics": "metric", "models": "model", "datasets": "dataset", "experiments": "experiment",
@@ -154,14 +154,16 @@ def print_results(roots: Sequence[str], console: Console) -> None:
         held, protocol = held_results(folder), folder.protocol
         cases = set[str]().union(*held.values())
         size = sum(path.stat().st_size for path in folder.path.rglob("*") if path.is_file())
-        lines = [f"{protocol['dataset']}, {protocol['model']} (weights {protocol['weights']}): {len(cases)} cases"]
+        lines = [
+            f"{protocol['dataset']}, {protocol['model']} (weights {protocol['weights']}): {counted(len(cases), 'case')}"
+        ]
         lines.append(f"  in {folder.path}, {size / 1e6:,.1f} MB")
         for place, kind in enumerate(("method", "metric")):
             names = sorted({pair[place] for pair in held} - {""})
             width = max(map(len, names), default=0)
             for name in names:
                 own = set[str]().union(*(ids for pair, ids in held.items() if pair[place] == name))
-                lines.append(f"  {kind:<8}{name:<{width}}  {len(own)} cases")
+                lines.append(f"  {kind:<8}{name:<{width}}  {counted(len(own), 'case')}")
         lines += [f"  missing {line}" for line in missing_results(held, len(cases))]
         console.file.write("".join(f"{printable(line)}\n" for line in lines))
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.analysis.reading import load_results
 from bench.store.files import safe_name
-from bench.types import UserError, printable
+from bench.types import UserError, counted, printable
 
 KINDS = ("npy", "npz", "png")
 
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for folder, number in export_maps(options.folder, options.out, options.maps).items():
-            print(printable(f"{number} maps in {folder}"), flush=True)
+            print(printable(f"{counted(number, 'map')} in {folder}"), flush=True)
     except UserError as error:
         print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2

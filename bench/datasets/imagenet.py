@@ -14,7 +14,7 @@ from bench.datasets.files import files_in, need_folder, need_name, need_text, ow
 from bench.datasets.images import picture_extensions
 from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, sound_box
 from bench.datasets.voc import read_xml
-from bench.types import Case, Dataset, UserError, printable
+from bench.types import Case, Dataset, UserError, counted, printable
 
 
 class _Picture(NamedTuple):
@@ -93,7 +93,7 @@ def imagenet(
             cases.append(made)
     wrong += [bad(name, "annotated, but the picture is not there") for name in known if name not in pictures]
     check_bad("imagenet", "images", wrong, len(cases) + len(wrong), allow_bad_records)
-    notes = [f"imagenet: {unboxed} images without boxes are left out"] if unboxed else []
+    notes = [f"imagenet: left out, because they have no boxes: {counted(unboxed, 'image')}"] if unboxed else []
     return finish("imagenet", cases, wrong, notes, IMAGENET_OUTPUTS, allow_bad_records)
 
 

@@ -27,7 +27,7 @@ from bench.datasets.imagenet import imagenet
 from bench.datasets.records import bad, bad_note, box_tensor, check_bad
 from bench.datasets.transforms import prepare
 from bench.datasets.voc import voc
-from bench.types import Case, Dataset, Network, UserError, printable
+from bench.types import Case, Dataset, Network, UserError, counted, printable
 
 SOURCES: dict[str, Callable[..., Any]] = {one.__name__: one for one in (collage, imagefolder, imagenet, coco, voc)}
 
@@ -120,7 +120,8 @@ def mosaic(
         cases.append(made)
     check_bad("mosaic", "pictures", judge.broken, len(judge.known), allow_bad_records)
     refused = len(judge.refused)
-    notes = [f"mosaic: {refused} pictures under probability {min_probability} not used"] if refused else []
+    unused = f"mosaic: not used, under probability {min_probability}: {counted(refused, 'picture')}"
+    notes = [unused] if refused else []
     wrong = data.bad_records + judge.broken
     return Dataset(
         cases=cases,

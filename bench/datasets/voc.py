@@ -23,7 +23,7 @@ from bench.datasets.files import (
 )
 from bench.datasets.images import picture_extensions
 from bench.datasets.records import Object, bad, boxed_case, check_bad, finish, sound_box
-from bench.types import Dataset, UserError
+from bench.types import Dataset, UserError, counted
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -138,7 +138,11 @@ def voc(
                     cases.append(case)
     check_bad("voc", "images", bad_images, len(seen), allow_bad_records)
     check_bad("voc", "objects", bad_objects, total_objects, allow_bad_records)
-    notes = [f"voc: {repeated} images are in several years and count once"] if repeated else []
+    notes = (
+        [f"voc: {counted(repeated, 'image')} named more than once (in several years, or twice in one), counted once"]
+        if repeated
+        else []
+    )
     if selection.without:
         names = f"{', '.join(selection.without)} ({unmapped} image-class pairs)"
         notes.append(f"voc: not asked about, because no class means it: {names}")

@@ -27,7 +27,7 @@ from bench.figures.gallery import figure1, gallery_figure
 from bench.figures.instances import instances_figure
 from bench.figures.style import NARROW, WIDE, save
 from bench.store.files import hash_key, remove, safe_name, write_text
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, counted
 
 log = logging.getLogger(__name__)
 DRAWN = "_drawn"
@@ -160,7 +160,7 @@ def caption_of(group: Group, name: str, chosen: Chosen) -> str:
     ]
     used = [metric_of(column.metric)[0] for column in chosen.columns]
     settings = "; ".join(line for line in steps if line.partition(":")[0] in used)
-    size = f"{len(group.cases)} cases on {group.image_count} images"
+    size = f"{counted(len(group.cases), 'case')} on {counted(group.image_count, 'image')}"
     return (
         f"{title}. {text.format(reference=chosen.reference)}{where} {group.dataset}, {group.model} ({group.weights}),"
         f" {size}; protocol {group.protocol}{f'; {settings}' if settings else ''}."

@@ -11,7 +11,7 @@ from bench.analysis.significance import LEAST_IMAGES
 from bench.analysis.verdicts import Verdict
 from bench.figures.style import titles
 from bench.report.grid import interval, number, signed
-from bench.types import NO_LAYER, plain_layer
+from bench.types import NO_LAYER, counted, plain_layer
 
 NAMED = 3  # methods in a sentence
 HEADINGS = {
@@ -54,7 +54,7 @@ def answers_of(group: Group, verdicts: list[Verdict], sets: list[list[Entry]], r
 def answer_of(group: Group, verdict: Verdict, named: dict[str, str], reference: str) -> Answer:
     """Sentence of one verdict."""
     measure = measure_of(group, verdict.metric)
-    size = f"n = {verdict.n} cases on {verdict.images} images"
+    size = f"n = {counted(verdict.n, 'case')} on {counted(verdict.images, 'image')}"
     heading = HEADINGS[verdict.question]
     if verdict.leader is None:
         few = verdict.images < LEAST_IMAGES

@@ -7,6 +7,7 @@ import pandas as pd
 from bench.analysis.significance import LEAST_IMAGES
 from bench.report.answers import Answer, where
 from bench.report.text import row, safe
+from bench.types import counted
 
 NAMED = 3  # pairs in a sentence
 HEADING = "Does the order depend on the baseline?"
@@ -26,7 +27,7 @@ def baseline_answers(table: pd.DataFrame) -> list[Answer]:
             text = f"the order of {'; '.join(pairs[:NAMED])}{more} depends on the baseline; {whole}"
         else:
             text = f"no two baselines are sure of opposite orders; {whole}"
-        text += f" ({rows['baselines'].iloc[0]} baselines, n = {rows['n'].iloc[0]} cases)"
+        text += f" ({rows['baselines'].iloc[0]} baselines, n = {counted(rows['n'].iloc[0], 'case')})"
         measure = str(metric).replace("_", " ").replace(".", ", ")
         answers.append(Answer(HEADING, measure, text, "no" if pairs else "open"))
     return answers

@@ -14,7 +14,7 @@ from bench.analysis.tables import shown_columns
 from bench.options import conf_node
 from bench.store.files import read_json
 from bench.store.folders import PROVENANCE
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, counted
 
 FLAT_GRADIENT = (
     "at the last layer before global average pooling the gradient of a channel is spatially constant, so value and"
@@ -65,9 +65,10 @@ def banners(group: Group) -> list[str]:
         lines.append(f"{', '.join(changed)}: the numbers do not compare with those of the default")
     left_out = len(left_out_of(group))
     if left_out > 0.05 * (left_out + len(group.cases)):
-        lines.append(f"{left_out} pictures or records were left out, {share(left_out / (left_out + len(group.cases)))}")
+        total = left_out + len(group.cases)
+        lines.append(f"left out: {left_out} of {total} pictures or records, {share(left_out / total)}")
     if group.image_count < LEAST_IMAGES:
-        lines.append(f"{group.image_count} images are too few for a verdict; {LEAST_IMAGES} are needed")
+        lines.append(f"too few images for a verdict: {group.image_count}, where {LEAST_IMAGES} are needed")
     return lines
 
 
@@ -95,18 +96,18 @@ def run_sentence(group: Group) -> str:
         "control": len({entry.method for entry in group.entries if entry.control}),
         "layer": len(group.layers),
     }
-    counted = {word: f"{n} {word}{'s' if n > 1 else ''}" for word, n in counts.items() if n}
-    where = f" at {counted.pop('layer')}" if group.layers else ""
+    parts = {word: counted(n, word) for word, n in counts.items() if n}
+    where = f" at {parts.pop('layer')}" if group.layers else ""
     *metrics, last = [group.title(metric).replace("_", " ") for metric in group.metrics] or ["nothing"]
     measured = f"{', '.join(metrics)} and {last}" if metrics else last
     size = f"{group.model} on {group.dataset} ({size_of(group)})"
-    return f"{' and '.join(counted.values())}{where} of {size}, measured by {measured}."
+    return f"{' and '.join(parts.values())}{where} of {size}, measured by {measured}."
 
 
 def size_of(group: Group) -> str:
     """Count cases, images and of cases with several instances."""
     several = int((group.cases["n_instances"] > 1).sum())
-    text = f"{len(group.cases)} cases on {group.image_count} images"
+    text = f"{counted(len(group.cases), 'case')} on {counted(group.image_count, 'image')}"
     return f"{text}, {several} with several instances" if several else text
 
 
@@ -128,8 +129,8 @@ def protocol_lines(group: Group) -> list[str]:
 
 def parameter(key: str, value: Any) -> str:
     """``28 steps`` for a count, ``kernel=11`` for anything else."""
-    counted = key.endswith("s") and isinstance(value, int) and not isinstance(value, bool)
-    return f"{value} {key}" if counted else f"{key}={value}"
+    number = key.endswith("s") and isinstance(value, int) and not isinstance(value, bool)
+    return f"{value} {key}" if number else f"{key}={value}"
 
 
 def probability_line(group: Group) -> str:

@@ -23,7 +23,7 @@ from bench.runs.rows import Writer
 from bench.runs.run import Outcome, keeps_map, setting_of, speed_for
 from bench.runs.setup import Prepared
 from bench.store.parts import CHUNK
-from bench.types import NO_LAYER, UserError
+from bench.types import NO_LAYER, UserError, counted
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -48,8 +48,9 @@ def print_estimate(config: dict[str, Any], network: Opener, plan: Prepared) -> O
     console = Console(highlight=False)
     console.print("workers like this one: " + ", ".join(f"{n}: {duration(whole / n)}" for n in useful))
     console.print(
-        f"measured on {number} cases, {device_name(plan.device)}, {speed.batch} cases and {speed.score_batch} "
-        f"perturbed images a pass{', compiled' if speed.compiled else ''}, {config['precision']}; no result was kept"
+        f"measured on {counted(number, 'case')}, {device_name(plan.device)}, {counted(speed.batch, 'case')} and "
+        f"{counted(speed.score_batch, 'perturbed image')} a pass"
+        f"{', compiled' if speed.compiled else ''}, {config['precision']}; no result was kept"
     )
     return Outcome(folder=None, complete=False)
 
@@ -90,8 +91,9 @@ def print_table(plan: Prepared, passes: Passes, number: int, spent: dict[str, fl
     methods = len({job.label for job in plan.jobs})
     layers = [name for name in dict.fromkeys(job.layer for job in plan.jobs) if name != NO_LAYER]
     console.print(
-        f"{cases} cases x {len(plan.jobs)} maps each ({methods} methods, {len(layers)} layers), "
-        f"{len(plan.metrics)} metrics, in {-(-cases // CHUNK)} result files"
+        f"{counted(cases, 'case')} x {counted(len(plan.jobs), 'map')} each ({counted(methods, 'method')}, "
+        f"{counted(len(layers), 'layer')}), {counted(len(plan.metrics), 'metric')}, "
+        f"in {counted(-(-cases // CHUNK), 'result file')}"
     )
     table = Table("", "a case", "all cases", box=box.SIMPLE_HEAD, padding=(0, 1))
     for column in table.columns[1:]:

@@ -17,6 +17,7 @@ import torch
 from bench.runs.execution import Speed
 from bench.store.files import read_json, write_first, write_json
 from bench.store.folders import PROVENANCE, Folder
+from bench.types import counted
 
 PACKAGES = (
     "cam-bench", "torch", "torchvision", "pillow", "timm", "numpy", "scipy", "scikit-image", "pandas", "pyarrow",
@@ -115,10 +116,10 @@ def left_out(notes: Iterable[dict[str, Any]]) -> list[str]:
         boxes |= {row["case_id"]: row["boxes"] for row in note["dropped"]}
     lines = []
     if skipped:
-        lines.append(f"left out, because the picture is bad: {len(skipped)} cases (all in _provenance.json)")
+        lines.append(f"left out, because the picture is bad: {counted(len(skipped), 'case')} (all in _provenance.json)")
     if boxes:
         lines.append(
-            f"left out, because under 20 % of them is in the input: {sum(boxes.values())} boxes of {len(boxes)} "
-            "cases (all in _provenance.json)"
+            f"left out, because under 20 % of them is in the input: boxes of "
+            f"{counted(len(boxes), 'case')}, {sum(boxes.values())} in all (all in _provenance.json)"
         )
     return lines

@@ -6,7 +6,7 @@ import logging
 
 from bench.store.folders import Folder
 from bench.store.parts import read_part
-from bench.types import NO_LAYER
+from bench.types import NO_LAYER, counted
 
 log = logging.getLogger(__name__)
 
@@ -38,5 +38,5 @@ def missing_results(held: dict[tuple[str, str], set[str]], cases: int) -> list[s
         for number, lacking in sorted(by_number.items()):
             if number:
                 who = "all methods" if len(lacking) == len(methods) else ", ".join(lacking)
-                lines.append(f"{metric or 'rows'}: {number} cases of {who}")
+                lines.append(f"{metric or 'rows'}: {counted(number, 'case')} of {who}")
     return lines

@@ -2,7 +2,7 @@
 
 from bench.types.cases import Batch, Case, Dataset
 from bench.types.jobs import FUSED, NO_LAYER, Bound, Job, Metric, at_scale, plain_layer
-from bench.types.messages import OneLine, UserError, WorkerDied, printable
+from bench.types.messages import OneLine, UserError, WorkerDied, counted, printable
 from bench.types.networks import Attention, InputSpec, Layer, Network, Reshape
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "UserError",
     "WorkerDied",
     "at_scale",
+    "counted",
     "plain_layer",
     "printable",
 ]

@@ -21,6 +21,11 @@ def printable(text: object) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, one that takes an s: ``1 case``, ``2 cases``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class OneLine(logging.Formatter):
     """Log messages with `printable`, so that a name in one cannot look like a second message."""
 

@@ -112,7 +112,7 @@ def test_missing_and_empty_pictures_reach_the_provenance(tmp_path: Path) -> None
 def test_boxes_cut_away_are_counted_and_listed(tmp_path: Path) -> None:
     write(tmp_path / "coco", 3, box=(0, 0, 22, 30))  # the middle square begins at x = 20: under a fifth is left
     outcome = go(tmp_path / "out", *toy_coco(tmp_path / "coco", "transform=center_crop"))
-    note = "left out, because under 20 % of them is in the input: 3 boxes of 3 cases (all in _provenance.json)"
+    note = "left out, because under 20 % of them is in the input: boxes of 3 cases, 3 in all (all in _provenance.json)"
     assert note in outcome.notes
     rows = sorted(facts(outcome)["dropped_boxes"], key=lambda row: row["case_id"])
     assert rows == [{"case_id": f"{i:012d}/cat", "boxes": 1} for i in (1, 2, 3)]

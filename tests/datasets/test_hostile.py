@@ -406,7 +406,7 @@ VOC: dict[str, tuple[dict[str, Any], int, str]] = {
     "a set in utf-16": ({"names": "a\nb\n".encode("utf-16")}, 2, "b/cat"),
     "a set in GBK": ({"names": "a\n狗图\n".encode("gbk"), "file": "狗图.jpg"}, 2, "狗图/cat"),
     "a set in latin 1": ({"names": "a\ngröße\xff\n".encode("latin-1")}, 1, "the picture is not there"),
-    "a name twice": ({"names": b"a\na\n"}, 1, "count once"),
+    "a name twice": ({"names": b"a\na\n"}, 1, "counted once"),
     "spaces": ({"names": b"a\nmy cat 1\n", "file": "my cat 1.jpg"}, 2, "my cat 1/cat"),
     ".JPG": ({"file": "b.JPG"}, 2, "b/cat"),
     ".png": ({"file": "b.png", "picture": PNG}, 2, "b/cat"),

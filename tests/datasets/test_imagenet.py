@@ -67,7 +67,7 @@ def test_kaggles_and_the_official_layout_with_xml(tmp_path: Path, above: str) ->
     data = imagenet(root=tmp_path, split="train")
     assert [case.id for case in data.cases] == ["x_1"] and not data.bad_records
     assert data.cases[0].boxes.tolist() == [[1, 2, 11, 21], [20, 20, 50, 40]]
-    assert data.notes == ["imagenet: 1 images without boxes are left out"]
+    assert data.notes == ["imagenet: left out, because they have no boxes: 1 image"]
 
 
 def test_bad_records(tmp_path: Path) -> None:

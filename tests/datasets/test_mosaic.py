@@ -78,7 +78,7 @@ def test_only_recognized_pictures(source: dict[str, Any]) -> None:
     assert {case.class_name for case in data.cases} == {"ant", "bee", "dog", "eel"}
     for case in data.cases:
         assert not (case.load()[0].permute(1, 2, 0).reshape(-1, 3) == torch.tensor(COLOURS["cow"])).all(1).any()
-    assert data.notes == ["mosaic: 3 pictures under probability 0.9 not used"]
+    assert data.notes == ["mosaic: not used, under probability 0.9: 3 pictures"]
     with pytest.raises(UserError, match="too few pictures that the network gives probability 0.9 for 4 of 9 cells"):
         mosaic(source=source, grid=3, targets=4, min_probability=0.9, network=network)
 

@@ -57,7 +57,7 @@ def test_years_together_and_an_image_in_two_counts_once(tmp_path: Path) -> None:
         write(tmp_path, year, "2008_000002", thing("cat", (1, 1, 5, 5)))
     data = voc(root=tmp_path, years=[2007, 2010, 2012])
     assert [case.id for case in data.cases] == ["000001/dog", "2008_000002/cat"]
-    assert "1 images are in several years" in data.notes[0]
+    assert "1 image named more than once" in data.notes[0]
     assert [case.id for case in voc(root=tmp_path, years=2012).cases] == ["2008_000002/cat"]
 
 

@@ -49,7 +49,7 @@ def test_imputation_solves_the_equations(make_batch, size):
     together = road.impute_iteratively(torch.stack([image] * len(masks)), torch.stack(masks))
     for missing, iterated in zip(masks, together, strict=True):
         expected = slow_impute(image.double().numpy(), missing.numpy())
-        assert np.allclose(road.impute_directly(image, missing), expected, atol=1e-5)
+        assert np.allclose(road.impute_directly(image[None], missing[None])[0], expected, atol=1e-5)
         assert np.allclose(iterated, expected, atol=1e-4)
         assert torch.equal(iterated[:, ~missing], image[:, ~missing])
 
@@ -60,7 +60,7 @@ def test_imputation_keeps_a_linear_ramp():
     image = (0.3 * rows - 0.1 * columns).expand(2, 20, 30)
     missing = torch.zeros(20, 30, dtype=torch.bool)
     missing[5:12, 8:25] = True
-    assert torch.allclose(road.impute_directly(image, missing), image, atol=1e-5)
+    assert torch.allclose(road.impute_directly(image[None], missing[None])[0], image, atol=1e-5)
     assert torch.allclose(road.impute_iteratively(image[None], missing[None])[0], image, atol=1e-4)
 
 
@@ -68,7 +68,7 @@ def test_both_solvers_agree_on_a_real_size(cams):
     image = torch.rand(3, 96, 120, generator=torch.Generator().manual_seed(0))
     missing = cams(1, 96, 120)[0] < 0.8
     assert 0.5 < missing.float().mean() < 0.98
-    direct = road.impute_directly(image, missing)
+    direct = road.impute_directly(image[None], missing[None])[0]
     assert torch.allclose(road.impute_iteratively(image[None], missing[None])[0], direct, atol=1e-4)
 
 

@@ -244,10 +244,10 @@ def test_reasons_to_distrust_everything_come_first(results):
     lines = banners(group_of(results()))
     assert any("weights are random" in line for line in lines)
     assert "deletion has 14 steps instead of 28: the numbers do not compare with those of the default" in lines
-    assert "16 images are too few for a verdict; 20 are needed" in lines
+    assert "too few images for a verdict: 16, where 20 are needed" in lines
     skipped = [{"case_id": f"bad {i}", "reason": "no picture"} for i in range(3)]
     more = banners(group_of(results("skipped", note={"skipped": skipped}, cases=36)))
-    assert any(line.startswith("3 pictures or records were left out, 8 %") for line in more)
+    assert any(line == "left out: 3 of 39 pictures or records, 8 %" for line in more)
     assert not any("too few" in line for line in more)
 
 
