@@ -161,6 +161,7 @@ def show(settings: dict[str, Any], outcome: Outcome) -> None:
                 console=console,
                 redraw=False,
                 images=settings["gallery"]["images"],
+                wanted=outcome.entries,
                 **against(outcome),
             )
         if not quiet:

@@ -105,7 +105,10 @@ def bind(
     group = group or ("metric" if given == GIVEN_TO_METRIC else "method")
     function = named_function(parameters.get("_target_"), f"{name}: _target_", group, trust)
     arguments = {key: value for key, value in parameters.items() if key != "_target_"}
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # one that is written in C
+        raise UserError(f"{name} does not say what it takes; write a function around it") from error
     accepted = [key for key in signature.parameters if key not in given]
     for key, value in arguments.items():
         if key not in accepted:

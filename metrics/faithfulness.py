@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .baselines import shared_baseline
+from .geometry import constant_rows
 from .ranking import order, ranks
 
 # Elements of the images composed at once: on the CPU they should still be in its cache when the network reads them.
@@ -132,7 +133,7 @@ def pieces(images: Tensor, score: Any, times: int = 1) -> int:
 
 def correlate(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation of rows of a and b (N, L), shape (N,); NaN where either row is constant."""
-    constant = (a.amax(1) == a.amin(1)) | (b.amax(1) == b.amin(1))
+    constant = constant_rows(a) | constant_rows(b)
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     # Divided first, since the squares of small numbers would vanish.
     a, b = a / a.abs().amax(1, keepdim=True), b / b.abs().amax(1, keepdim=True)
@@ -193,7 +194,7 @@ def score_steps(rank: Tensor, before: Tensor, after: Tensor, cases: Tensor, coun
 def _agreement(heatmaps: Tensor, positions: Tensor, change: Tensor, counts: list[int]) -> Tensor:
     """Correlation of each step's change of the probability with the mean of the map over the step's positions."""
     flat = heatmaps.flatten(1).float()
-    constant = flat.amax(1) == flat.amin(1)
+    constant = constant_rows(flat)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     sizes = [after - before for before, after in zip(counts[:-1], counts[1:], strict=True)]
     means = [part.mean(1) for part in flat.gather(1, positions).split(sizes, dim=1)]

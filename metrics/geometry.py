@@ -97,6 +97,12 @@ def positive_energy(heatmap: Tensor) -> Tensor:
     return positive / peak if peak > 0 else torch.ones_like(positive)
 
 
+def constant_rows(values: Tensor) -> Tensor:
+    """Whether each row of values (N, ...), as a map, is one value everywhere; bool (N,)."""
+    flat = values.flatten(1)
+    return flat.amax(1) == flat.amin(1)
+
+
 def unit_range(heatmaps: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Scale maps (N, *spatial) to minimum 0 and maximum 1; a constant map, which points nowhere, becomes 0.
 

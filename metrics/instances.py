@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .geometry import instance_masks
 from .localization import overlap, score_map
+from .ranking import generator
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
@@ -63,12 +64,15 @@ def instance_boxes(
     """
     if not all(0 <= t < 1 for t in (threshold, *thresholds)) or not 0 < iou <= 1:
         raise ValueError(f"instance_boxes: thresholds must be 0 to below 1 and 0 < iou <= 1, not iou={iou}")
-    rows = [_one_case(heatmap, batch.boxes[i], threshold, iou, thresholds) for i, heatmap in enumerate(heatmaps)]
+    rows = [
+        _one_case(heatmap, boxes, case, threshold, iou, thresholds)
+        for heatmap, boxes, case in zip(heatmaps, batch.boxes, batch.ids, strict=True)
+    ]
     return {key: heatmaps.new_tensor(np.stack([row[key] for row in rows]), dtype=torch.float32) for key in rows[0]}
 
 
 def _one_case(
-    heatmap: Tensor, boxes: Tensor, threshold: float, iou: float, thresholds: Sequence[float]
+    heatmap: Tensor, boxes: Tensor, case: str, threshold: float, iou: float, thresholds: Sequence[float]
 ) -> dict[str, NDArray[Any]]:
     ends = list(reversed(heatmap.shape)) * 2
     inside = [len(instance_masks(box[None], heatmap)) > 0 for box in boxes]
@@ -80,7 +84,8 @@ def _one_case(
         possible = overlap(proposals, truth) >= iou
         counts.append((_matching(possible), len(proposals)))
         if len(counts) == 1:
-            average = _average_precision(overlap(proposals, truth), mass, iou) if len(truth) else np.nan
+            ranked = overlap(proposals, truth)[_by_mass(mass, case)]
+            average = _average_precision(ranked, iou) if len(truth) else np.nan
     matched, proposed = np.array(counts, dtype=np.float64).T
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = matched / len(truth) if len(truth) else np.full_like(matched, np.nan)
@@ -111,10 +116,18 @@ def _matching(possible: NDArray[np.bool_]) -> int:
     return int(possible[linear_sum_assignment(possible, maximize=True)].sum()) if possible.size else 0
 
 
-def _average_precision(overlaps: NDArray[np.float64], mass: NDArray[np.float64], iou: float) -> NDArray[np.float64]:
+def _by_mass(mass: NDArray[np.float64], case: str) -> NDArray[np.int64]:
+    """Places of the parts, the largest sum first; equal ones in a random order that follows from the case's id."""
+    lots = torch.rand(len(mass), generator=generator(f"parts:{case}")).numpy()
+    # In float32, so that parts of one shape are equal wherever they lie.
+    return np.lexsort((lots, -mass.astype(np.float32)))
+
+
+def _average_precision(overlaps: NDArray[np.float64], iou: float) -> NDArray[np.float64]:
+    """Average precision of boxes (M, G) that are ranked, by their overlaps with the instances."""
     free = np.ones(overlaps.shape[1], dtype=bool)
     hits = np.zeros(len(overlaps))
-    for place, row in enumerate(overlaps[np.argsort(-mass, kind="stable")]):
+    for place, row in enumerate(overlaps):
         allowed = np.where(free & (row >= iou), row, -1)
         if allowed.max() >= 0:
             free[allowed.argmax()], hits[place] = False, 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .baselines import shared_baseline
 from .faithfulness import clean_score, correlate, score_all
-from .geometry import unit_range
+from .geometry import constant_rows, unit_range
 from .road import road
 
 ARCC_SHARES = (0.2, 0.4, 0.6, 0.8)
@@ -33,21 +33,23 @@ def average_drop(heatmaps: Tensor, batch: Any, *, score: Any, baseline: str = "z
     Returns
     -------
     dict
-        Shares, not per cent:
+        Shares, not per cent. A constant map shows nothing and has the worst of each:
 
-        - ``drop`` (N,): ``max(0, p - p') / p``, lower is better (Grad-CAM++, section 4.1.1);
+        - ``drop`` (N,): ``max(0, p - p') / p``, lower is better (Grad-CAM++, section 4.1.1); NaN where an explained
+          score, which is no probability, is below 0;
         - ``increase`` (N,): 1 where ``p' > p``, else 0 (increase in confidence, 4.1.2);
-        - ``gain`` (N,): ``max(0, p' - p) / (1 - p)`` (average gain, Opti-CAM).
+        - ``gain`` (N,): ``max(0, p' - p) / (1 - p)`` (average gain, Opti-CAM); NaN where an explained score is above 1.
 
     References
     ----------
     Chattopadhay et al.: Grad-CAM++, WACV 2018. Zhang et al.: Opti-CAM, Computer Vision and Image Understanding 2024.
     """
     clean, masked = clean_score(batch, score), _masked_score(unit_range(heatmaps), batch, score, baseline)
+    constant = constant_rows(heatmaps)
     return {
-        "drop": _quotient((clean - masked).clamp(min=0), clean),
-        "increase": (masked > clean).to(clean.dtype),
-        "gain": _quotient((masked - clean).clamp(min=0), 1 - clean),
+        "drop": _quotient((clean - masked).clamp(min=0), clean).masked_fill(constant, 1),
+        "increase": (masked > clean).to(clean.dtype).masked_fill(constant, 0),
+        "gain": _quotient((masked - clean).clamp(min=0), 1 - clean).masked_fill(constant, 0),
     }
 
 
@@ -59,7 +61,8 @@ def average_drop_in_deletion(heatmaps: Tensor, batch: Any, *, score: Any, baseli
     Returns
     -------
     dict
-        ``drop`` (N,): ``(p - p') / p``, at most 1, negative where the probability rises; higher is better.
+        ``drop`` (N,): ``(p - p') / p``, at most 1, negative where the probability rises; higher is better. 0 for a
+        constant map, which takes nothing away; NaN where an explained score, which is no probability, is below 0.
 
     References
     ----------
@@ -76,8 +79,9 @@ def _masked_score(masks: Tensor, batch: Any, score: Any, baseline: str) -> Tenso
 
 
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    # A probability of exactly 0 (or 1) leaves nothing to lose (or gain).
-    return torch.where(denominator > 0, numerator / denominator, torch.zeros_like(numerator))
+    # A probability of exactly 0 (or 1) leaves nothing to lose (or gain); beyond that there is no share of anything.
+    share = torch.where(denominator > 0, numerator / denominator, torch.zeros_like(numerator))
+    return share.masked_fill(denominator < 0, torch.nan)
 
 
 def sparseness(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
@@ -127,11 +131,10 @@ def complexity(heatmaps: Tensor, batch: Any) -> dict[str, Tensor]:
     Poppi, Cornia, Baraldi, Cucchiara: Revisiting the evaluation of class activation mapping for explainability, CVPR
     workshops 2021. Bhatt, Weller, Moura: Evaluating and aggregating feature-based model explanations, IJCAI 2020.
     """
-    flat = heatmaps.flatten(1)
-    constant = flat.amax(1) == flat.amin(1)
     # Scaled to 0..1 a constant map is 0, the best value; it shows everything or nothing, so it gets the worst.
-    mean = unit_range(heatmaps).flatten(1).mean(1).masked_fill(constant, 1)
-    return {"mean": mean, "entropy": torch.special.entr(_shares(heatmaps)).sum(1).clamp(max=math.log(flat.shape[1]))}
+    mean = unit_range(heatmaps).flatten(1).mean(1).masked_fill(constant_rows(heatmaps), 1)
+    entropy = torch.special.entr(_shares(heatmaps)).sum(1)
+    return {"mean": mean, "entropy": entropy.clamp(max=math.log(heatmaps[0].numel()))}
 
 
 def _shares(heatmaps: Tensor) -> Tensor:

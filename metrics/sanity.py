@@ -147,7 +147,7 @@ def other_classes(
     for row, target, case in zip(logits.cpu(), targets, ids, strict=True):
         left = [index for index in range(len(row)) if index not in target]
         if not left:
-            raise ValueError("class_sensitivity needs a network with a class beside the target's")
+            raise ValueError(f"the network has no class beside the target's, {list(target)}")
         if other == "random":
             chosen.append(left[seed_of(f"{seed}:{case}") % len(left)])
         else:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .baselines import shared_baseline
 from .faithfulness import clean_score, correlate, pieces
-from .geometry import positive_energy
+from .geometry import constant_rows, positive_energy
 from .ranking import generator
 
 TRUTHS = ("rank", "match", "leak", "against", "missed", "outside")
@@ -56,7 +56,8 @@ def sensitivity_n(
     Returns
     -------
     dict
-        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 for a constant map, NaN where the drops are equal.
+        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 where all sums of the map are equal,
+        as those of a constant map are, NaN where all drops are.
 
     Raises
     ------
@@ -71,13 +72,19 @@ def sensitivity_n(
         raise ValueError(
             f"sensitivity_n: share={share} (0 to 1), subsets={subsets} (3 or more), cell={cell} (1 or more)"
         )
-    sums, drops, constant = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
-    return {"correlation": correlate(sums, drops.double()).to(drops).masked_fill(constant, 0)}
+    sums, drops = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
+    return {"correlation": agreement(heatmaps, sums, drops)}
+
+
+def agreement(heatmaps: Tensor, sums: Tensor, drops: Tensor) -> Tensor:
+    """Pearson correlation (N,) of maps' sums with the drops (N, subsets): 0 where no sum differs, NaN where no drop."""
+    alike = constant_rows(heatmaps) | constant_rows(sums)
+    return correlate(sums, drops.double()).to(drops).masked_fill(alike & ~constant_rows(drops), 0)
 
 
 def sums_and_drops(
     heatmaps: Tensor, batch: Any, score: Any, share: float, subsets: int, cell: int, baseline: str, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Compare a map with its image on random sets of cells; the sets and drops are the same for all maps of a case.
 
     Parameters are those of `sensitivity_n`, and not checked.
@@ -88,8 +95,6 @@ def sums_and_drops(
         The map's sum over each set, in units of its largest absolute value.
     drops : Tensor, shape (N, subsets)
         Drop of the probability when the set is replaced by the baseline.
-    constant : Tensor, shape (N,), bool
-        Whether the map is one value everywhere.
     """
     size = heatmaps.shape[1:]
     cells, numbers = cells_of(size, cell)
@@ -104,7 +109,6 @@ def sums_and_drops(
     drawn, drops = score.once(key, measure)
     # Sums over random sets of a smooth map's positions differ little from one another.
     flat = heatmaps.flatten(1).double()
-    constant = flat.amax(1) == flat.amin(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     # Not by a scatter, whose order of additions varies on a GPU.
     padding = [pad for side, count in zip(size[::-1], cells[::-1], strict=True) for pad in (0, count * cell - side)]
@@ -112,7 +116,7 @@ def sums_and_drops(
     shape = [part for count in cells for part in (count, cell)]
     within = whole.view(-1, *shape).sum(tuple(range(2, 2 * len(cells) + 1, 2))).flatten(1)
     sums = torch.stack([sets.to(flat) @ values for sets, values in zip(drawn, within, strict=True)])
-    return sums, drops, constant
+    return sums, drops
 
 
 def cells_of(size: Sequence[int], cell: int) -> tuple[list[int], Tensor]:

@@ -229,10 +229,15 @@ def write_readme(out: Path) -> None:
     lines += ["", f"Together {committed(out) / 1e6:.1f} MB.", "", "## Commands", ""]
     for command, about in record.items():
         lines += [f"{about['part']}: {about['seconds']:,.0f} s on {about['machine']}, {about['date']}, commit "
-                  f"`{about['commit'][:10] or 'unknown'}`", "", f"    {command}", ""]  # fmt: skip
+                  f"`{short(about['commit'])}`", "", f"    {command}", ""]  # fmt: skip
     lines += ["Versions: " + ", ".join(f"{name} {text}" for name, text in versions().items()), "", "## Left out", ""]
     lines += [f"- {name}: {reason}" for name, reason in LEFT_OUT.items()]
     write_text(out / "README.md", "\n".join(lines) + "\n")
+
+
+def short(commit: str) -> str:
+    """First ten digits of a commit, and + where files differed from it."""
+    return commit[:10] + "+" * commit.endswith("+") or "unknown"
 
 
 def main() -> int:
@@ -243,7 +248,8 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="only so many cases, for a trial in another --out")
     parser.add_argument("--out", type=Path, default=OUT, help="another folder than results/published")
     options = parser.parse_args()
-    more = [*(["estimate=true"] if options.estimate else []), *([f"limit={options.limit}"] if options.limit else [])]
+    more = ["estimate=true"] if options.estimate else []
+    more += [] if options.limit is None else [f"limit={options.limit}"]
     try:
         for part in options.parts:
             compute_all(part, options.out, more)

@@ -179,7 +179,9 @@ class Group:
 
     def width(self, output: str) -> float | None:
         """Difference between the best and the worst value that a metric can have; None where it has no bounds."""
-        return self.about(metric_of(output)[0]).get("range", 1.0)
+        metric, name = metric_of(output)
+        width = self.about(metric).get("range", 1.0)
+        return width.get(name.removesuffix("_class_mean"), 1.0) if isinstance(width, dict) else width
 
     def title(self, metric: str) -> str:
         """Name of a metric in headings; with its parameters only where the group has it in several variants."""

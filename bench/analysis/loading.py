@@ -41,11 +41,13 @@ def load_group(
     cases: Collection[str] | None = None,
     entries: Collection[str] | None = None,
     metrics: Collection[str] | None = None,
+    wanted: Collection[str] = (),
 ) -> Group | None:
     """Read all values of a protocol.
 
     Of the same entry, metric and case in two parts the part that sorts last counts. Where a method or metric of one
-    label occurs in several versions only the highest counts. Damaged parts are named in a warning and left out.
+    label occurs in several versions only the highest counts; of one version, what is `wanted`. Damaged parts are named
+    in a warning and left out.
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ def load_group(
         Results folders of one protocol; several where results lie below several roots.
     cases, entries, metrics : collection of str, optional
         Only these case ids, keys of entries, keys of metrics.
+    wanted : collection of str
+        Keys of entries that count where another has the same name, as those of a run that has just ended.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def load_group(
     lengths: dict[str, int] = {}
     blocks = read_blocks(folders, lengths)
     parts = [block.part for block in blocks]
-    newest = newest_of(parts)
+    newest = newest_of(parts, entries if entries is not None else wanted)
     counting = [part.entries[i] for part in parts for i in newest.entries_of(part)]
     chosen = {place_of(entry): entry for entry in counting if entries is None or entry["key"] in entries}
     chosen = dict(sorted(chosen.items(), key=lambda item: entry_order(item[1])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Place = tuple[str, str]  # method and layer
 THREADS, AHEAD = 2, 64  # parts that are read at a time, and before anyone uses them
+
+
+OLDER = "left out: results of %s of an earlier version; the newest are shown"
+# A folder of maps that was changed, or a map fused over other layers or scales.
+OTHERS = "left out: other results that are called %s too, made of other maps; keep these apart by out= or another name"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,26 +85,27 @@ class Newest:
         return [label for label, node in part.metrics.items() if self.metrics.get(label) == node["key"]]
 
 
-def newest_of(parts: Sequence[Part]) -> Newest:
-    """Choose the keys of the highest version; of equal versions that of the last part."""
+def newest_of(parts: Sequence[Part], wanted: Collection[str] = ()) -> Newest:
+    """Choose the keys of the highest version; of equal versions a wanted key, else that of the last part."""
     entries = ((place_of(e), e["version"], e["key"]) for part in parts for e in part.entries)
     metrics = ((label, node["version"], node["key"]) for part in parts for label, node in part.metrics.items())
-    return Newest(highest(entries), highest(metrics))
+    return Newest(highest(entries, wanted), highest(metrics, wanted))
 
 
-def highest(versions: Iterable[tuple[Any, int, str]]) -> dict[Any, str]:
-    """Key of the highest version of each label, from (label, version, key); of equal versions the last."""
-    best: dict[Any, tuple[int, str]] = {}
-    several = set()
+def highest(versions: Iterable[tuple[Any, int, str]], wanted: Collection[str] = ()) -> dict[Any, str]:
+    """Key of the highest version of each label, from (label, version, key); of equal ones a wanted, else the last."""
+    best: dict[Any, tuple[int, bool, str]] = {}
+    older, others = set[Any](), set[Any]()
     for label, version, key in versions:
-        known = best.setdefault(label, (version, key))
-        if known[1] != key:
-            several.add(label)
-        if version >= known[0]:
-            best[label] = (version, key)
-    for name in sorted(label if isinstance(label, str) else "@".join(label) for label in several):
-        log.warning("left out: results of %s of an earlier version; the newest are shown", name)
-    return {label: key for label, (_, key) in best.items()}
+        known, this = best.get(label), (version, key in wanted, key)
+        if known and known[2] != key:
+            (others if known[0] == version else older).add(label)
+        if not known or this[:2] >= known[:2]:
+            best[label] = this
+    for labels, text in ((older, OLDER), (others, OTHERS)):
+        for name in sorted(label if isinstance(label, str) else "@".join(label) for label in labels):
+            log.warning(text, name)
+    return {label: key for label, (_, _, key) in best.items()}
 
 
 def place_of(entry: dict[str, Any]) -> Place:

@@ -11,6 +11,7 @@ from scipy import stats
 from bench.analysis.statistics import Array
 
 LEAST_IMAGES = 20  # under so many images nothing is said of a difference
+ENOUGH = 0.95  # share of the most cases that any row has, from which a row's mean compares with the others'
 LEVEL = 0.05
 MARGIN = 0.02  # of a metric's range: methods that differ by less are called equal
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.analysis.comparisons import ALL, ONE, alike, reference_of
 from bench.analysis.groups import Entry, Group
-from bench.analysis.significance import LEAST_IMAGES
+from bench.analysis.significance import ENOUGH, LEAST_IMAGES
 from bench.analysis.statistics import Array
 from bench.analysis.tables import Column, shown_columns
 from bench.types import NO_LAYER
@@ -106,10 +106,13 @@ def judge(group: Group, heads: list[Entry], question: str, output: str, rows: pd
         lines.setdefault((line["method"], line["layer"]), []).append({str(key): value for key, value in line.items()})
     known = [entry for entry in heads if (entry.method, entry.layer) in lines]
     firsts = {entry.label: lines[entry.method, entry.layer][0] for entry in known}
-    methods = [e for e in known if not e.control and e.ranked and firsts[e.label]["n_images"] >= LEAST_IMAGES]
+    # Means over other cases do not compare.
+    full = ENOUGH * max((line["n"] for line in firsts.values()), default=0)
+    whole = [entry for entry in known if firsts[entry.label]["n"] >= full]
+    methods = [e for e in whole if not e.control and e.ranked and firsts[e.label]["n_images"] >= LEAST_IMAGES]
     sign = 1 if group.higher_is_better(output) else -1
     leader = max(methods, key=lambda e: sign * firsts[e.label]["mean"], default=None)
-    controls = [e for e in known if e.control]
+    controls = [e for e in whole if e.control]
     control = max(controls, key=lambda e: sign * firsts[e.label]["mean"], default=None)
     against = None
     if leader and (other := reference_of(group, leader, reference)):

@@ -32,11 +32,12 @@ from bench.types import Batch, Bound, Case, InputSpec, Network, UserError
 TargetFunction = Callable[[Any, Batch], Tensor]
 
 
-def present_in(batch: Batch) -> set[str]:
-    """Name what of `bench.runs.setup.checks.NEEDS` a batch has."""
+def present_in(batch: Batch, outputs: int) -> set[str]:
+    """Name what of `bench.runs.setup.checks.NEEDS` a batch has, whose network has so many outputs."""
     pictures = {"pictures"} if batch.images.ndim == 4 else set()
     classes = set() if batch.explains else {"classes"}
-    return pictures | classes | ({"boxes"} if len(batch.original_boxes[0]) else set())
+    others = {"others"} if outputs > 1 else set()
+    return pictures | classes | others | ({"boxes"} if len(batch.original_boxes[0]) else set())
 
 
 @lru_cache(maxsize=1)
@@ -107,7 +108,8 @@ def one_case(
     captured = capture(network.module, images, None, [], gradients=False, read=partial(read_output, batch))
     check_targets([case], captured.logits.shape[1])
     targets = [group or captured.targets[0]]
-    predicted = [None] if callable(target) else captured.logits.argmax(1).tolist()
+    # Of one output the highest says nothing.
+    predicted = captured.logits.argmax(1).tolist() if captured.logits.shape[1] > 1 else [None]
     return replace(batch, images=images, targets=targets, predicted=predicted), captured.logits
 
 

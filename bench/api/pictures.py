@@ -98,7 +98,7 @@ def explain_image(
     """
     network, part = find_network(model, callable(target)), find_method(method)
     batch, logits = one_case(image, network, target)
-    _, without = usable([part], present_in(batch)) if batch.explains else ([], [])
+    _, without = usable([part], present_in(batch, logits.shape[1]))
     if without:
         raise UserError(without[0])
     layers = one_layer(network, layer) if looks_at_layer(part) else []
@@ -175,7 +175,7 @@ def score_map(
     with np.errstate(over="ignore"):
         native = torch.from_numpy(given.astype(np.float32))[None]
     native = native.clamp(min=0) if relu else native
-    batch, _ = one_case(image, network, target, boxes, masks, ignore)
+    batch, logits = one_case(image, network, target, boxes, masks, ignore)
     listed = list(metrics or ()) if isinstance(metrics, list | tuple | None) else [metrics]
     names = [metric if isinstance(metric, str) else repr(metric) for metric in listed if not callable(metric)]
     parts = bind_all(compose_config([], None if metrics is None else {"metric": names}).metric, GIVEN_TO_METRIC)
@@ -183,7 +183,7 @@ def score_map(
     for part in parts:
         if "explain" in part.wants:
             raise UserError(f"{part.name} asks the method again, so it cannot score a map alone; use bench.run")
-    parts, notes = usable(parts, present_in(batch))
+    parts, notes = usable(parts, present_in(batch, logits.shape[1]))
     for note in notes if metrics is not None else ():
         log.warning("%s", note)
     kind = "none" if batch.explains else network.probability

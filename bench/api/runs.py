@@ -20,6 +20,7 @@ from bench.config import (
     compose_config,
     plain,
 )
+from bench.datasets.images import array_of, shorten
 from bench.types import UserError, printable
 
 
@@ -68,7 +69,7 @@ def run(*overrides: str, **settings: Any) -> pd.DataFrame:
     assert outcome.folder is not None
     entries = None if outcome.beside else outcome.entries
     folders = [outcome.folder, *outcome.beside]
-    group = load_group(*folders, cases=outcome.cases, entries=entries, metrics=outcome.metrics)
+    group = load_group(*folders, cases=outcome.cases, entries=entries, metrics=outcome.metrics, wanted=outcome.entries)
     if group is None:
         raise UserError(f"no readable cases under {node['out']}")
     return summarize_group(group, reference=node["reference"])[0]
@@ -102,11 +103,17 @@ def score_maps(
     bench.types.UserError
         As `run`; a folder without maps of over 5 % of the cases; an array that is no map.
     """
+    own = ("method=", "method.external.root", "method.external.frame")
+    for word in (*overrides, *(key for key in settings if key != "method")):
+        if word.lstrip("+~").startswith(own):
+            raise UserError(f"score_maps reads {word.partition('=')[0]} from its own arguments maps, method and frame")
     listed = settings.pop("method", ())
     methods = ["external", *(listed if isinstance(listed, list | tuple) else [listed])]
     with TemporaryDirectory() as temporary:
         if isinstance(maps, Mapping):
             maps = save_maps(maps, Path(temporary) / "maps")
+        elif not isinstance(maps, str | Path | Sequence) or not maps:
+            raise UserError(f"maps={shorten(maps)} is no folder, no list of folders and no mapping of ids to arrays")
         root: Any = str(maps) if isinstance(maps, str | Path) else list(map(str, maps))
         given = {"method.external.root": root, "method.external.frame": frame}
         return run(*overrides, method=methods, **settings, **given)
@@ -114,13 +121,21 @@ def score_maps(
 
 def save_maps(maps: Mapping[str, ArrayLike], folder: Path) -> Path:
     """Write arrays as the files that ``method=external`` reads."""
+    if not maps:
+        raise UserError("there are no maps: the mapping is empty")
     for name, values in maps.items():
         path = folder / f"{name}.npy"
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{printable(name)!r} is no id of a case or an image")
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            np.save(path, np.asarray(values), allow_pickle=False)
-        except ValueError as error:
+            inside = path.resolve().is_relative_to(folder.resolve())
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError):  # too long for a file, or with a zero byte
+            inside = False
+        if not inside:
+            raise UserError(f"{shorten(name)} is no id of a case or an image")
+        try:
+            np.save(path, array_of(values), allow_pickle=False)
+        except OSError as error:
+            raise UserError(f"{shorten(name)} is no id of a case or an image: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
             raise UserError(f"the map of {printable(name)} is no array of numbers: {error}") from error
     return folder

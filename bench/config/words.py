@@ -87,7 +87,11 @@ def own_functions(arguments: Sequence[str]) -> list[str]:
         listed = [name.strip(" '\"") for name in value.strip("[]").split(",")]
         if not value.startswith("[") and len(listed) > 1:
             raise UserError(f"{word} cannot be swept; name one function, or several at once: '{group}=[{value}]'")
-        for target in [name for name in listed if ":" in name]:
+        functions = [name for name in listed if ":" in name]
+        names = [name.partition(":")[2] or name for name in listed]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{word}: two of these are called {twice}; give one of the functions another name")
+        for target in functions:
             nodes.append(f"+{group}.{target.partition(':')[2]}={written({'_target_': target})}")
             trusted.append(re.split("[.:]", target)[0])
         kept.append(f"{group}=[{','.join(name for name in listed if ':' not in name)}]")

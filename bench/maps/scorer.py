@@ -79,12 +79,16 @@ class Scorer:
         return self._score(member_logit, images, cases)
 
     def with_top(self, images: Tensor, cases: Tensor) -> Tensor:
-        """Probability as in a call, and 1 where the highest output is one of the class's, else 0; shape (n, 2)."""
+        """Probability as in a call, and 1 where the highest output is one of the class's, else 0; shape (n, 2).
+
+        NaN instead of 0 or 1 where the network has one output, which is always the highest.
+        """
 
         def read(logits: Tensor, members: Tensor) -> Tensor:
             value = member_probability(logits, members, self.probability)
             top = members.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-            return torch.stack([value, top.to(value)], 1)
+            top = top.to(value) if logits.shape[1] > 1 else torch.full_like(value, torch.nan)
+            return torch.stack([value, top], 1)
 
         return self._score(read, images, cases)
 

@@ -78,6 +78,7 @@ def report(
     beside: Sequence[Folder] = (),
     cases: Collection[str] | None = None,
     metrics: Collection[str] | None = None,
+    wanted: Collection[str] = (),
 ) -> pd.DataFrame:
     """Write report.html, tables, summary.md and figures/ below `root`, and print the main table.
 
@@ -105,6 +106,8 @@ def report(
         Results of the protocol in `only` that lie elsewhere, whose rows stand in its table.
     cases, metrics : collection of str, optional
         Of the protocol in `only` these case ids and keys of metrics alone.
+    wanted : collection of str
+        Keys of methods' results that count where others have the same name.
 
     Returns
     -------
@@ -128,7 +131,7 @@ def report(
     figure1: list[Path] = []
     for members in groups:
         printing = any(folder.path.resolve() in chosen for folder in members)
-        choice = {"cases": cases, "metrics": metrics} if printing else {}
+        choice: dict[str, Any] = {"cases": cases, "metrics": metrics, "wanted": wanted} if printing else {}
         if group := load_group(*members, *(beside if printing else ()), **choice):
             done.append(report_group(group, first, reference, console if printing else None, redraw, len(groups)))
             if printing and images:

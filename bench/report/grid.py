@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.groups import Entry, Group
-from bench.analysis.significance import LEAST_IMAGES
+from bench.analysis.significance import ENOUGH, LEAST_IMAGES
 from bench.analysis.tables import Column, shown_columns
 from bench.types import NO_LAYER, plain_layer
 
@@ -68,8 +68,11 @@ def make_grid(group: Group, summary: pd.DataFrame, sets: list[list[Entry]]) -> G
     cells: list[list[Cell | None]] = [[] for _ in sets]
     for column in columns:
         own = [rows.get((members[0].layer, members[0].method, column.metric)) for members in sets]
+        full = ENOUGH * max((row.n for row in own if row), default=0)
         means = [
-            row.mean if row and e.ranked and not e.control and row.n_images >= LEAST_IMAGES else math.nan
+            row.mean
+            if row and e.ranked and not e.control and row.n >= full and row.n_images >= LEAST_IMAGES
+            else math.nan
             for row, (e, *_) in zip(own, sets, strict=True)
         ]
         best = ""

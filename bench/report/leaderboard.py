@@ -14,7 +14,7 @@ from bench.analysis.comparisons import ALL, ONE, reference_of
 from bench.analysis.groups import Entry, Group, about_method, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
-from bench.analysis.significance import LEAST_IMAGES
+from bench.analysis.significance import ENOUGH, LEAST_IMAGES
 from bench.analysis.tables import Column, shown_columns, summarize_group
 from bench.analysis.trials.crash_test import crash_table
 from bench.analysis.verdicts import QUESTIONS, best_layer, equal_entries, verdicts_of
@@ -132,8 +132,11 @@ def column_cells(
     for line in part.itertuples():
         lines.setdefault((line.method, line.layer), []).append(line)
     known = [(members[0], lines.get((members[0].method, members[0].layer))) for members in sets]
+    full = ENOUGH * max((own[0].n for _, own in known if own), default=0)
     means = [
-        own[0].mean if own and entry.ranked and not entry.control and own[0].n_images >= LEAST_IMAGES else math.nan
+        own[0].mean
+        if own and entry.ranked and not entry.control and own[0].n >= full and own[0].n_images >= LEAST_IMAGES
+        else math.nan
         for entry, own in known
     ]
     best = math.nan

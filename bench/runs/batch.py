@@ -114,7 +114,8 @@ def compute_batch(
         float64=setting.precision == "float64",
     )  # fmt: skip
     abouts = known or case_rows(batch, captured.logits, plan.facts.probability) if needs.jobs else []
-    batch = replace(batch, predicted=[about["predicted"] for about in abouts])
+    several = plan.facts.outputs > 1  # of one output the highest says nothing
+    batch = replace(batch, predicted=[about["predicted"] if several else None for about in abouts])
     result, seen = Computed(), dict[Any, Any]()
     for own, wanted in needs.blocks:
         for j in own:

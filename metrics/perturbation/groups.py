@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..baselines import shared_baseline
 from ..faithfulness import clean_score, pieces, step_counts
+from ..geometry import constant_rows
 from ..ranking import order, ranks
 
 
@@ -89,6 +90,5 @@ def saco(
     weight = salience[:, first] - salience[:, second]
     agreement = (weight * (drops[:, first] - drops[:, second]).sign()).sum(1)
     whole = weight.sum(1)
-    constant = flat.amax(1) == flat.amin(1)
-    coefficient = torch.where((whole > 0) & ~constant, agreement / whole, 0)
+    coefficient = torch.where((whole > 0) & ~constant_rows(flat), agreement / whole, 0)
     return {"coefficient": coefficient.to(clean)}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..baselines import shared_baseline
 from ..faithfulness import correlate, pieces
+from ..geometry import constant_rows
 
 
 def single_deletion(
@@ -22,7 +23,7 @@ def single_deletion(
     and all others stay. The in-domain score (IDSDS) asks for a network that was fine-tuned on pictures with patches
     deleted in this way (``model.weights=FILE``), so that such a picture is nothing new to it; on any other network this
     is the plain single-deletion score. The falls do not depend on the map: all methods and layers together pay
-    ``grid ** 2 + 1`` forward passes a case.
+    ``grid ** 2 + 1`` forward passes a case, of a volume ``grid ** 3 + 1``.
 
     Parameters
     ----------
@@ -31,8 +32,8 @@ def single_deletion(
     score : callable
         With ``score.logit(images, cases)``.
     grid : int
-        Patches a side, at least 2 and at most the input's side; where it does not divide a side, the last ones are
-        larger.
+        Patches a side, at least 2; where it does not divide a side, the last ones are larger, and a side of fewer
+        pixels has as many patches.
     baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
         See `metrics.baselines.baseline_images`.
     seed : int
@@ -47,20 +48,20 @@ def single_deletion(
     Raises
     ------
     ValueError
-        For a grid that is too small or too large.
+        For a grid below 2.
 
     References
     ----------
     Hesse, Schaub-Meyer, Roth: Benchmarking the attribution quality of vision models, NeurIPS 2024, section 3.
     """
-    size = heatmaps.shape[1:]
-    if not 2 <= grid <= min(size):
-        raise ValueError(f"grid={grid} must be from 2 to {min(size)}")
-    patch = torch.zeros(1, dtype=torch.long, device=heatmaps.device)
-    for side in size:
-        along = (torch.arange(side, device=heatmaps.device) // (side // grid)).clamp(max=grid - 1)
-        patch = patch[..., None] * grid + along
-    patch, number = patch[0], grid ** len(size)
+    if grid < 2:
+        raise ValueError(f"grid={grid} must be at least 2")
+    patch, number = torch.zeros(1, dtype=torch.long, device=heatmaps.device), 1
+    for side in heatmaps.shape[1:]:
+        count = min(grid, side)
+        along = (torch.arange(side, device=heatmaps.device) // (side // count)).clamp(max=count - 1)
+        patch, number = patch[..., None] * count + along, number * count
+    patch = patch[0]
     falls = score.once(
         ("single deletion", grid, baseline, seed),
         lambda: _falls(batch, score, patch, number, shared_baseline(batch, score, baseline, seed=seed)),
@@ -68,11 +69,13 @@ def single_deletion(
     flat = heatmaps.flatten(1).double()
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     sums = torch.stack([flat[:, patch.flatten() == i].sum(1) for i in range(number)], dim=1)
-    constant = flat.amax(1) == flat.amin(1)
-    ranks = [torch.from_numpy(rankdata(values.cpu().numpy(), axis=1)).to(heatmaps.device) for values in (sums, falls)]
+    # In float32, so that patches of equal sums tie whatever the order of their additions.
+    pairs = (sums.float(), falls)
+    ranks = [torch.from_numpy(rankdata(values.cpu().numpy(), axis=1)).to(heatmaps.device) for values in pairs]
     correlation = correlate(*ranks).float()
-    same = ranks[0].amax(1) == ranks[0].amin(1)  # a map whose patches all have one sum orders nothing
-    return {"correlation": correlation.masked_fill((constant | same) & ~(falls.amax(1) == falls.amin(1)), 0)}
+    # A map whose patches all have one sum orders nothing.
+    same = constant_rows(ranks[0]) | constant_rows(heatmaps)
+    return {"correlation": correlation.masked_fill(same & ~constant_rows(falls), 0)}
 
 
 def _falls(batch: Any, score: Any, patch: Tensor, number: int, blank: Tensor) -> Tensor:

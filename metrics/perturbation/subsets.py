@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..faithfulness import correlate
-from ..sensitivity import sums_and_drops
+from ..geometry import constant_rows
+from ..sensitivity import agreement, sums_and_drops
 
 
 def infidelity(
@@ -67,10 +67,10 @@ def infidelity(
     """
     if not 0 < share < 1 or subsets < 3 or cell < 1:
         raise ValueError(f"infidelity: share={share} (0 to 1), subsets={subsets} (3 or more), cell={cell} (1 or more)")
-    constant = heatmaps.flatten(1).amax(1) == heatmaps.flatten(1).amin(1)
+    constant = constant_rows(heatmaps)
     # Of a map without information nothing counts but that it is the same everywhere.
     heatmaps = torch.where(constant.view(-1, *[1] * (heatmaps.ndim - 1)), torch.ones_like(heatmaps), heatmaps)
-    sums, drops, _ = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
+    sums, drops = sums_and_drops(heatmaps, batch, score, share, subsets, cell, baseline, seed)
     lost = drops.double()
     beta = (sums * lost).sum(1) / sums.square().sum(1)
     beta = torch.where(sums.square().sum(1) > 0, beta, 0).clamp(min=0)
@@ -111,7 +111,8 @@ def faithfulness_correlation(
     Returns
     -------
     dict
-        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 for a constant map, NaN where the drops are equal.
+        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 where all sums of the map are equal,
+        as those of a constant map are, NaN where all drops are.
         Of random maps it is 0 on average.
 
     Raises
@@ -126,5 +127,5 @@ def faithfulness_correlation(
     if positions < 1 or subsets < 3:
         raise ValueError(f"faithfulness_correlation: positions={positions} (1 or more), subsets={subsets} (3 or more)")
     share = positions / heatmaps[0].numel()
-    sums, drops, constant = sums_and_drops(heatmaps, batch, score, share, subsets, 1, baseline, seed)
-    return {"correlation": correlate(sums, drops.double()).to(drops).masked_fill(constant, 0)}
+    sums, drops = sums_and_drops(heatmaps, batch, score, share, subsets, 1, baseline, seed)
+    return {"correlation": agreement(heatmaps, sums, drops)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,24 @@ def test_one_case_that_differs_tells_two_columns_apart(case):
     assert alike(values, other)
     other[case, 1] += 0.01
     assert not alike(values, other)
+
+
+def test_a_mean_of_fewer_cases_leads_no_column() -> None:
+    """The easy half of the cases would put a method first, or a control before it."""
+    rng = np.random.default_rng(0)
+    easy = np.linspace(0.8, 0.2, 60)
+    values = {name: {"insertion.auc": easy + rng.normal(0, 0.01, 60)} for name in ("grad_cam", "layer_cam", *CONTROLS)}
+    for name in ("layer_cam", "random"):
+        values[name]["insertion.auc"][30:] = np.nan
+    group = group_with(values)
+    (verdict,) = [v for v in verdicts_of(group, compared(group), "grad_cam") if v.metric == "insertion.auc"]
+    assert verdict.leader and verdict.leader["method"] == "grad_cam" and verdict.n == verdict.leader["n"] == 60
+    assert verdict.control and verdict.control["method"] == "center"
+
+
+@pytest.mark.parametrize(("output", "width"), [("deletion.auc", 1), ("deletion.correlation", 2), ("irof.aoc", None)])
+def test_the_margin_of_equal_follows_from_each_value_s_own_range(output: str, width: float | None) -> None:
+    group = group_with({"grad_cam": {"deletion.auc": np.zeros(3)}})
+    name = output.partition(".")[0]
+    node = {"name": name, "key": name, "version": 1, "parameters": {}, "about": {}}
+    assert replace(group, metrics={name: node}).width(output) == width

@@ -13,6 +13,7 @@ from torch import nn
 import bench
 from bench.export import export_maps, main
 from bench.maps.heatmaps import upsample
+from bench.maps.outside import load_map
 from bench.networks.sources import custom_model
 from bench.types import UserError
 
@@ -230,6 +231,59 @@ def test_arrays_by_id_are_scored_as_files(tmp_path: Path) -> None:
     for name, says in (("../a", "no id of a case"), ("a", "no array of numbers")):
         with pytest.raises(UserError, match=says):
             bench.score_maps({name: [[None]]}, out=tmp_path / "r", **RUN)
+
+
+def test_maps_that_changed_are_shown_and_not_those_of_the_same_name_before(tmp_path: Path) -> None:
+    """One label, one folder of results, other maps: each call gives its own numbers, also where nothing is computed."""
+    rng = np.random.default_rng(0)
+    cases = bench.load_results(bench_cases(tmp_path))["case_id"]
+    sets = [{name: rng.random((7, 7)) for name in cases} for _ in range(2)]
+    apart = [scored(maps, tmp_path / f"{i}") for i, maps in enumerate(sets)]
+    assert apart[0] != apart[1]
+    assert [scored(sets[i], tmp_path / "one") for i in (0, 1, 0, 1)] == [apart[i] for i in (0, 1, 0, 1)]
+
+
+def scored(maps: dict[str, np.ndarray], out: Path) -> float:
+    table = bench.score_maps(maps, metric=["energy_pointing_game"], out=out, **RUN)
+    return float(table["mean"].iloc[0])
+
+
+def test_two_folders_of_the_same_maps_are_refused(out: Path, tmp_path: Path) -> None:
+    first, second = (next(iter(export_maps(out, tmp_path / name, "npy"))) for name in ("one", "two"))
+    roots = [str(first), str(Path(second).rename(tmp_path / "renamed"))]
+    with pytest.raises(UserError, match="hold the same maps; name one of them"):
+        bench.score_maps(roots, metric=["energy_pointing_game"], frame="input", out=tmp_path / "r", **RUN)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_a_damaged_map_is_a_map_that_is_missing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    values = np.random.default_rng(0).random((7, 7))
+    np.savez_compressed(path, values) if kind == "npz" else np.save(path, values)
+    whole, refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            assert load_map(str(tmp_path), "a", "a").shape
+        except ValueError as error:
+            refused += f"a.{kind}" in str(error)
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("maps", "words", "says"),
+    [
+        ({}, (), "the mapping is empty"),
+        (None, (), "maps=None is no folder"),
+        ({"x" * 300: np.ones((2, 2))}, (), "is no id of a case"),
+        ({"a\0": np.ones((2, 2))}, (), "is no id of a case"),
+        ({"a": np.ones((2, 2))}, ("method.external.frame=input",), "from its own arguments"),
+        ({"a": np.ones((2, 2))}, ("method=random",), "from its own arguments"),
+    ],
+)
+def test_arguments_that_score_maps_cannot_use_are_named(maps: object, words: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        bench.score_maps(maps, *words, metric=["energy_pointing_game"], **RUN)  # type: ignore[arg-type]
 
 
 def bench_cases(folder: Path) -> Path:

@@ -35,10 +35,13 @@ def test_equals_the_formulas(make_batch, make_scorer, network, maps, size, basel
         p = probability(network, image, target)
         kept = probability(network, image * mask + blank[i] * (1 - mask), target)
         gone = probability(network, image * (1 - mask) + blank[i] * mask, target)
+        assert hidden["drop"][i].item() == pytest.approx((p - gone) / p, abs=1e-4), name
+        if heatmaps[i].min() == heatmaps[i].max():  # shows nothing: the worst of each
+            assert [shown[key][i].item() for key in ("drop", "increase", "gain")] == [1, 0, 0], name
+            continue
         assert shown["drop"][i].item() == pytest.approx(max(0, p - kept) / p, abs=1e-4), name
         assert shown["gain"][i].item() == pytest.approx(max(0, kept - p) / (1 - p), abs=1e-4), name
         assert shown["increase"][i].item() == (kept > p), name
-        assert hidden["drop"][i].item() == pytest.approx((p - gone) / p, abs=1e-4), name
         seen.add(kept > p)
     if size != (1, 1):
         assert seen == {True, False}
@@ -82,12 +85,21 @@ def test_extremes(make_batch, cams):
 def test_a_constant_map_shows_nothing(make_batch, make_scorer, network):
     batch = make_batch((8, 8), n=1)
     score = make_scorer(network, batch.targets)
-    p = probability(network, batch.images[0], 0)
-    empty = probability(network, torch.zeros(3, 8, 8), 0)
     for value in (0.0, 0.4):
         heatmap = torch.full((1, 8, 8), value)
-        drop = masking.average_drop(heatmap, batch, score=score)["drop"].item()
-        assert drop == pytest.approx(max(0, p - empty) / p, abs=1e-5)
+        shown = masking.average_drop(heatmap, batch, score=score)
+        assert [shown[key].item() for key in ("drop", "increase", "gain")] == [1, 0, 0]
         assert masking.average_drop_in_deletion(heatmap, batch, score=score)["drop"].item() == pytest.approx(
             0, abs=1e-6
         )
+
+
+def test_a_score_below_zero_has_no_share_to_lose_and_one_above_one_none_to_gain(make_batch, cams):
+    """Explained scores, which are no probabilities: a drop of -3 to -5 is no drop of 0."""
+    batch = make_batch((8, 8), n=3)
+    heatmaps, score = cams(3, 8, 8), Fixed([-3.0, 0.0, 2.0], [-5.0, -1.0, 1.0])
+    shown = masking.average_drop(heatmaps, batch, score=score)
+    hidden = masking.average_drop_in_deletion(heatmaps, batch, score=score)
+    assert shown["drop"][0].isnan() and hidden["drop"][0].isnan()
+    assert shown["drop"][1:].tolist() == [0, 0.5] and hidden["drop"][1:].tolist() == [0, 0.5]
+    assert shown["gain"][:2].tolist() == [0, 0] and shown["gain"][2].isnan()

@@ -12,6 +12,7 @@ import torch
 from scipy.ndimage import convolve, gaussian_filter
 from small_networks import batch_of
 
+import bench
 from bench.binding import GIVEN_TO_METRIC, bind
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_logit, group_probability, output_values
@@ -162,3 +163,18 @@ def test_an_address_in_the_text_is_not_code() -> None:
     first, second = Named(), Named()
     assert repr(first) != repr(second) or code_hash(first) == code_hash(second)
     assert code_hash(first) == code_hash(second)
+
+
+def test_the_highest_of_one_output_says_nothing() -> None:
+    """A picture that the network sees nothing in would count as recognized."""
+    network = custom(target="hostile_networks:as_row")
+    score = Scorer(network.module, [(0,), (0,)], 4, probability="sigmoid")
+    probability, top = score.with_top(torch.zeros(2, 3, 32, 32), torch.arange(2)).unbind(1)
+    assert probability.isfinite().all() and top.isnan().all()
+
+
+def test_metrics_that_need_another_class_are_left_out_for_one_output(tmp_path: Path) -> None:
+    words = {"model": "resnet18", "model.weights": "random", "model.num_classes": 1, "device": "cpu", "limit": 2}
+    asked = {"method": ["grad_cam"], "metric": ["class_sensitivity", "random_logit", "complexity"], "target": 0}
+    table = bench.run(out=tmp_path, **words, **asked)
+    assert set(table["metric"]) == {"complexity.mean", "complexity.entropy"}

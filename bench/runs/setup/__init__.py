@@ -96,6 +96,7 @@ def prepare_run(
     present |= {"boxes"} if any(len(case.boxes) for case in cases) else set()
     present |= {"truth"} if any(len(case.parts) for case in cases) else set()
     present |= {"classes"} if explains is None else set()
+    present |= {"others"} if facts.outputs > 1 else set()
     methods, without = usable(methods, present)
     if not methods:
         raise UserError(without[0])

@@ -17,6 +17,7 @@ from bench.runs.plan import (
     AUGMENTS,
     FUSIONS,
     looks_at_layer,
+    parameters_of,
     reads_network,
 )
 from bench.types import Bound, Case, Dataset, InputSpec, UserError, printable
@@ -28,6 +29,7 @@ NEEDS = {
     "truth": "the truth is not known, as it is for dataset=planted",
     "pictures": "they are for pictures, not for volumes",
     "classes": "a function is explained and no class",
+    "others": "the network has one output, and no other class",
 }
 LOOKED_AT = 4  # pictures, before a run begins
 FAINT = 0.1  # standard deviation of a channel of the normalized input
@@ -125,6 +127,7 @@ def maps_in_folders(
     notes = []
     readers = [method for method in methods if "folder" in method.about]
     names = Counter(Path(method.parameters[method.about["folder"]]).name for method in readers)
+    hold = dict[Any, str]()
     for method in readers:
         root = method.parameters[method.about["folder"]]
         if names[Path(root).name] > 1:
@@ -133,6 +136,9 @@ def maps_in_folders(
             )
         if not Path(root).is_dir():
             raise UserError(f"{method.name}.{method.about['folder']}={root}: no such folder")
+        content = tuple(sorted((key, str(value)) for key, value in parameters_of(method).items()))
+        if (same := hold.setdefault(content, root)) != root:
+            raise UserError(f"{same} and {root} hold the same maps; name one of them")
         faults = {}
         for case in cases:
             try:
