@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 
 import cv2
 import numpy as np
@@ -255,15 +254,3 @@ def test_pxap_of_random_maps_is_chance(make_batch):
     pooled = localization.pixel_average_precision([result[k].numpy().sum(0) for k in ("positives", "negatives")])
     share = 170 / 600
     assert abs(float(pooled) - share) < 3 * math.sqrt(share * (1 - share) / (200 * 170))
-
-
-def test_speed(make_batch, cams):
-    """60 ms a map at 224x224 on one core; the best of several, since other work shares the cores."""
-    heatmaps = cams(1, 224, 224)
-    batch = make_batch((224, 224), [[[10, 20, 100, 100], [120, 100, 200, 200]]])
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        localization.max_box_acc(heatmaps, batch)
-        times.append(time.process_time() - start)
-    assert min(times) < 0.06
