@@ -53,7 +53,16 @@ def test_metric_contract(name: str, network: nn.Module, batch: Batch) -> None:
     about = metric.about
     assert about["version"] >= 1
     assert about["unit"]
-    assert set(about.get("needs", [])) <= {"boxes", "mosaic", "truth", "classes", "pictures", "score", "explain"}
+    assert set(about.get("needs", [])) <= {
+        "boxes",
+        "mosaic",
+        "truth",
+        "classes",
+        "others",
+        "pictures",
+        "score",
+        "explain",
+    }
     for asked in ("score", "explain"):
         assert (asked in about.get("needs", [])) == (asked in metric.wants)
     assert named_function(metric.parameters["_target_"], name).__doc__, "a public function needs a docstring"
