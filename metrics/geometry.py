@@ -17,6 +17,12 @@ def is_constant(heatmap: Tensor) -> bool:
     return bool(heatmap.max() == heatmap.min())
 
 
+def constant_rows(values: Tensor) -> Tensor:
+    """Say of each row of values (N, ...), such as a map, whether it is one value everywhere; bool (N,)."""
+    flat = values.flatten(1)
+    return flat.amax(1) == flat.amin(1)
+
+
 def pixel_ranges(boxes: Tensor) -> Tensor:
     """First and last pixel of each box along each axis: those whose centre lies in ``[x0, x1)``, ``[y0, y1)``.
 
@@ -95,12 +101,6 @@ def positive_energy(heatmap: Tensor) -> Tensor:
     positive = heatmap.float().clamp(min=0)
     peak = positive.max()
     return positive / peak if peak > 0 else torch.ones_like(positive)
-
-
-def constant_rows(values: Tensor) -> Tensor:
-    """Whether each row of values (N, ...), as a map, is one value everywhere; bool (N,)."""
-    flat = values.flatten(1)
-    return flat.amax(1) == flat.amin(1)
 
 
 def unit_range(heatmaps: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -117,14 +117,14 @@ def _matching(possible: NDArray[np.bool_]) -> int:
 
 
 def _by_mass(mass: NDArray[np.float64], case: str) -> NDArray[np.int64]:
-    """Places of the parts, the largest sum first; equal ones in a random order that follows from the case's id."""
+    """Order of the parts, the largest mass first; equal ones in a random order that follows from the case's id."""
     lots = torch.rand(len(mass), generator=generator(f"parts:{case}")).numpy()
     # In float32, so that parts of one shape are equal wherever they lie.
     return np.lexsort((lots, -mass.astype(np.float32)))
 
 
 def _average_precision(overlaps: NDArray[np.float64], iou: float) -> NDArray[np.float64]:
-    """Average precision of boxes (M, G) that are ranked, by their overlaps with the instances."""
+    """Average precision of M ranked boxes, from their overlaps (M, G) with the instances."""
     free = np.ones(overlaps.shape[1], dtype=bool)
     hits = np.zeros(len(overlaps))
     for place, row in enumerate(overlaps):

@@ -33,7 +33,7 @@ def average_drop(heatmaps: Tensor, batch: Any, *, score: Any, baseline: str = "z
     Returns
     -------
     dict
-        Shares, not per cent. A constant map shows nothing and has the worst of each:
+        Shares, not per cent. A constant map shows nothing and has the worst value of each:
 
         - ``drop`` (N,): ``max(0, p - p') / p``, lower is better (Grad-CAM++, section 4.1.1); NaN where an explained
           score, which is no probability, is below 0;
@@ -79,7 +79,7 @@ def _masked_score(masks: Tensor, batch: Any, score: Any, baseline: str) -> Tenso
 
 
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    # A probability of exactly 0 (or 1) leaves nothing to lose (or gain); beyond that there is no share of anything.
+    # A probability of exactly 0 (or 1) leaves nothing to lose (or gain); a score beyond it has no meaningful share.
     share = torch.where(denominator > 0, numerator / denominator, torch.zeros_like(numerator))
     return share.masked_fill(denominator < 0, torch.nan)
 

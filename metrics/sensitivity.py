@@ -56,8 +56,8 @@ def sensitivity_n(
     Returns
     -------
     dict
-        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 where all sums of the map are equal,
-        as those of a constant map are, NaN where all drops are.
+        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 where the map has the same sum over all
+        sets, as a constant map has; NaN where all drops are equal.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def sensitivity_n(
 
 
 def agreement(heatmaps: Tensor, sums: Tensor, drops: Tensor) -> Tensor:
-    """Pearson correlation (N,) of maps' sums with the drops (N, subsets): 0 where no sum differs, NaN where no drop."""
+    """Correlate sums with drops (N, subsets), Pearson: 0 where a map's sums are all equal, NaN where the drops are."""
     alike = constant_rows(heatmaps) | constant_rows(sums)
     return correlate(sums, drops.double()).to(drops).masked_fill(alike & ~constant_rows(drops), 0)
 

@@ -236,7 +236,7 @@ def write_readme(out: Path) -> None:
 
 
 def short(commit: str) -> str:
-    """First ten digits of a commit, and + where files differed from it."""
+    """Shorten a commit's hash to ten digits; keep the + of a checkout with changes."""
     return commit[:10] + "+" * commit.endswith("+") or "unknown"
 
 

@@ -67,7 +67,7 @@ def load_group(
     lengths: dict[str, int] = {}
     blocks = read_blocks(folders, lengths)
     parts = [block.part for block in blocks]
-    newest = newest_of(parts, entries if entries is not None else wanted)
+    newest = newest_of(parts, wanted)
     counting = [part.entries[i] for part in parts for i in newest.entries_of(part)]
     chosen = {place_of(entry): entry for entry in counting if entries is None or entry["key"] in entries}
     chosen = dict(sorted(chosen.items(), key=lambda item: entry_order(item[1])))

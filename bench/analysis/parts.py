@@ -26,7 +26,7 @@ THREADS, AHEAD = 2, 64  # parts that are read at a time, and before anyone uses 
 
 OLDER = "left out: results of %s of an earlier version; the newest are shown"
 # A folder of maps that was changed, or a map fused over other layers or scales.
-OTHERS = "left out: other results that are called %s too, made of other maps; keep these apart by out= or another name"
+OTHERS = "left out: other results that are also called %s, from other maps; rename one, or use another out="
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,13 +106,11 @@ def judge(group: Group, heads: list[Entry], question: str, output: str, rows: pd
         lines.setdefault((line["method"], line["layer"]), []).append({str(key): value for key, value in line.items()})
     known = [entry for entry in heads if (entry.method, entry.layer) in lines]
     firsts = {entry.label: lines[entry.method, entry.layer][0] for entry in known}
-    # Means over other cases do not compare.
-    full = ENOUGH * max((line["n"] for line in firsts.values()), default=0)
-    whole = [entry for entry in known if firsts[entry.label]["n"] >= full]
-    methods = [e for e in whole if not e.control and e.ranked and firsts[e.label]["n_images"] >= LEAST_IMAGES]
+    most = max((line["n"] for line in firsts.values()), default=0)
+    methods = [e for e in known if may_lead(e, firsts[e.label]["n"], firsts[e.label]["n_images"], most)]
     sign = 1 if group.higher_is_better(output) else -1
     leader = max(methods, key=lambda e: sign * firsts[e.label]["mean"], default=None)
-    controls = [e for e in whole if e.control]
+    controls = [e for e in known if e.control and firsts[e.label]["n"] >= ENOUGH * most]
     control = max(controls, key=lambda e: sign * firsts[e.label]["mean"], default=None)
     against = None
     if leader and (other := reference_of(group, leader, reference)):
@@ -121,7 +119,7 @@ def judge(group: Group, heads: list[Entry], question: str, output: str, rows: pd
     return Verdict(
         question=question,
         metric=output,
-        n=max((line["n"] for line in firsts.values()), default=0),
+        n=most,
         images=max((line["n_images"] for line in firsts.values()), default=0),
         leader=firsts[leader.label] if leader else None,
         control=firsts[control.label] if control else None,
@@ -129,6 +127,15 @@ def judge(group: Group, heads: list[Entry], question: str, output: str, rows: pd
         judged=len(methods),
         against=against,
     )
+
+
+def may_lead(entry: Entry, n: float, images: float, most: float) -> bool:
+    """Whether a row with a mean of `n` cases on so many `images` may be the best of a column.
+
+    Not a control, not one of mostly degenerate maps, and not on fewer cases than others, of which one has the `most`:
+    means of different cases do not compare.
+    """
+    return entry.ranked and not entry.control and n >= ENOUGH * most and images >= LEAST_IMAGES
 
 
 def beats_controls(group: Group, lines: Lines) -> bool:

@@ -33,7 +33,7 @@ TargetFunction = Callable[[Any, Batch], Tensor]
 
 
 def present_in(batch: Batch, outputs: int) -> set[str]:
-    """Name what of `bench.runs.setup.checks.NEEDS` a batch has, whose network has so many outputs."""
+    """Name what a batch offers of `bench.runs.setup.checks.NEEDS`; `outputs` is how many outputs the network has."""
     pictures = {"pictures"} if batch.images.ndim == 4 else set()
     classes = set() if batch.explains else {"classes"}
     others = {"others"} if outputs > 1 else set()

@@ -106,7 +106,8 @@ def score_maps(
     own = ("method=", "method.external.root", "method.external.frame")
     for word in (*overrides, *(key for key in settings if key != "method")):
         if word.lstrip("+~").startswith(own):
-            raise UserError(f"score_maps reads {word.partition('=')[0]} from its own arguments maps, method and frame")
+            key = word.partition("=")[0]
+            raise UserError(f"score_maps sets {key} itself; use its arguments maps, frame and method")
     listed = settings.pop("method", ())
     methods = ["external", *(listed if isinstance(listed, list | tuple) else [listed])]
     with TemporaryDirectory() as temporary:

@@ -90,7 +90,7 @@ def own_functions(arguments: Sequence[str]) -> list[str]:
         functions = [name for name in listed if ":" in name]
         names = [name.partition(":")[2] or name for name in listed]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(f"{word}: two of these are called {twice}; give one of the functions another name")
+            raise UserError(f"{word} names two that are called {twice}; rename one of the functions")
         for target in functions:
             nodes.append(f"+{group}.{target.partition(':')[2]}={written({'_target_': target})}")
             trusted.append(re.split("[.:]", target)[0])

@@ -138,11 +138,7 @@ def voc(
                     cases.append(case)
     check_bad("voc", "images", bad_images, len(seen), allow_bad_records)
     check_bad("voc", "objects", bad_objects, total_objects, allow_bad_records)
-    notes = (
-        [f"voc: {counted(repeated, 'image')} named more than once (in several years, or twice in one), counted once"]
-        if repeated
-        else []
-    )
+    notes = [f"voc: {counted(repeated, 'image')} named more than once, counted once"] if repeated else []
     if selection.without:
         names = f"{', '.join(selection.without)} ({unmapped} image-class pairs)"
         notes.append(f"voc: not asked about, because no class means it: {names}")

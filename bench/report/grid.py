@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.groups import Entry, Group
-from bench.analysis.significance import ENOUGH, LEAST_IMAGES
 from bench.analysis.tables import Column, shown_columns
+from bench.analysis.verdicts import may_lead
 from bench.types import NO_LAYER, plain_layer
 
 SIGNS = {"better": "▲", "worse": "▼", "equal": "=", "undecided": "", "few images": "", "": ""}
@@ -68,12 +68,10 @@ def make_grid(group: Group, summary: pd.DataFrame, sets: list[list[Entry]]) -> G
     cells: list[list[Cell | None]] = [[] for _ in sets]
     for column in columns:
         own = [rows.get((members[0].layer, members[0].method, column.metric)) for members in sets]
-        full = ENOUGH * max((row.n for row in own if row), default=0)
+        most = max((row.n for row in own if row), default=0)
         means = [
-            row.mean
-            if row and e.ranked and not e.control and row.n >= full and row.n_images >= LEAST_IMAGES
-            else math.nan
-            for row, (e, *_) in zip(own, sets, strict=True)
+            row.mean if row and may_lead(entry, row.n, row.n_images, most) else math.nan
+            for row, (entry, *_) in zip(own, sets, strict=True)
         ]
         best = ""
         if column.better is not None and np.isfinite(means).any():

@@ -14,10 +14,9 @@ from bench.analysis.comparisons import ALL, ONE, reference_of
 from bench.analysis.groups import Entry, Group, about_method, group_folders
 from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
-from bench.analysis.significance import ENOUGH, LEAST_IMAGES
 from bench.analysis.tables import Column, shown_columns, summarize_group
 from bench.analysis.trials.crash_test import crash_table
-from bench.analysis.verdicts import QUESTIONS, best_layer, equal_entries, verdicts_of
+from bench.analysis.verdicts import QUESTIONS, best_layer, equal_entries, may_lead, verdicts_of
 from bench.figures.draw import slug
 from bench.figures.style import titles
 from bench.report.answers import HEADINGS, answers_of
@@ -87,7 +86,7 @@ def board_of(group: Group, crash: dict[str, dict[str, Any]], reference: str, bud
             "is_reference": any(reference in (one.method, one.name) for one in members),
             "cells": [column[i] for column in cells], "crash": crash_of(members, crash),
             "cost": cost_of(entry), "shared": cost_of(entry) in SHARED.values(),
-            "ms": next((f"{times[one.label]:.2g}" for one in members if one.label in times), ""),
+            "ms": next((two_digits(times[one.label]) for one in members if one.label in times), ""),
         })  # fmt: skip
     heads = [head_of(group, *column) for column in columns]
     named = [column for _, column, _ in columns]
@@ -99,6 +98,11 @@ def board_of(group: Group, crash: dict[str, dict[str, Any]], reference: str, bud
         "families": list(dict.fromkeys(row["family"] for row in rows if not row["control"])),
         "gallery": gallery_of(group, read_shown(group, CASES), named, budget, layer),
     }  # fmt: skip
+
+
+def two_digits(value: float) -> str:
+    """Write a number out with two significant digits: ``7,700``."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def asked_columns(group: Group, comparisons: pd.DataFrame) -> list[tuple[str, Column, str]]:
@@ -132,12 +136,9 @@ def column_cells(
     for line in part.itertuples():
         lines.setdefault((line.method, line.layer), []).append(line)
     known = [(members[0], lines.get((members[0].method, members[0].layer))) for members in sets]
-    full = ENOUGH * max((own[0].n for _, own in known if own), default=0)
+    most = max((own[0].n for _, own in known if own), default=0)
     means = [
-        own[0].mean
-        if own and entry.ranked and not entry.control and own[0].n >= full and own[0].n_images >= LEAST_IMAGES
-        else math.nan
-        for entry, own in known
+        own[0].mean if own and may_lead(entry, own[0].n, own[0].n_images, most) else math.nan for entry, own in known
     ]
     best = math.nan
     if np.isfinite(means).any():

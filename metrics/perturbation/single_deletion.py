@@ -23,7 +23,7 @@ def single_deletion(
     and all others stay. The in-domain score (IDSDS) asks for a network that was fine-tuned on pictures with patches
     deleted in this way (``model.weights=FILE``), so that such a picture is nothing new to it; on any other network this
     is the plain single-deletion score. The falls do not depend on the map: all methods and layers together pay
-    ``grid ** 2 + 1`` forward passes a case, of a volume ``grid ** 3 + 1``.
+    ``grid ** 2 + 1`` forward passes a case, ``grid ** 3 + 1`` for a volume.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def single_deletion(
     score : callable
         With ``score.logit(images, cases)``.
     grid : int
-        Patches a side, at least 2; where it does not divide a side, the last ones are larger, and a side of fewer
-        pixels has as many patches.
+        Patches a side, at least 2; where it does not divide a side, the last ones are larger, and a side of
+        fewer than `grid` pixels has one patch a pixel.
     baseline : {"zero", "blur", "black", "mean", "noise", "minimum"}
         See `metrics.baselines.baseline_images`.
     seed : int

@@ -111,8 +111,8 @@ def faithfulness_correlation(
     Returns
     -------
     dict
-        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 where all sums of the map are equal,
-        as those of a constant map are, NaN where all drops are.
+        ``correlation`` (N,): Pearson, -1 to 1, higher is better; 0 where the map has the same sum over all
+        sets, as a constant map has; NaN where all drops are equal.
         Of random maps it is 0 on average.
 
     Raises

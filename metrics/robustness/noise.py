@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..geometry import is_constant
+from ..geometry import constant_rows
 from ..ranking import drawn
 
 # Distance of two maps of mean square 1 that have no position in common, the largest without negative values.
@@ -53,8 +53,7 @@ def distances(heatmaps: Tensor, explain: Any, perturbations: Sequence[Noise]) ->
     for noise in perturbations:
         again = explain(perturb=noise)
         distance = torch.linalg.vector_norm(before - unit(again), dim=1) / math.sqrt(before.shape[1])
-        empty = [is_constant(one) or is_constant(other) for one, other in zip(heatmaps, again, strict=True)]
-        columns.append(distance.masked_fill(torch.tensor(empty, device=distance.device), NOTHING_IN_COMMON))
+        columns.append(distance.masked_fill(constant_rows(heatmaps) | constant_rows(again), NOTHING_IN_COMMON))
     return torch.stack(columns, dim=1)
 
 

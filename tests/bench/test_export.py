@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -277,13 +278,13 @@ def test_a_damaged_map_is_a_map_that_is_missing(tmp_path: Path, kind: str) -> No
         (None, (), "maps=None is no folder"),
         ({"x" * 300: np.ones((2, 2))}, (), "is no id of a case"),
         ({"a\0": np.ones((2, 2))}, (), "is no id of a case"),
-        ({"a": np.ones((2, 2))}, ("method.external.frame=input",), "from its own arguments"),
-        ({"a": np.ones((2, 2))}, ("method=random",), "from its own arguments"),
+        ({"a": np.ones((2, 2))}, ("method.external.frame=input",), "use its arguments maps, frame and method"),
+        ({"a": np.ones((2, 2))}, ("method=random",), "use its arguments maps, frame and method"),
     ],
 )
-def test_arguments_that_score_maps_cannot_use_are_named(maps: object, words: tuple[str, ...], says: str) -> None:
+def test_arguments_that_score_maps_cannot_use_are_named(maps: Any, words: tuple[str, ...], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        bench.score_maps(maps, *words, metric=["energy_pointing_game"], **RUN)  # type: ignore[arg-type]
+        bench.score_maps(maps, *words, metric=["energy_pointing_game"], **RUN)
 
 
 def bench_cases(folder: Path) -> Path:

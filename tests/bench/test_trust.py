@@ -117,7 +117,7 @@ def test_words_of_functions() -> None:
     with pytest.raises(UserError, match="cannot be swept"):
         check_overrides(["-m", "method=grad_cam,mine.maps:f"])
     for twice in ("a.maps:f,b.maps:f", "f,a.maps:f"):
-        with pytest.raises(UserError, match="two of these are called f"):
+        with pytest.raises(UserError, match="names two that are called f"):
             check_overrides([f"method=[{twice}]"])
     with pytest.raises(UserError, match="model=custom"):
         build("model", {"_target_": "a:b"}, ["a"])

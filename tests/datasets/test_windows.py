@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -86,6 +87,10 @@ def test_a_turned_volume_gives_the_turned_input(geometry: str, axes: tuple[int, 
     same(prepare(case, SOLID, geometry), prepare(turned(case, axes), spec, geometry), axes)
 
 
+def mirrored_pair(image: Tensor, masks: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    return image.flip(axis), masks.flip(axis)
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize(("spec", "size"), [(FLAT, (40, 50)), (SOLID, (16, 22, 30))])
 def test_a_mirrored_image_gives_the_mirrored_input(geometry: str, spec: InputSpec, size: tuple[int, ...]) -> None:
@@ -95,7 +100,7 @@ def test_a_mirrored_image_gives_the_mirrored_input(geometry: str, spec: InputSpe
     assert masks is not None
     plain = prepare(case, spec, geometry)
     for axis in range(1, spec.rank + 1):
-        mirrored = prepare(replace(case, load=lambda a=axis: (image.flip(a), masks.flip(a))), spec, geometry)  # type: ignore[misc]
+        mirrored = prepare(replace(case, load=partial(mirrored_pair, image, masks, axis)), spec, geometry)
         window = placement(size, spec, geometry)
         if (window.new[axis - 1] - window.size[axis - 1]) % 2 == 0:
             torch.testing.assert_close(mirrored.image.flip(axis), plain.image, rtol=0, atol=2e-5)
