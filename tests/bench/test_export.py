@@ -15,7 +15,7 @@ import bench
 from bench.export import export_maps, main
 from bench.maps.heatmaps import upsample
 from bench.maps.outside import load_map
-from bench.networks.sources import custom_model
+from bench.networks.own import custom_model
 from bench.types import UserError
 
 RUN = {"model": "resnet18", "model.weights": "random", "layer": "layer4", "limit": 5, "device": "cpu"}

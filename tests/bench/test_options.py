@@ -76,7 +76,7 @@ def test_functions_of_other_groups_and_of_the_outside_are_refused(group: str) ->
         "methods/gradient.grad_cam", " methods.gradient.grad_cam", "methods.gradient.grad_cam\n", "", None, 3, ["x"],
     ]  # fmt: skip
     others = {"method": "methods.gradient.grad_cam", "metric": "metrics.pointing.pointing_game",
-              "dataset": "bench.datasets.voc.voc", "model": "bench.networks.sources.custom_model"}  # fmt: skip
+              "dataset": "bench.datasets.voc.voc", "model": "bench.networks.own.custom_model"}  # fmt: skip
     for target in targets + [path for other, path in others.items() if other != group]:
         with pytest.raises(UserError, match=r"is refused|does not exist") as refused:
             options.named_function(target, "x", group)
@@ -109,7 +109,7 @@ def test_options_load_neither_torch_nor_hydra() -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "+hydra.callbacks.x._target_=bench.networks.sources.custom_model",
+        "+hydra.callbacks.x._target_=bench.networks.own.custom_model",
         "+hydra.callbacks={x: {_target_: os.system}}",
         "hydra.launcher._target_=os.system",
         "hydra.launcher={_target_: os.system}",
@@ -140,7 +140,7 @@ def test_a_pickle_and_another_main_config_are_refused() -> None:
             check_words(words)
 
 
-CUSTOM = "_target_: bench.networks.sources.custom_model"
+CUSTOM = "_target_: bench.networks.own.custom_model"
 # Each would run code, or write where nobody said, as Hydra or we act on a composed config.
 ATTACKS = {
     "callbacks": "hydra: {callbacks: {x: {_target_: evil.run}}}",

@@ -16,7 +16,7 @@ from bench.api.pictures import explain_image
 from bench.maps.capture import capture
 from bench.maps.explain import changed
 from bench.maps.scorer import Scorer
-from bench.networks.sources import custom_model
+from bench.networks.own import custom_model
 from bench.types import Network, UserError
 from metrics.sanity import Randomized
 

@@ -16,7 +16,7 @@ import bench
 from bench.binding import GIVEN_TO_METRIC, bind
 from bench.maps.scorer import Scorer
 from bench.maps.target_scores import group_logit, group_probability, output_values
-from bench.networks.sources import custom_model
+from bench.networks.own import custom_model
 from bench.options import conf_node
 from bench.runs.facts import look_at, request_of
 from bench.runs.rows import case_rows, metric_columns

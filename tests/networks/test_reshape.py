@@ -16,8 +16,9 @@ from bench.maps.jobs import job_map
 from bench.maps.method_inputs import offered
 from bench.maps.scorer import Scorer
 from bench.networks.layers import resolve_layers
+from bench.networks.own import custom_model
 from bench.networks.reshape import reshape_of
-from bench.networks.sources import custom_model, timm_model, torchvision_model
+from bench.networks.sources import timm_model, torchvision_model
 from bench.options import conf_node
 from bench.runs.plan import looks_at_layer
 from bench.types import NO_LAYER, Job, Network, UserError

@@ -30,7 +30,8 @@ from bench.maps.targets import region
 from bench.networks import sources
 from bench.networks.layers import resolve_layers
 from bench.networks.outputs import target_function, target_name
-from bench.networks.sources import custom_model, torchvision_model
+from bench.networks.own import custom_model
+from bench.networks.sources import torchvision_model
 from bench.options import conf_node
 from bench.runs.rows import metric_columns
 from bench.types import Batch, Network, UserError

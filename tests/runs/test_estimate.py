@@ -17,7 +17,7 @@ def test_passes_time_and_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     outcome = compute(plain(compose_config([*words, f"out={tmp_path / 'r'}"])))
     printed = " ".join(capsys.readouterr().out.split())
     assert outcome.folder is None and not (tmp_path / "r").exists()
-    assert "20 cases x 2 maps each (2 methods, 1 layers), 1 metrics, in 2 result files" in printed
+    assert "20 cases x 2 maps each (2 methods, 1 layer), 1 metric, in 2 result files" in printed
     scored = 2 * 2 + 2  # two steps of two maps, the clean and the empty picture
     assert f"scored passes {scored} {20 * scored}" in printed
     assert "equal maps are scored once" in printed and "no result was kept" in printed
