@@ -24,10 +24,10 @@ def parameter_randomization(
 ) -> dict[str, Tensor]:
     """Similarity of the map with that of the same network with random weights (Adebayo et al. 2018, section 3).
 
-    The layers with weights are cut into stages from the output down: the last layer alone, then the others in equal
-    parts (`stage_names`). A copy of the network is drawn anew stage by stage: weights from He's normal distribution,
-    biases 0, normalizations without effect. A layer's weights follow from the seed and the layer's name alone. A map
-    that stays as it was does not show what the network has learnt; edge detectors fail this way.
+    The layers with weights are cut into stages from the output down, in the order of running (`cut`): the last layer
+    alone, then the others in equal parts. A copy of the network is drawn anew stage by stage: weights from He's normal
+    distribution, biases 0, normalizations without effect. A layer's weights follow from the seed and the layer's name
+    alone. A map that stays as it was does not show what the network has learnt; edge detectors fail this way.
 
     From the output down, what lies before the random layers is still as trained, and shines through (Binder et al.
     2023); from the input up, nothing is left from the first stage on. Where the explained layer and all before it are
@@ -38,9 +38,9 @@ def parameter_randomization(
     heatmaps : Tensor, shape (N, H, W)
     batch : Batch
     explain : callable
-        ``explain(change=function of the network) -> heatmaps`` (N, H, W), with ``explain.module`` and
-        ``explain.layers``, the names of the layers that the map is made of. All methods and
-        layers share one forward and one backward pass a stage; what a method pays beside is paid a stage.
+        ``explain(change=function of the network) -> heatmaps`` (N, H, W), with ``explain.module``,
+        ``explain.layers``, the names of the layers that the map is made of, and ``explain.running``, see `cut`. All
+        methods and layers share one forward and one backward pass a stage; what a method pays beside is paid a stage.
     order : {"cascading", "independent", "bottom_up"}
         Whether the layers of earlier stages stay random, or have their trained weights again; or whether they stay
         random, and the stages run from the input up.
@@ -67,34 +67,33 @@ def parameter_randomization(
     Lapuschkin, Montavon, Mueller, Samek: Shortcomings of top-down randomization-based sanity checks for evaluations of
     deep neural network explanations, CVPR 2023.
     """
-    drawn = random_parts(explain.module, order, stages)
+    drawn = random_parts(explain.module, explain.running, order, stages)
     before = [describe(heatmap) for heatmap in heatmaps.cpu().numpy()]
     alike = [similarity(before, explain(change=Randomized(names, seed))) for names in drawn]
     curves = {name: torch.stack([stage[name] for stage in alike], dim=1).to(heatmaps.device) for name in alike[0]}
     result = {name: curve.mean(1) for name, curve in curves.items()} | {f"{n}_curve": c for n, c in curves.items()}
     if order == "cascading":
-        kept = [set(names) <= behind(explain.module, explain.layers) for names in drawn]
+        kept = [set(names) <= behind(explain.running, explain.layers) for names in drawn]
         result |= {f"{name}_kept": curve[:, kept].mean(1) for name, curve in curves.items()}
     return result
 
 
-def random_parts(module: nn.Module, order: str, stages: int) -> list[tuple[str, ...]]:
+def random_parts(module: nn.Module, running: Sequence[str], order: str, stages: int) -> list[tuple[str, ...]]:
     """Names of all modules that are random at each stage; sorted, so that orders share what they have in common."""
     if order not in ORDERS:
         raise ValueError(f"order={order} is unknown; it takes {', '.join(ORDERS)}")
-    parts = cut(module, stages)
+    parts = cut(module, running, stages)
     if order == "independent":
         return parts
     turned = parts[::-1] if order == "bottom_up" else parts
     return [tuple(sorted(name for part in turned[: i + 1] for name in part)) for i in range(len(turned))]
 
 
-def behind(module: nn.Module, layers: Sequence[str]) -> set[str]:
-    """Names of the modules behind all of these layers and in none of them, in the order of ``named_modules()``."""
-    names = [name for name, _ in module.named_modules()]
-    inside = {name for name in names for layer in layers if name == layer or name.startswith(f"{layer}.")}
-    last = max((names.index(layer) for layer in layers), default=-1)
-    return set(names[last + 1 :]) - inside
+def behind(running: Sequence[str], layers: Sequence[str]) -> set[str]:
+    """Names of the modules that first run behind all of these layers' last runs, and are in none of them."""
+    last = max((place for place, name in enumerate(running) if name in layers), default=-1)
+    inside = {name for name in running for layer in layers if name == layer or name.startswith(f"{layer}.")}
+    return set(running[last + 1 :]) - set(running[: last + 1]) - inside
 
 
 def class_sensitivity(
@@ -171,14 +170,17 @@ class Randomized:
         return copy
 
 
-def cut(module: nn.Module, stages: int) -> list[tuple[str, ...]]:
-    """Names of the modules drawn anew at each stage, from the output down, in the order of ``named_modules()``.
+def cut(module: nn.Module, running: Sequence[str], stages: int) -> list[tuple[str, ...]]:
+    """Names of the modules drawn anew at each stage, from the output down.
 
-    A module without a weight matrix, as a normalization, belongs to the layer with weights before it.
+    `running` names all modules in the order in which they start to run; of several runs the last counts, which is
+    nearest to the output. A module without a weight matrix, as a normalization, belongs to the layer with weights
+    before it.
     """
     layers: list[list[str]] = []
     early: list[str] = []
-    for name, part in module.named_modules():
+    for name in reversed(dict.fromkeys(reversed(running))):
+        part = module.get_submodule(name)
         if any(_has_fan_in(parameter) for parameter in part.parameters(recurse=False)):
             layers.append([*early, name])
             early = []
@@ -197,10 +199,10 @@ def cut(module: nn.Module, stages: int) -> list[tuple[str, ...]]:
     return [tuple(name for layer in part for name in layer) for part in parts]
 
 
-def stage_names(module: nn.Module, *, stages: int, order: str = "cascading") -> list[str]:
+def stage_names(module: nn.Module, *, running: Sequence[str], stages: int, order: str = "cascading") -> list[str]:
     """Name of the last layer with weights drawn at each stage of `parameter_randomization`: labels for its curves."""
     weighted = {name for name, part in module.named_modules() if any(map(_has_fan_in, part.parameters(recurse=False)))}
-    parts = [[name for name in part if name in weighted] for part in cut(module, stages)]
+    parts = [[name for name in part if name in weighted] for part in cut(module, running, stages)]
     return [part[0] for part in reversed(parts)] if order == "bottom_up" else [part[-1] for part in parts]
 
 

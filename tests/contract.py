@@ -91,7 +91,9 @@ def run(method: Bound, layer: Layer, logits: Tensor, network: nn.Module, batch: 
 
 def explain_of(network: nn.Module, batch: Batch, captured: Captured, score: Scorer, jobs: list[Job]) -> Explain:
     """What the runner hands to a metric that asks the first job's method again."""
-    return Explain(module=network, batch=batch, captured=captured, score=score, natives={}, jobs=jobs, job=jobs[0])
+    running = [name for name, _ in network.named_modules()]
+    shared = {"module": network, "batch": batch, "captured": captured, "score": score, "running": running}
+    return Explain(**shared, natives={}, jobs=jobs, job=jobs[0])
 
 
 def measure(metric: Bound, heatmaps: Tensor, network: nn.Module, batch: Batch) -> list[dict]:

@@ -37,6 +37,11 @@ def network():
     return module
 
 
+def registered(module):
+    """Names of the modules as they are registered, which is the order of running of `network`."""
+    return [name for name, _ in module.named_modules()]
+
+
 class Linear:
     """Score = sum of weights times pixels: the areas are known without a network."""
 

@@ -68,8 +68,8 @@ class Explain:
 
     `module` is to be looked at, never to be changed; `captured` and `score` are of it on `batch`; `natives` as in
     `job_map`. What does not depend on the job's own map is made for all `jobs` from one pass;
-    ``dataclasses.replace(explain, job=other)`` gives the next one. `memory_format` is the network's fastest;
-    `float64` as in `shared_pass`.
+    ``dataclasses.replace(explain, job=other)`` gives the next one. `running` names the modules in the order of
+    `bench.networks.running.running_order`; `memory_format` is the network's fastest; `float64` as in `shared_pass`.
     """
 
     module: nn.Module
@@ -79,6 +79,7 @@ class Explain:
     natives: Natives
     jobs: Sequence[Job]
     job: Job
+    running: Sequence[str]
     memory_format: torch.memory_format = torch.channels_last
     float64: bool = False
     _kept: dict[Hashable, Answer] = field(default_factory=dict)

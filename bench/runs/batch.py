@@ -32,7 +32,8 @@ from bench.types import Batch, InputSpec, Job, Reshape
 class Setting:
     """What stays the same for all batches of a run.
 
-    `module` and `reshape`, as in `Network`, are None where nothing that is missing needs the network;
+    `module` and `reshape`, as in `Network`, are None where nothing that is missing needs the network; `running`, as in
+    `Explain`, is empty where no metric asks;
     ``forward(speed)`` gives it as a speed wants it.
     ``keeps(job, case id)`` says whether a map is kept; `gallery` are the ids of the cases whose pictures are kept.
     """
@@ -40,6 +41,7 @@ class Setting:
     plan: Prepared
     module: nn.Module | None
     reshape: Reshape | None
+    running: Sequence[str]
     forward: Callable[[Speed], Forward]
     precision: str
     keeps: Callable[[Job, str], bool]
@@ -110,7 +112,7 @@ def compute_batch(
     jobs = [plan.jobs[j] for j in needs.jobs]
     explain: Any = jobs and Explain(
         module=module, batch=batch, captured=captured, score=score, natives=natives,
-        jobs=jobs, job=jobs[0], memory_format=memory_format(speed.channels_last),
+        jobs=jobs, job=jobs[0], running=setting.running, memory_format=memory_format(speed.channels_last),
         float64=setting.precision == "float64",
     )  # fmt: skip
     abouts = known or case_rows(batch, captured.logits, plan.facts.probability) if needs.jobs else []

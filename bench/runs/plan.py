@@ -225,7 +225,7 @@ def reads_network(method: Bound) -> bool:
     return method.about.get("passes", "shared") != "none"
 
 
-def curve_points(metric: Bound, module: nn.Module | None) -> dict[str, list[str]]:
+def curve_points(metric: Bound, module: nn.Module | None, running: Sequence[str]) -> dict[str, list[str]]:
     """Name the points of a metric's curves where they depend on the network, by the function in its ``about``.
 
     UserError where that may not be named, or a parameter makes no sense, as ``stages=0``.
@@ -234,8 +234,8 @@ def curve_points(metric: Bound, module: nn.Module | None) -> dict[str, list[str]
     if not target or module is None:
         return {}
     function = named_function(target, f"{metric.name}: curve_points")
-    taken = inspect.signature(function).parameters
+    taken, given = inspect.signature(function).parameters, {**metric.parameters, "running": running}
     try:
-        return {"curve_points": function(module, **{k: v for k, v in metric.parameters.items() if k in taken})}
+        return {"curve_points": function(module, **{k: v for k, v in given.items() if k in taken})}
     except ValueError as error:
         raise UserError(f"{metric.name}: {error}") from error

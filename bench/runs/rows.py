@@ -151,7 +151,7 @@ class Writer:
 
     `made` goes into every part; `notes` are those of the parts on disk and of those written since; `pieces` are not
     complete yet; `skipped` are pictures that cannot be decoded, by case id; the next batch is computed at `speed`;
-    `module`, if any, names the points of some metrics' curves.
+    `module`, if any, and `running`, as in `Setting`, name the points of some metrics' curves.
     """
 
     plan: Any
@@ -161,6 +161,7 @@ class Writer:
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)
     speed: Any = None
     module: nn.Module | None = None
+    running: Sequence[str] = ()
     _rows: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     _seconds: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     _dropped: dict[str, int] = field(default_factory=dict)
@@ -231,7 +232,7 @@ class Writer:
 
     def _metric(self, metric: Metric) -> dict[str, Any]:
         """Describe a metric in a part's note; what follows the score and no probability is in the score's unit."""
-        note = metric_note(metric, self.module)
+        note = metric_note(metric, self.module, self.running)
         if self.plan.facts.probability == "none" and note["about"].get("unit") == "probability":
             note["about"]["unit"] = "explained score"
         return note
@@ -244,10 +245,10 @@ class Writer:
         write_columns(self.plan.folder.path, schema_of(outputs))
 
 
-def metric_note(metric: Metric, module: nn.Module | None) -> dict[str, Any]:
+def metric_note(metric: Metric, module: nn.Module | None, running: Sequence[str]) -> dict[str, Any]:
     """Describe a metric in a part's note."""
     about = {key: value for key, value in metric.bound.about.items() if key not in ("version", "curve_points")}
-    about |= curve_points(metric.bound, module)
+    about |= curve_points(metric.bound, module, running)
     parameters = {k: v for k, v in parameters_of(metric.bound).items() if k not in ("version", "relu")}
     version = metric.bound.about.get("version", 0)
     return {"key": metric.key, "name": metric.bound.name, "version": version, "parameters": parameters, "about": about}

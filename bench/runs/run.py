@@ -14,6 +14,7 @@ import torch
 
 from bench.datasets.loading import Bad, refuse_many_bad, samples
 from bench.datasets.transforms import Sample
+from bench.networks.running import running_order
 from bench.runs.batch import Setting, Stored, compute_batch, read_stored
 from bench.runs.cost import passes_of
 from bench.runs.execution import Speed, choose_speed, forwards, memory_format
@@ -75,7 +76,7 @@ def run(config: dict[str, Any], network: Opener, plan: Prepared) -> Outcome:
     passes = saved = 0
     if pieces:
         setting = setting_of(config, plan, network, keeps, gallery, pieces)
-        writer.module = setting.module
+        writer.module, writer.running = setting.module, setting.running
         writer.speed = speed_for(config, plan, network, setting, pieces, writer.made)
         try:
             with Progress(sum(len(p.cases) for p in pieces), quiet=config["quiet"], name=config["worker"]) as progress:
@@ -137,12 +138,15 @@ def setting_of(
     needed = any(needs_network(needs, plan.jobs, plan.metrics) for needs in {piece.needs for piece in pieces})
     opened = on_device(network, plan.device) if needed else None
     module: Any = opened and opened.module
+    wanted = {name for metric in plan.metrics for name in metric.bound.wants}
+    shape = plan.facts.spec.shape
     precision = config["precision"]
     return Setting(
         plan=plan,
         module=module,
         reshape=opened.reshape if opened else None,
-        forward=forwards(module, plan.facts.spec.shape, plan.device, precision),
+        running=running_order(opened.name, module, shape) if opened and "explain" in wanted else [],
+        forward=forwards(module, shape, plan.device, precision),
         precision=precision,
         keeps=keeps,
         gallery=gallery,

@@ -24,8 +24,8 @@ def efficient_mprt(heatmaps: Tensor, batch: Any, *, explain: Any, bins: int = 10
     heatmaps : Tensor, shape (N, H, W)
     batch : Batch
     explain : callable
-        ``explain(change=function of the network) -> heatmaps`` (N, H, W), with ``explain.module``. All methods and
-        layers share one forward and one backward pass.
+        ``explain(change=function of the network) -> heatmaps`` (N, H, W), with ``explain.module`` and
+        ``explain.running``, see `metrics.sanity.cut`. All methods and layers share one forward and one backward pass.
     bins : int
         Of the histogram, from the map's smallest to its largest value; at least 2.
     seed : int
@@ -48,7 +48,7 @@ def efficient_mprt(heatmaps: Tensor, batch: Any, *, explain: Any, bins: int = 10
     """
     if bins < 2:
         raise ValueError(f"needs bins of at least 2, not {bins}")
-    (names,) = random_parts(explain.module, "cascading", 1)
+    (names,) = random_parts(explain.module, explain.running, "cascading", 1)
     after = explain(change=Randomized(names, seed))
     before, random = ([histogram_entropy(one, bins) for one in maps.cpu().numpy()] for maps in (heatmaps, after))
     rises = [(new - old) / old if old > 0 else -1.0 for old, new in zip(before, random, strict=True)]

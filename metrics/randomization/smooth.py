@@ -56,7 +56,8 @@ def smooth_mprt(
     batch : Batch
     explain : callable
         ``explain(change=function of the network, perturb=perturbation) -> heatmaps`` (N, H, W), with
-        ``explain.module``. All methods and layers share one forward and one backward pass a stage and sample.
+        ``explain.module`` and ``explain.running``, see `metrics.sanity.cut`. All methods and layers share one
+        forward and one backward pass a stage and sample.
     order, stages, seed
         As in `metrics.sanity.parameter_randomization`; the authors go from the input up.
     samples : int
@@ -86,7 +87,7 @@ def smooth_mprt(
     own = mean_map(heatmaps, [explain(perturb=grain) for grain in grains])
     before = [describe(heatmap) for heatmap in own.cpu().numpy()]
     alike = []
-    for names in random_parts(explain.module, order, stages):
+    for names in random_parts(explain.module, explain.running, order, stages):
         change: Callable[[Any], Any] = Randomized(names, seed)
         noisy = [explain(change=change, perturb=grain) for grain in grains]
         alike.append(similarity(before, mean_map(explain(change=change), noisy)))

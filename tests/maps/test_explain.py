@@ -65,7 +65,9 @@ def jobs_of(*names: str) -> list[Job]:
 def explain_of(module: nn.Module, batch: Batch, jobs: list[Job]) -> Explain:
     captured = capture(module, batch.images.contiguous(memory_format=torch.channels_last), batch.targets, LAYERS)
     score = Scorer(module, batch.targets, 4)
-    return Explain(module=module, batch=batch, captured=captured, score=score, natives={}, jobs=jobs, job=jobs[0])
+    running = [name for name, _ in module.named_modules()]
+    shared = {"module": module, "batch": batch, "captured": captured, "score": score, "running": running}
+    return Explain(**shared, natives={}, jobs=jobs, job=jobs[0])
 
 
 def map_of(explain: Explain, job: Job) -> Tensor:

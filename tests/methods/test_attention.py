@@ -320,7 +320,7 @@ def test_asked_again_about_other_pictures_and_classes(batch: Batch) -> None:
     captured = pass_for(network, batch, *ATTENTION)
     score = Scorer(network, batch.targets, 4)
     explain = Explain(module=network, batch=batch, captured=captured, score=score, natives={}, jobs=jobs, job=jobs[0],
-                      memory_format=torch.contiguous_format)  # fmt: skip
+                      running=[], memory_format=torch.contiguous_format)  # fmt: skip
     for job in jobs:
         asked = replace(explain, job=job)
         other = asked(targets=[(0,), (4,)])

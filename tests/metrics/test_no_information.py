@@ -23,6 +23,7 @@ class Explain:
 
     def __init__(self, module, batch, heatmaps):
         self.module, self.batch, self.heatmaps = module, batch, heatmaps
+        self.running = [name for name, _ in module.named_modules()]
         self.logits = module(batch.images)
 
     def __call__(self, images=None, change=None, targets=None, perturb=None):

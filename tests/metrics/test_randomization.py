@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from small_networks import network
+from small_networks import network, registered
 
 from metrics import ranking, sanity, similarity
 from metrics.randomization import efficient, smooth
@@ -22,6 +22,7 @@ class Ask:
 
     def __init__(self, module, batch):
         self.module, self.batch, self.questions = module, batch, Counter()
+        self.running = registered(module)
 
     def __call__(self, change=None, perturb=None):
         self.questions[change, perturb] += 1
@@ -42,7 +43,7 @@ def test_smooth_compares_means_stage_by_stage(make_batch, order):
     explain = Ask(network(), batch)
     options = {"stages": 3, "samples": 3, "share": 0.2, "seed": 5}
     result = smooth.smooth_mprt(explain(), batch, explain=explain, order=order, **options)
-    changes = [sanity.Randomized(names, 5) for names in sanity.random_parts(explain.module, order, 3)]
+    changes = [sanity.Randomized(names, 5) for names in sanity.random_parts(explain.module, explain.running, order, 3)]
     for case in range(2):
         image, alike = batch.images[case].double().numpy(), []
         pictures = [image]
@@ -90,7 +91,7 @@ def test_means_of_noise_are_alike_where_single_maps_are_not(make_batch):
         noise = torch.randn(2, 48, 48, generator=torch.Generator().manual_seed(len(calls)))
         return shape + 0.5 * noise
 
-    noisy.module = explain.module
+    noisy.module, noisy.running = explain.module, explain.running
     measured = [smooth.smooth_mprt(noisy(), batch, explain=noisy, stages=1, samples=n)["spearman"] for n in (1, 40)]
     assert (measured[0] < 0.45).all() and (measured[1] > 0.85).all()
 
@@ -115,7 +116,7 @@ def test_constant_maps_are_the_worst(make_batch):
     def empty(change=None, perturb=None):
         return torch.zeros_like(heatmaps)
 
-    empty.module = explain.module
+    empty.module, empty.running = explain.module, explain.running
     nothing = smooth.smooth_mprt(empty(), batch, explain=empty, stages=2, samples=2)
     assert all((values == 1).all() for values in nothing.values())
     # Neither an empty map at first nor one at last passes the test of complexity.
@@ -174,6 +175,7 @@ def test_uniform_values_after_a_ramp_do_not_rise(make_batch):
         return random
 
     explain.module = network()
+    explain.running = registered(explain.module)
     assert efficient.efficient_mprt(ramp, batch, explain=explain, bins=10)["rise"].item() == pytest.approx(0, abs=2e-3)
     half = (ramp > 0.5).float()
     expected = math.log(10) / math.log(2) - 1
@@ -189,7 +191,7 @@ def peer(monkeypatch):
     from quantus.helpers.model.pytorch_model import PyTorchModel
 
     def run(name, module, batch, heatmaps, order, **options):
-        parts = sanity.random_parts(module, order, 3)
+        parts = sanity.random_parts(module, registered(module), order, 3)
         monkeypatch.setattr(
             PyTorchModel,
             "get_random_layer_generator",

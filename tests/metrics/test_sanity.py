@@ -8,9 +8,10 @@ import scipy.stats
 import torch
 from skimage.feature import hog
 from skimage.metrics import structural_similarity
-from small_networks import network
+from small_networks import network, registered
 from torch import nn
 
+from bench.networks.running import running_order
 from metrics import sanity, similarity
 
 NAMES = ("spearman", "ssim", "hog")
@@ -120,17 +121,17 @@ def test_random_maps_are_not_alike():
 def test_stages_run_from_the_output_down():
     module = network()
     # A normalization belongs to the layer before it; what stands before all belongs to the first.
-    assert sanity.cut(module, 3) == [("7",), ("4.0", "4.1"), ("0", "1", "2")]
-    assert sanity.cut(module, 2) == [("7",), ("4.0", "4.1", "0", "1", "2")]
-    assert sanity.cut(module, 1) == [("7", "4.0", "4.1", "0", "1", "2")]
-    assert sanity.cut(module, 50) == sanity.cut(module, 3)
-    assert sanity.stage_names(module, stages=3) == ["7", "4.0", "1"]
-    assert sanity.stage_names(module, stages=2) == ["7", "1"]
+    assert sanity.cut(module, registered(module), 3) == [("7",), ("4.0", "4.1"), ("0", "1", "2")]
+    assert sanity.cut(module, registered(module), 2) == [("7",), ("4.0", "4.1", "0", "1", "2")]
+    assert sanity.cut(module, registered(module), 1) == [("7", "4.0", "4.1", "0", "1", "2")]
+    assert sanity.cut(module, registered(module), 50) == sanity.cut(module, registered(module), 3)
+    assert sanity.stage_names(module, running=registered(module), stages=3) == ["7", "4.0", "1"]
+    assert sanity.stage_names(module, running=registered(module), stages=2) == ["7", "1"]
     one = nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
-    assert sanity.cut(one, 10) == [("1",)]
+    assert sanity.cut(one, registered(one), 10) == [("1",)]
     for bad, stages in ((module, 0), (nn.ReLU(), 3)):
         with pytest.raises(ValueError, match="stages"):
-            sanity.cut(bad, stages)
+            sanity.cut(bad, registered(bad), stages)
 
 
 def test_randomized_is_a_copy_that_seed_and_names_fix():
@@ -171,6 +172,7 @@ class Ask:
 
     def __init__(self, module, batch, with_class=True):
         self.module, self.batch, self.with_class, self.asked = module, batch, with_class, []
+        self.running = registered(module)
 
     @property
     def logits(self):
@@ -193,7 +195,7 @@ def test_randomization_compares_with_the_network_stage_by_stage(make_batch, orde
     explain = Ask(network(), batch)
     heatmaps = explain()
     result = sanity.parameter_randomization(heatmaps, batch, explain=explain, order=order, stages=3, seed=5)
-    parts = sanity.cut(explain.module, 3)
+    parts = sanity.cut(explain.module, explain.running, 3)
     parts = parts[::-1] if order == "bottom_up" else parts
     for i in range(3):
         names = parts[i] if order == "independent" else sum(parts[: i + 1], ())
@@ -225,19 +227,19 @@ def test_layers_that_a_map_does_not_see_leave_it_as_it_is(make_batch):
 
 def test_stages_from_the_input_up_end_where_those_from_the_output_down_do():
     module = network()
-    down, up = (sanity.random_parts(module, order, 3) for order in ("cascading", "bottom_up"))
+    down, up = (sanity.random_parts(module, registered(module), order, 3) for order in ("cascading", "bottom_up"))
     assert up == [("0", "1", "2"), ("0", "1", "2", "4.0", "4.1"), ("0", "1", "2", "4.0", "4.1", "7")]
     assert down == [("7",), ("4.0", "4.1", "7"), up[-1]]  # equal names, so one pass for both
-    assert sanity.stage_names(module, stages=3, order="bottom_up") == ["1", "4.0", "7"]
-    assert sanity.stage_names(module, stages=2, order="bottom_up") == ["4.0", "7"]
+    assert sanity.stage_names(module, running=registered(module), stages=3, order="bottom_up") == ["1", "4.0", "7"]
+    assert sanity.stage_names(module, running=registered(module), stages=2, order="bottom_up") == ["4.0", "7"]
 
 
 def test_what_lies_behind_a_layer():
-    module = network()
-    assert sanity.behind(module, ["4"]) == {"5", "6", "7"}
-    assert sanity.behind(module, ["4.0"]) == {"4.1", "4.2", "5", "6", "7"}
-    assert sanity.behind(module, ["1", "4"]) == sanity.behind(module, ["4", "1"]) == {"5", "6", "7"}
-    assert sanity.behind(module, []) == {name for name, _ in module.named_modules()}
+    running = registered(network())
+    assert sanity.behind(running, ["4"]) == {"5", "6", "7"}
+    assert sanity.behind(running, ["4.0"]) == {"4.1", "4.2", "5", "6", "7"}
+    assert sanity.behind(running, ["1", "4"]) == sanity.behind(running, ["4", "1"]) == {"5", "6", "7"}
+    assert sanity.behind(running, []) == set(running)
 
 
 @pytest.mark.parametrize(
@@ -295,3 +297,39 @@ def test_class_sensitivity_compares_with_the_other_class(make_batch, other):
     assert all(values.tolist() == [1, 1, 1] for values in same.values())
     with pytest.raises(ValueError, match="other=worst"):
         sanity.class_sensitivity(heatmaps, batch, explain=explain, other="worst")
+
+
+class Reversed(nn.Module):
+    """`network` with its modules registered from the classifier to the input, under the same names."""
+
+    def __init__(self):
+        super().__init__()
+        for name, part in reversed(list(network().named_children())):
+            self.add_module(name, part)
+
+    def forward(self, images):
+        for name in sorted(self._modules):
+            images = self._modules[name](images)
+        return images
+
+
+@pytest.mark.parametrize("order", sanity.ORDERS)
+def test_the_order_of_registration_does_not_matter(make_batch, order):
+    batch = make_batch((24, 16), n=2)
+    both = []
+    for module in (network(), Reversed().eval()):
+        explain = Ask(module, batch)
+        explain.running = running_order("toy", module, (3, 24, 16))
+        both.append(sanity.parameter_randomization(explain(), batch, explain=explain, order=order, stages=3))
+        names = sanity.stage_names(module, running=explain.running, stages=3, order=order)
+        assert names == (["1", "4.0", "7"] if order == "bottom_up" else ["7", "4.0", "1"])
+    assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
+
+
+def test_of_several_runs_the_last_is_behind_a_layer():
+    running = ["", "stem", "act", "block", "act", "head", "stem"]
+    assert sanity.behind(running, ["act"]) == {"head"}
+    assert sanity.behind(running, ["stem"]) == set()
+    assert sanity.behind(running, ["block"]) == {"head"}
+    parts = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("stem", "block", "head")})
+    assert sanity.cut(parts, ["", "stem", "block", "head", "stem"], 3) == [("stem",), ("head",), ("block",)]

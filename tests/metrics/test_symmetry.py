@@ -31,6 +31,7 @@ class Explain:
     def __init__(self, module, batch, heatmaps):
         self.layers = [name for name, _ in module.named_modules() if name.endswith("layers.1")]
         self.module, self.batch, self.heatmaps = module, batch, heatmaps
+        self.running = [name for name, _ in module.named_modules()]
         self.logits = module(batch.images).detach()
 
     def __call__(self, images=None, change=None, targets=None, perturb=None):
