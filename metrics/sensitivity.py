@@ -129,9 +129,12 @@ def cells_of(size: Sequence[int], cell: int) -> tuple[list[int], Tensor]:
 
 
 def draw_sets(cells: int, share: float, subsets: int, key: str) -> Tensor:
-    """Random sets of cells, bool (subsets, cells); drawn on the CPU, so that every machine draws the same."""
+    """Random sets of cells, bool (subsets, cells); drawn on the CPU, so that every machine draws the same.
+
+    From numbers of their own, which are not those of the baseline ``noise``.
+    """
     size = min(max(1, round(share * cells)), max(1, cells - 1))
-    places = torch.rand(subsets, cells, generator=generator(key)).argsort(dim=1, stable=True)
+    places = torch.rand(subsets, cells, generator=generator(f"sets:{key}")).argsort(dim=1, stable=True)
     return torch.zeros(subsets, cells, dtype=torch.bool).scatter_(1, places[:, :size], True)
 
 
