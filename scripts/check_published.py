@@ -2,9 +2,11 @@
 
     python scripts/check_published.py                       # of every protocol whose pictures are here
     python scripts/check_published.py results/mine --seed 3
+    python scripts/check_published.py --since main          # parts that main does not have, where a protocol has any
 
-Of each protocol the first 16 cases are taken, and of these some drawn methods and metrics that need few passes, at the
-layers of the run. Results may come from anybody: of the command that made them only the settings in `WORDS` are used.
+Of each protocol one chunk of 16 cases is drawn, and some methods and metrics that need few passes, at the layers of the
+run; or, at even odds, methods with passes of their own on two cases. Results may come from anybody: of the command that
+made them only the settings in `WORDS` are used.
 Exit status 1 where a value differs by more than 1e-4, and 2 where there is nothing that can be computed again.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,12 +27,12 @@ import pandas as pd
 
 from bench.__main__ import compute
 from bench.analysis.reading import load_rows
-from bench.config import GIVEN_TO_METRIC, bind_all, check_settings, compose_config, plain
+from bench.config import GIVEN_TO_METHOD, GIVEN_TO_METRIC, bind_all, check_settings, compose_config, plain
 from bench.options import conf_node, names
-from bench.runs.cost import metric_cost
+from bench.runs.cost import metric_cost, own_passes
 from bench.store.files import hash_key
 from bench.store.folders import Folder, find_folders
-from bench.store.parts import read_part
+from bench.store.parts import CHUNK, read_part
 from bench.types import UserError
 
 WITHIN = 1e-4
@@ -37,10 +40,12 @@ METHODS, METRICS = 3, 2  # drawn of each protocol, and one metric more that need
 SETTINGS = r"model|dataset|experiment|layer|scale|fuse|augment|target|transform|seed|precision|dataset\.[a-z]\w*"
 WORDS = re.compile(rf"({SETTINGS})=[^:$]+")  # neither code to run nor places outside of what is named
 EXPENSIVE = 27  # passes a map; metrics with more are not drawn
+AFFORDABLE, FEW = 7500, 2  # passes of a method's own an image, and the cases on which such a method is asked again
+SHAPE = (1280, 7, 7)  # of a layer, to count them
 
 
-def recompute(folder: Folder, seed: int) -> list[str] | None:
-    """Compute a drawn subset of the first chunk's cells again.
+def recompute(folder: Folder, seed: int, new: frozenset[Path] = frozenset()) -> list[str] | None:
+    """Compute a drawn subset of a drawn chunk's cells again; of parts in `new` alone, where the folder has any.
 
     Returns
     -------
@@ -48,8 +53,8 @@ def recompute(folder: Folder, seed: int) -> list[str] | None:
         What differs; None where the pictures or the network's weights are not here, or nothing of it can be drawn.
     """
     draw = random.Random(f"{seed} {folder.protocol['key']}")
-    notes = [note for note in (read_part(path, [])[1] for path in folder.parts) if note["chunk"] == 0]
-    words = words_of(notes, draw)
+    parts = [path for path in folder.parts if path.resolve() in new] or folder.parts
+    words = words_of([read_part(path, [])[1] for path in parts], draw)
     if not words:
         return None
     with TemporaryDirectory() as temporary:
@@ -74,29 +79,37 @@ def protocol_apart(folder: Folder, again: Folder) -> str:
 
 def words_of(notes: list[dict[str, Any]], draw: random.Random) -> list[str]:
     """Make the overrides of the command behind a drawn part, for drawn methods and metrics of today's versions."""
-    notes = [note for note in notes if drawable_methods(note) and note["metrics"]]
+    notes = [
+        note for note in notes
+        if any(drawable_methods(note)) and (drawable_metrics(note, 0) or drawable_metrics(note, EXPENSIVE))
+    ]  # fmt: skip
     if not notes:
         return []
-    known = len({case for note in notes for case in (*note["cases"], *(row["case_id"] for row in note["skipped"]))})
-    note = draw.choice(sorted(notes, key=lambda note: hash_key(note["made"]["command"])))
-    methods = draw.sample(pool := drawable_methods(note), min(METHODS, len(pool)))
+    chunk = draw.choice(sorted({note["chunk"] for note in notes}))
+    notes = [note for note in notes if note["chunk"] == chunk]
+    note = draw.choice(sorted(notes, key=lambda note: hash_key([note["made"]["command"], sorted(note["metrics"])])))
+    pool = draw.choice([pool for pool in drawable_methods(note) if pool])
+    cases = {case for note in notes for case in (*note["cases"], *(row["case_id"] for row in note["skipped"]))}
+    known = len(cases) if pool == drawable_methods(note)[0] else min(FEW, len(cases))
+    methods = draw.sample(pool, min(METHODS, len(pool)))
     metrics = draw.sample(pool := drawable_metrics(note, 0), min(METRICS, len(pool)))
     metrics += draw.sample(pool := drawable_metrics(note, EXPENSIVE), min(1, len(pool)))
     words = [word for word in note["made"]["command"] if WORDS.fullmatch(word)]
-    words += [f"batch={note['batch']}", f"score_batch={note['score_batch']}", f"limit={known}", "gallery.cases=0"]
+    words += [f"limit={chunk * CHUNK + known}", f"shards={chunk + 1}", f"shard={chunk}", "gallery.cases=0"]
+    words += [f"batch={note['batch']}", f"score_batch={note['score_batch']}"]
     return [*words, f"method=[{','.join(methods)}]", f"metric=[{','.join(metrics)}]"]
 
 
-def drawable_methods(note: dict[str, Any]) -> list[str]:
-    """Methods of a part, with the parameters of their yamls, whose maps take no pass of their own."""
-    known = set(names("method"))
-    labels = sorted({entry["method"] for entry in note["entries"] if entry["method"] in known})
-    about = {name: conf_node("method", name)["about"] for name in labels}
+def drawable_methods(note: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Methods of a part with the parameters of their yamls: those of the shared pass, and those with own passes."""
+    labels = {entry["method"] for entry in note["entries"]} & set(names("method"))
+    nodes = {name: conf_node("method", name) for name in sorted(labels)}
+    own = [name for name in nodes if "peers" not in nodes[name]["_target_"] and "folder" not in nodes[name]["about"]]
     versions = {entry["method"]: entry["version"] for entry in note["entries"]}
-    return [
-        name for name in labels
-        if about[name].get("passes", "shared") in ("shared", "none") and about[name]["version"] == versions[name]
-    ]  # fmt: skip
+    bounds = bind_all(compose_config([f"method=[{','.join(own)}]"]).method, GIVEN_TO_METHOD) if own else []
+    current = [bound for bound in bounds if bound.about["version"] == versions[bound.name]]
+    passes = {bound.name: sum(own_passes(bound, SHAPE)) for bound in current}
+    return [name for name in passes if not passes[name]], [name for name in passes if 0 < passes[name] <= AFFORDABLE]
 
 
 def drawable_metrics(note: dict[str, Any], most: int) -> list[str]:
@@ -105,6 +118,8 @@ def drawable_metrics(note: dict[str, Any], most: int) -> list[str]:
     With `most` 0 those that need no pass at all, else the others with up to so many.
     """
     labels = sorted(set(note["metrics"]) & set(names("metric")))
+    if not labels:
+        return []
     bounds = bind_all(compose_config([f"metric=[{','.join(labels)}]"]).metric, GIVEN_TO_METRIC)
     costs = {bound.name: metric_cost(bound) for bound in bounds}
     current = {
@@ -153,16 +168,32 @@ def shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())[:40]
 
 
+def added_since(commit: str) -> frozenset[Path]:
+    """Files that this checkout has and a commit has not, or not so; UserError where git does not know it."""
+    command = ["git", "diff", "--name-only", "--diff-filter=d", "-z", commit, "--"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode:
+        raise UserError(f"--since {commit}: {answer.stderr.strip().splitlines()[0]}")
+    top = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True).stdout.strip()
+    return frozenset((Path(top) / name).resolve() for name in answer.stdout.split("\0") if name)
+
+
 def main() -> int:
     """Read the command line, compute, print what differs."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("results/published"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--since", metavar="COMMIT", help="check the parts that this commit does not have")
     options = parser.parse_args()
     checked, differing = 0, 0
+    try:
+        new = added_since(options.since) if options.since else frozenset()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     for folder in find_folders(options.folder):
         try:
-            lines = recompute(folder, options.seed)
+            lines = recompute(folder, options.seed, new)
         except UserError as error:
             lines = [f"its command fails: {error}"]
         checked += lines is not None

@@ -8,6 +8,7 @@ python scripts/conformance.py results/conformance --write      # puts it into do
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from bench import load_results
+from bench.types import UserError
 
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 EQUAL = 1e-4  # largest difference of two maps, each stretched to 0..1, that rounding makes
@@ -92,19 +94,28 @@ def written(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main() -> int:
     """Print the table, or write it between the page's marks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--write", action="store_true", help="replace the table in docs/conformance.md")
     arguments = parser.parse_args()
-    table = written(conformance(load_results(arguments.results)))
+    try:
+        rows = conformance(load_results(arguments.results))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if rows.empty:
+        print(f"error: {arguments.results} has no maps of another package beside ours", file=sys.stderr)
+        return 2
+    table = written(rows)
     if not arguments.write:
         print(table)
-        return
+        return 0
     before, rest = PAGE.read_text().split("<!-- table -->\n")[0], PAGE.read_text().split("<!-- end -->\n")[1]
     PAGE.write_text(f"{before}<!-- table -->\n{table}\n<!-- end -->\n{rest}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,13 +22,13 @@ LARGEST = 10**8  # values of a map
 def find_map(root: str, case_id: str, image_id: str) -> Path | None:
     """Find the map of a case in a folder: named like the case, or like its image; None where there is none.
 
-    A ``/`` in an id is a folder's.
+    A ``/`` in an id is a folder's, and ``..`` leads nowhere. A file may be a link to one elsewhere.
     """
-    top = os.path.realpath(root)
+    top = os.path.abspath(root)
     for name in (case_id, image_id):
         for suffix in SUFFIXES:
-            path = os.path.realpath(os.path.join(top, f"{name}{suffix}"))
-            if path.startswith(top + os.sep) and os.path.isfile(path):
+            path = os.path.normpath(os.path.join(top, f"{name}{suffix}"))
+            if path.startswith(os.path.join(top, "")) and os.path.isfile(path):
                 return Path(path)
     return None
 
@@ -54,6 +54,9 @@ def read_map(path: Path, rank: int = 2) -> np.ndarray:
         with Image.open(path, formats=["PNG", "TIFF"]) as image:
             if len(image.getbands()) != 1 or image.mode == "P":
                 raise ValueError(f"it is a picture of kind {image.mode}, not of grey values")
+            pages = getattr(image, "n_frames", 1)
+            if pages != 1:
+                raise ValueError(f"it holds {pages} pictures instead of one")
             values = np.asarray(image)
     single = [axis for axis, side in enumerate(values.shape) if side == 1]
     values = values.squeeze(tuple(single[: max(0, values.ndim - rank)]))

@@ -26,9 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", default="grad_cam", help="method that the others are compared with")
     parser.add_argument("--images", nargs="+", default=[], metavar="ID", help="cases or images to draw as figure1.pdf")
     about = "write leaderboard.html instead: methods by questions, of all results"
-    parser.add_argument("--leaderboard", action="store_true", help=about)
+    pages = parser.add_mutually_exclusive_group()
+    pages.add_argument("--leaderboard", action="store_true", help=about)
     about = "say what changed from A to B; files go to DIR, else to B"
-    parser.add_argument("--compare", nargs=2, type=named, metavar=("A", "B"), help=about)
+    pages.add_argument("--compare", nargs=2, type=named, metavar=("A", "B"), help=about)
     options = parser.parse_args(arguments)
     if not options.folders and options.compare is None:
         parser.error("name a results folder, or two with --compare A B")
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger().handlers[0].setFormatter(OneLine("%(message)s"))
     try:
         check_name("method", options.reference.partition("(")[0])
-        if options.leaderboard and options.folders:
+        if options.leaderboard:
             print(f"leaderboard: {write_leaderboard(options.folders, options.reference)}", flush=True)
         elif options.compare:
             first, second = options.compare

@@ -38,7 +38,7 @@ def test_every_format_gives_the_same_values(tmp_path: Path, kind: str) -> None:
     assert read.dtype == np.float32 and np.array_equal(read, values)
 
 
-def test_a_map_is_named_like_the_case_or_the_image_and_never_lies_outside_the_folder(tmp_path: Path) -> None:
+def test_a_map_is_named_like_the_case_or_the_image_and_a_name_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     root = tmp_path / "maps"
     (root / "a").mkdir(parents=True)
     np.save(tmp_path / "b.npy", np.ones((2, 2)))
@@ -47,7 +47,8 @@ def test_a_map_is_named_like_the_case_or_the_image_and_never_lies_outside_the_fo
     np.save(root / "a" / "cat.npy", np.ones((2, 2)))
     assert find_map(str(root), "a/cat", "a") == root / "a" / "cat.npy"
     os.symlink(tmp_path / "b.npy", root / "link.npy")
-    for name in ("../b", str(tmp_path / "b"), "link", "missing"):
+    assert find_map(str(root), "link", "link") == root / "link.npy"
+    for name in ("../b", str(tmp_path / "b"), "a/../../b", "missing"):
         assert find_map(str(root), name, name) is None
 
 
@@ -75,10 +76,12 @@ def test_axes_of_length_one_are_dropped(tmp_path: Path) -> None:
     assert read_map(tmp_path / "a.npy").shape == (2, 3)
 
 
-def test_a_colour_picture_and_an_archive_of_two_are_no_map(tmp_path: Path) -> None:
+def test_a_colour_picture_and_a_file_of_two_are_no_map(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     np.savez(tmp_path / "b.npz", first=np.ones((2, 2)), second=np.ones((2, 2)))
-    for name, says in (("a", "kind RGB"), ("b", "2 arrays")):
+    grey = Image.new("L", (4, 4))
+    grey.save(tmp_path / "c.tif", save_all=True, append_images=[grey])
+    for name, says in (("a", "kind RGB"), ("b", "2 arrays"), ("c", "2 pictures")):
         with pytest.raises(ValueError, match=says):
             load_map(str(tmp_path), name, name)
 

@@ -183,3 +183,12 @@ def test_the_table_of_docs_is_what_the_packages_give(tmp_path: Path) -> None:
         assert ours == f"`{row['ours']}`" and equal == f"{row['equal']} of {row['cases']}"
         assert float(difference) == pytest.approx(row["difference"], abs=2e-4)
         assert float(order) == pytest.approx(row["spearman"], abs=2e-3)
+
+
+def test_results_without_another_packages_maps_are_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    planted = conformance.PAGE.parents[1] / "results" / "published" / "planted"
+    for folder, said in ((tmp_path, "no results under"), (planted, "has no maps of another package beside ours")):
+        monkeypatch.setattr("sys.argv", ["conformance.py", str(folder)])
+        assert conformance.main() == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and said in line

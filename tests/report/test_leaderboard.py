@@ -93,6 +93,9 @@ def test_the_command_line_writes_it_below_the_first_folder(
     assert main([str(results_root), "--leaderboard"]) == 0
     assert f"leaderboard: {results_root / 'leaderboard.html'}" in capsys.readouterr().out
     assert main([str(tmp_path), "--leaderboard"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([str(results_root), "--leaderboard", "--compare", "a", "b"])
+    assert "--compare: not allowed with argument --leaderboard" in capsys.readouterr().err
     with pytest.raises(UserError, match="no results under"):
         write_leaderboard([tmp_path])
 

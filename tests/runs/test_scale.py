@@ -65,6 +65,13 @@ def test_scale_1_is_no_scale_and_another_only_adds(counted: Counted, tmp_path: P
     assert len(find_folders(tmp_path)) == 1
 
 
+def test_fuse_with_nothing_to_fuse_is_named(counted: Counted, tmp_path: Path) -> None:
+    words = ["method=grad_cam", "limit=1", "fuse=product", f"out={tmp_path}", *ALONE]
+    said = "fuse=product: nothing to fuse; name several layers or scales with layer= or scale="
+    assert said in counted(*words, "layer=layer4").notes
+    assert said not in counted(*words, "layer=[layer3,layer4]").notes
+
+
 def test_keys_at_scale_1_are_those_without_scales() -> None:
     """Published results are found by their keys, so these may never change."""
     (method,) = bound("grad_cam")

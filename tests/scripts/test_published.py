@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import random
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import pytest
 
 from bench.__main__ import compute
 from bench.config import compose_config, plain
+from bench.options import conf_node
 from bench.runs.rows import schema_of
 from bench.store.folders import Folder, find_folders
 from bench.store.parts import read_part, write_part
+from bench.types import UserError
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "results" / "published"
@@ -39,6 +43,21 @@ def small(out: Path, *more: str) -> Folder:
     outcome = compute({**settings, "command": ["-m", "bench", *words, f"out={out}", "trust=[os]", "model.size=${x:y}"]})
     assert outcome.folder is not None
     return outcome.folder
+
+
+def settings_of(words: list[str]) -> dict[str, str]:
+    """What the overrides say, by name."""
+    return dict(word.split("=", 1) for word in words)
+
+
+def note_of(chunk: int, cases: int, methods: list[str], *metrics: str) -> dict[str, Any]:
+    """The note of a part with these methods and metrics of today's versions."""
+    version = {name: conf_node("metric", name)["about"]["version"] for name in metrics}
+    return {
+        "chunk": chunk, "cases": [f"{chunk} {i}" for i in range(cases)], "skipped": [], "batch": 16, "score_batch": 4,
+        "entries": [{"method": name, "version": conf_node("method", name)["about"]["version"]} for name in methods],
+        "metrics": {name: {"version": version[name]} for name in metrics}, "made": {"command": ["model=planted"]},
+    }  # fmt: skip
 
 
 def rewritten(folder: Folder, change: Any) -> None:
@@ -102,6 +121,57 @@ def test_a_command_of_another_protocol_is_named(tmp_path: Path) -> None:
 
     rewritten(folder, change)
     assert "makes protocol" in check.recompute(folder, seed=0)[0]
+
+
+def test_any_chunk_is_drawn_and_no_other_is_computed() -> None:
+    notes = [note_of(chunk, cases, ["grad_cam"], "box_coverage") for chunk, cases in ((0, 16), (1, 16), (2, 5))]
+    drawn = {tuple(check.words_of(notes, random.Random(seed))) for seed in range(20)}
+    settings = [settings_of(list(words)) for words in drawn]
+    assert {(one["limit"], one["shards"], one["shard"]) for one in settings} == {
+        ("16", "1", "0"), ("32", "2", "1"), ("37", "3", "2")}  # fmt: skip
+    assert {(one["method"], one["metric"]) for one in settings} == {("[grad_cam]", "[box_coverage]")}
+
+
+def test_methods_with_passes_of_their_own_are_drawn_on_two_cases() -> None:
+    note = note_of(1, 16, ["grad_cam", "integrated_gradients", "is_cam"], "box_coverage")
+    drawn = [settings_of(check.words_of([note], random.Random(seed))) for seed in range(20)]
+    assert {(one["method"], one["limit"]) for one in drawn} == {
+        ("[grad_cam]", "32"), ("[integrated_gradients]", "18")}  # fmt: skip
+    note["entries"][1]["version"] -= 1
+    assert settings_of(check.words_of([note], random.Random(0)))["method"] == "[grad_cam]"
+    assert check.words_of([note_of(0, 16, ["grad_cam"], "max_sensitivity")], random.Random(0)) == []
+
+
+def test_new_parts_are_drawn_from_where_there_are_any(tmp_path: Path) -> None:
+    folder = small(tmp_path)
+    (before,) = folder.parts
+    small(tmp_path, "method=[hirescam]")
+    (added,) = set(folder.parts) - {before}
+    for new, method in ((added, "hirescam"), (before, "grad_cam,layer_cam,center"), (tmp_path, "")):
+        drawn: list[str] = []
+        for seed in range(3):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(check, "words_of", lambda notes, draw, seen=drawn: seen.extend(
+                    entry["method"] for note in notes for entry in note["entries"]) or [])  # fmt: skip
+                check.recompute(folder, seed, frozenset([new.resolve()]))
+        assert set(drawn) == set(method.split(",")) if method else len(set(drawn)) == 4
+    assert check.recompute(folder, 0, frozenset([added.resolve()])) == []
+
+
+def test_parts_that_a_commit_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    (tmp_path / "old.parquet").write_text("old")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "before"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "new é.parquet").write_text("new")
+    for words in (["add", "."], ["commit", "-qm", "after"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert check.added_since("HEAD^") == {(tmp_path / "new é.parquet").resolve()}
+    assert check.added_since("HEAD") == set()
+    with pytest.raises(UserError, match="--since main2: fatal"):
+        check.added_since("main2")
 
 
 def test_only_harmless_settings_of_a_command_are_used() -> None:

@@ -49,9 +49,8 @@ def slow(network, batch, i, missing, filled):
 def holes(size, cell, share, case, seed):
     """Cells in the order of random numbers of the seed and the case; a share of them is gone."""
     rows, columns = (math.ceil(side / cell) for side in size)
-    order = np.argsort(
-        torch.rand(1, rows * columns, generator=generator(f"sets:{seed}:{case}"))[0].numpy(), kind="stable"
-    )
+    drawn = torch.rand(1, rows * columns, generator=generator(f"sets:{seed}:{case}"))[0]
+    order = np.argsort(drawn.numpy(), kind="stable")
     gone = set(order[: min(max(1, round(share * rows * columns)), rows * columns - 1)].tolist())
     return np.array([[(y // cell) * columns + x // cell in gone for x in range(size[1])] for y in range(size[0])])
 
