@@ -96,8 +96,10 @@ ON_SAMPLES = [
     "refine_cam", "activation_sum", "random", "center", "edges", "uniform",
 ]  # fmt: skip
 AT_SCALES = ["grad_cam", "grad_cam_pp", "layer_cam", "feature_entropy", "activation_sum"]
-# Of the larger networks.
-FEWER = ["grad_cam", "layer_cam", "grad_entropy", "feature_entropy", "activation_sum", "random", "center", "edges"]
+MAIN_TEN = [
+    "grad_cam", "layer_cam", "grad_entropy", "feature_entropy", "activation_sum", "random", "center", "edges",
+    "hirescam", "grad_cam_pp",
+]  # fmt: skip
 
 
 def commands(part: str) -> list[list[str]]:
@@ -107,7 +109,6 @@ def commands(part: str) -> list[list[str]]:
     if part == "scenes":
         cheap, costly = affordable_methods()
         kept = ["gallery.cases=2", "workers=2"]
-        main_ten = [*FEWER, "hirescam", "grad_cam_pp"]
         at_last = "method=[cam,lift_cam]"  # they are defined at the last layer only
         first = [*LOCALIZATION, *FIRST]
         other = [name for name in OTHER if name not in ("deletion", "insertion", *FIRST)]
@@ -116,9 +117,9 @@ def commands(part: str) -> list[list[str]]:
         return [
             [listed("method", cheap), listed("metric", first), *kept],
             [at_last, listed("metric", first), "layer=bn2.act", *kept],
-            [listed("method", main_ten), "metric=[deletion,insertion]", *kept],
+            [listed("method", MAIN_TEN), "metric=[deletion,insertion]", *kept],
             [listed("method", [name for name in costly if name not in MASKING]), listed("metric", alone), *kept],
-            [listed("method", main_ten), listed("metric", other), *kept],
+            [listed("method", MAIN_TEN), listed("metric", other), *kept],
             [at_last, listed("metric", ["deletion", "insertion", *other]), "layer=bn2.act", *kept],
             [listed("method", [name for name in cheap if name != "dff"]), listed("metric", again), *kept],
             [listed("method", [name for name in costly if name in MASKING]), listed("metric", alone), *kept],
@@ -127,7 +128,7 @@ def commands(part: str) -> list[list[str]]:
     runs = [[listed("method", ON_SAMPLES), *data, *same] for data in SAMPLES.values()]
     at_scales = [listed("method", AT_SCALES), "layer=bn2.act", "scale=[1,1.5,2]", "fuse=mean"]
     runs += [[*at_scales, *data, *same] for data in SAMPLES.values()]
-    larger = [[listed("method", FEWER), f"model={name}"] for name in NETWORKS]
+    larger = [[listed("method", ON_SAMPLES), f"model={name}"] for name in NETWORKS]
     return runs + [[*words, *data, *same] for words in larger for data in SAMPLES.values()]
 
 
