@@ -124,13 +124,15 @@ def reshaped(index: Tensor | None, output: Tensor) -> Tensor:
 
 
 def head(module: nn.Module, layer: Layer | None, logits: Tensor) -> Tensor | None:
-    """Weights (C, K) of the last linear layer if only global average pooling lies between it and `layer`, else None.
+    """Weights (C, K) of the linear layer behind `layer` if only global average pooling lies between them, else None.
 
     This is not guessed from the architecture: the layer's means times the weights must equal the logits.
     """
-    linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
-    if layer is None or not linears or linears[-1].in_features != layer.acts.shape[1]:
-        return None
-    pooled = linear(layer.acts.flatten(2).mean(2), linears[-1].weight, linears[-1].bias)
-    same = pooled.shape == logits.shape and torch.allclose(pooled, logits, rtol=1e-3, atol=1e-3)
-    return linears[-1].weight.detach() if same else None
+    linears = [part for part in module.modules() if isinstance(part, nn.Linear)] if layer else []
+    means = layer.acts.flatten(2).mean(2) if layer else logits
+    for part in reversed(linears):
+        if part.weight.shape == (logits.shape[1], means.shape[1]):
+            pooled = linear(means, part.weight, part.bias)
+            if torch.allclose(pooled, logits, rtol=1e-3, atol=1e-3):
+                return part.weight.detach()
+    return None

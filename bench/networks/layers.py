@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from bench.identity import place_of
+from bench.networks.running import logits_of, ordered, pictures, running_order
 from bench.types import Network, Reshape, UserError
 
 ACTIVATIONS = (
@@ -27,7 +27,7 @@ LEFT = 1e-3  # share of the logits' difference that rounding may leave when a la
 
 
 def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list[str]:
-    """Names of the chosen layers in the order of ``named_modules()``.
+    """Names of the chosen layers in the order of their (last) runs.
 
     `wanted` None takes the network's default layers, ``auto`` the last map through which everything passes, ``all``
     every feature map behind an activation; else names or globs (``features.*``). UserError, with the nearest names,
@@ -48,6 +48,8 @@ def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list
             near = get_close_matches(pattern, names, 5, 0.3) or names[-5:]
             raise UserError(f"{network.name} has no layer {pattern[:100]!r}; nearest: {', '.join(near)}")
         chosen.update(matching)
+    if len(chosen) > 1:
+        names = ordered(running_order(network.name, network.module, network.spec.shape))
     return [name for name in names if name in chosen]
 
 
@@ -193,35 +195,6 @@ def everything_passes(
         handle.remove()
     left, whole = ((pair[0] - pair[1]).abs().max() for pair in (without, logits))
     return bool(left <= LEFT * whole)
-
-
-def pictures(module: nn.Module, shape: Sequence[int]) -> Tensor:
-    """Two inputs of noise of this shape (channels, spatial axes), always the same ones, where the network is."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, *shape, generator=generator).to(device_of(module))
-
-
-def logits_of(name: str, module: nn.Module, images: Tensor) -> Tensor:
-    """Give the network's output; UserError, with the place in its code, where it cannot be run on these pictures."""
-    try:
-        return module(images.clone())  # the network may write into its input
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # of the network's code: a user's, timm's or torchvision's
-        size = " x ".join(map(str, images.shape[2:]))
-        first = next((part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Conv3d)), None)
-        advice = "if it is made for another size, set model.size="
-        if first is not None and first.in_channels != images.shape[1]:
-            advice = (
-                f"its first convolution takes {first.in_channels} channels, and the pictures have {images.shape[1]}"
-            )
-        raise UserError(f"{name} cannot be run on pictures of {size}: {advice} ({place_of(error)})") from error
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Device of a module's parameters and buffers; the CPU where it has none."""
-    first = next(iter(module.state_dict().values()), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def is_activation(module: nn.Module) -> bool:

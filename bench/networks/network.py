@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from bench.identity import place_of, user_function
 from bench.networks.checkpoints import load_weights, read_weights
 from bench.networks.code import code_hash
-from bench.networks.layers import default_layers, logits_of, pictures
+from bench.networks.layers import default_layers
 from bench.networks.outputs import fix_ends, probability_of
 from bench.networks.reshape import reshape_of
+from bench.networks.running import logits_of, pictures
 from bench.types import InputSpec, Network, UserError
 
 STEADY = 1e-3  # share of the logits by which batch size and chance may change them

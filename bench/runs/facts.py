@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from bench.maps.capture import capture
-from bench.networks.layers import logits_of, resolve_layers
+from bench.networks.layers import resolve_layers
+from bench.networks.running import logits_of, ordered, running_order
 from bench.runs.provenance import versions
 from bench.store.files import hash_key, write_text
 from bench.store.folders import PROTOCOL, Folder, read_protocol
@@ -23,9 +24,9 @@ from bench.types import InputSpec, Network, UserError, at_scale
 class Facts:
     """What a run needs to know of a network; kept with the results, so that a later metric need not load it.
 
-    `layers` are those asked for, in the order of the network; `shapes` gives channels and spatial size of each one's
-    output, also at other scales (`at_scale`), `index` its place among the network's modules. `probability` and
-    `settings` as in `bench.types.Network`.
+    `layers` are those asked for, in the order of running; `shapes` gives channels and spatial size of each one's
+    output, also at other scales (`at_scale`), `index` its place among the network's modules as they run. `probability`
+    and `settings` as in `bench.types.Network`.
     """
 
     name: str
@@ -123,7 +124,8 @@ def look_at(network: Network, layer: Any, device: torch.device, scales: Sequence
     shapes = {name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
     for scale in [scale for scale in scales if scale != 1]:
         shapes |= shapes_at(network, layers, device, scale, seen.logits.shape[1])
-    index = {name: place for place, (name, _) in enumerate(network.module.named_modules()) if name in layers}
+    order = ordered(running_order(network.name, network.module, network.spec.shape))
+    index = {name: order.index(name) for name in layers}
     return Facts(
         name=network.name,
         weights=network.weights,
