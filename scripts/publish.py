@@ -244,11 +244,13 @@ def short(commit: str) -> str:
 def main() -> int:
     """Read the command line, run the parts, write README.md; exit status 2 where they are too large."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["scenes", "crash_test", "samples"], metavar="PART")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="scenes, crash_test, samples; none writes README.md")
     parser.add_argument("--estimate", action="store_true", help="only say what each command costs")
     parser.add_argument("--limit", type=int, help="only so many cases, for a trial in another --out")
     parser.add_argument("--out", type=Path, default=OUT, help="another folder than results/published")
     options = parser.parse_args()
+    if unknown := set(options.parts) - {"scenes", "crash_test", "samples"}:
+        parser.error(f"{', '.join(sorted(unknown))} is no part; there are scenes, crash_test, samples")
     more = ["estimate=true"] if options.estimate else []
     more += [] if options.limit is None else [f"limit={options.limit}"]
     try:

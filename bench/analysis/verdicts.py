@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from bench.analysis.comparisons import ALL, ONE, alike, reference_of
 from bench.analysis.groups import Entry, Group
+from bench.analysis.parts import metric_of
 from bench.analysis.significance import ENOUGH, LEAST_IMAGES
 from bench.analysis.statistics import Array
 from bench.analysis.tables import Column, shown_columns
@@ -17,6 +19,11 @@ from bench.types import NO_LAYER
 
 QUESTIONS = (ONE, "several objects", "faithfulness", "class sensitivity")
 METRICS = 2  # that answer one question, at most
+# Whatever else was measured, these answer; further metrics follow by name.
+FIRST = (
+    "box_coverage", "pointing_game", "deletion", "insertion", "road", "class_sensitivity", "random_logit",
+    "cascading_randomization",
+)  # fmt: skip
 
 Lines = list[dict[str, Any]]
 
@@ -85,18 +92,30 @@ def verdicts_of(group: Group, comparisons: pd.DataFrame, reference: str) -> list
 
     `comparisons` is of `bench.analysis.tables.summarize_group`.
     """
-    shown = [column.metric for column in shown_columns(group, set(comparisons["metric"]))]
-    outputs = [name for name in shown if not name.endswith("_class_mean")]
+    columns = shown_columns(group, set(comparisons["metric"]))
+    columns = [column for column in columns if not column.metric.endswith("_class_mean")]
     heads = [members[0] for members in equal_entries(group)]
     result = []
     for question in QUESTIONS:
         cases = ONE if question == ONE else ALL
-        for output in [name for name in outputs if group.question(name) == question][:METRICS]:
+        for output in [column.metric for column in answering(group, columns, question)][:METRICS]:
             rows = comparisons[(comparisons["metric"] == output) & (comparisons["cases"] == cases)]
             if rows.empty and cases == ONE:  # a statistic of the whole data set has no such part
                 continue
             result.append(judge(group, heads, question, output, rows, reference))
     return result
+
+
+def answering(group: Group, columns: Sequence[Column], question: str) -> list[Column]:
+    """Columns that answer a question, those of `FIRST` before others, and one of each metric before a second one."""
+    own = [column for column in columns if group.question(column.metric) == question]
+    names = [str(group.metrics[metric_of(column.metric)[0]]["name"]) for column in own]
+
+    def place(at: int) -> tuple[int, int, str]:
+        name = names[at]
+        return names[:at].count(name), FIRST.index(name) if name in FIRST else len(FIRST), name
+
+    return [own[at] for at in sorted(range(len(own)), key=place)]
 
 
 def judge(group: Group, heads: list[Entry], question: str, output: str, rows: pd.DataFrame, reference: str) -> Verdict:
@@ -150,7 +169,7 @@ def question_columns(group: Group, metrics: set[str]) -> list[Column]:
     columns = shown_columns(group, metrics)
     chosen = {}
     for question in QUESTIONS:
-        own = [column for column in columns if group.question(column.metric) == question]
+        own = answering(group, columns, question)
         if own:
             chosen[question] = own[0]
     return list(chosen.values()) or columns[:4]

@@ -16,7 +16,7 @@ from bench.analysis.kept_maps import read_shown
 from bench.analysis.loading import load_group
 from bench.analysis.tables import Column, shown_columns, summarize_group
 from bench.analysis.trials.crash_test import crash_table
-from bench.analysis.verdicts import QUESTIONS, best_layer, equal_entries, may_lead, verdicts_of
+from bench.analysis.verdicts import QUESTIONS, answering, best_layer, equal_entries, may_lead, verdicts_of
 from bench.figures.draw import slug
 from bench.figures.style import titles
 from bench.report.answers import HEADINGS, answers_of
@@ -112,7 +112,7 @@ def asked_columns(group: Group, comparisons: pd.DataFrame) -> list[tuple[str, Co
     known = set(zip(comparisons["metric"], comparisons["cases"], strict=True))
     for question in QUESTIONS:
         cases = ONE if question == ONE else ALL
-        own = [c for c in columns if group.question(c.metric) == question and (c.metric, cases) in known]
+        own = [c for c in answering(group, columns, question) if (c.metric, cases) in known]
         chosen += [(question, own[0], cases)] if own else []
     return chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from bench.analysis.groups import Entry, Group
 from bench.analysis.rankings import ranks_table
 from bench.analysis.significance import LEAST_IMAGES, holm, paired_p, verdict
 from bench.analysis.statistics import resampled_means
-from bench.analysis.tables import summarize_group
-from bench.analysis.verdicts import best_layer, equal_entries, question_columns, verdicts_of
+from bench.analysis.tables import Column, summarize_group
+from bench.analysis.verdicts import answering, best_layer, equal_entries, question_columns, verdicts_of
 from bench.report.answers import answers_of
 from bench.store.folders import Folder
 
@@ -167,6 +168,17 @@ def test_one_object_and_several_are_two_questions() -> None:
     worst = found["Several objects, the worst-shown one|box coverage, min coverage (higher is better)"]
     assert "1 of 1 methods at layers beat every control" in one and "n = 120 cases" in one
     assert worst.startswith("no method is better than every control") and "n = 40 cases" in worst
+
+
+def test_the_same_metrics_answer_whatever_else_was_measured() -> None:
+    labels = ["irof", "average_drop", "insertion", "deletion(baseline=blur)", "deletion", "pointing_game"]
+    metrics = {label: {"name": label.partition("(")[0]} for label in labels}
+    group: Any = SimpleNamespace(metrics=metrics, question=lambda name: "one" if "pointing" in name else "faithfulness")
+    columns = [Column(f"{label}.auc", (label,), False) for label in labels]
+    expected = ["deletion(baseline=blur).auc", "insertion.auc", "average_drop.auc", "irof.auc", "deletion.auc"]
+    assert [column.metric for column in answering(group, columns, "faithfulness")] == expected
+    shuffled = [columns[at] for at in (1, 5, 2, 3, 4, 0)]
+    assert [column.metric for column in answering(group, shuffled, "faithfulness")] == expected
 
 
 def test_where_a_control_is_best_that_is_what_is_said() -> None:
