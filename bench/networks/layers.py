@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from bench.networks.running import logits_of, ordered, pictures, running_order
+from bench.networks.running import logits_of, ordered, pictures, running_of
 from bench.types import Network, Reshape, UserError
 
 ACTIVATIONS = (
@@ -49,7 +49,7 @@ def resolve_layers(network: Network, wanted: str | Sequence[str] | None) -> list
             raise UserError(f"{network.name} has no layer {pattern[:100]!r}; nearest: {', '.join(near)}")
         chosen.update(matching)
     if len(chosen) > 1:
-        names = ordered(running_order(network.name, network.module, network.spec.shape))
+        names = ordered(running_of(network))
     return [name for name in names if name in chosen]
 
 

@@ -15,7 +15,7 @@ from bench.networks.code import code_hash
 from bench.networks.layers import default_layers
 from bench.networks.outputs import fix_ends, probability_of
 from bench.networks.reshape import reshape_of
-from bench.networks.running import logits_of, pictures
+from bench.networks.running import logits_of, pictures, running_order
 from bench.types import InputSpec, Network, UserError
 
 STEADY = 1e-3  # share of the logits by which batch size and chance may change them
@@ -77,6 +77,7 @@ def finish(
         probability="none" if any_output else probability_of(name, probability, logits),
         reshape=read,
         channels_last=channels_last,
+        running=tuple(running_order(name, module, spec.shape)),
         settings={key: value for key, value in settings.items() if value},
     )
 

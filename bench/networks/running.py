@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.identity import place_of
-from bench.types import UserError
+from bench.types import Network, UserError
 
 
 def running_order(name: str, module: nn.Module, shape: Sequence[int]) -> list[str]:
@@ -35,6 +35,11 @@ def running_order(name: str, module: nn.Module, shape: Sequence[int]) -> list[st
             order.insert(len(order) - order[::-1].index(before), layer)
         before = layer
     return order
+
+
+def running_of(network: Network) -> Sequence[str]:
+    """Order of running of a network, which is tried out where it is not known."""
+    return network.running or running_order(network.name, network.module, network.spec.shape)
 
 
 def ordered(running: Iterable[str]) -> list[str]:

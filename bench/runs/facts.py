@@ -13,7 +13,7 @@ import yaml
 
 from bench.maps.capture import capture
 from bench.networks.layers import resolve_layers
-from bench.networks.running import logits_of, ordered, running_order
+from bench.networks.running import logits_of, ordered, running_of
 from bench.runs.provenance import versions
 from bench.store.files import hash_key, write_text
 from bench.store.folders import PROTOCOL, Folder, read_protocol
@@ -124,7 +124,7 @@ def look_at(network: Network, layer: Any, device: torch.device, scales: Sequence
     shapes = {name: list(captured.acts.shape[1:]) for name, captured in seen.layers.items()}
     for scale in [scale for scale in scales if scale != 1]:
         shapes |= shapes_at(network, layers, device, scale, seen.logits.shape[1])
-    order = ordered(running_order(network.name, network.module, network.spec.shape))
+    order = ordered(running_of(network))
     index = {name: order.index(name) for name in layers}
     return Facts(
         name=network.name,

@@ -14,7 +14,7 @@ import torch
 
 from bench.datasets.loading import Bad, refuse_many_bad, samples
 from bench.datasets.transforms import Sample
-from bench.networks.running import running_order
+from bench.networks.running import running_of
 from bench.runs.batch import Setting, Stored, compute_batch, read_stored
 from bench.runs.cost import passes_of
 from bench.runs.execution import Speed, choose_speed, forwards, memory_format
@@ -145,7 +145,7 @@ def setting_of(
         plan=plan,
         module=module,
         reshape=opened.reshape if opened else None,
-        running=running_order(opened.name, module, shape) if opened and "explain" in wanted else [],
+        running=running_of(opened) if opened and "explain" in wanted else (),
         forward=forwards(module, shape, plan.device, precision),
         precision=precision,
         keeps=keeps,

@@ -87,6 +87,8 @@ class Network:
         Which entries of a layer's output are channels and positions; None takes every output as (N, K, *spatial).
     channels_last : bool
         Whether it also runs in the channels-last memory format.
+    running : tuple of str
+        Names of the modules as `bench.networks.running.running_order` gives them; empty: not known yet.
     settings : dict
         What else makes this network's numbers: its code, how its output and its layers are read, where not as usual.
     """
@@ -100,6 +102,7 @@ class Network:
     probability: str = "softmax"
     reshape: Reshape | None = None
     channels_last: bool = True
+    running: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
 
 
