@@ -90,7 +90,7 @@ def random_parts(module: nn.Module, running: Sequence[str], order: str, stages: 
 
 
 def behind(running: Sequence[str], layers: Sequence[str]) -> set[str]:
-    """Names of the modules that first run behind all of these layers' last runs, and are in none of them."""
+    """Names of the modules that first run after the last run of all these layers, and lie in none of them."""
     last = max((place for place, name in enumerate(running) if name in layers), default=-1)
     inside = {name for name in running for layer in layers if name == layer or name.startswith(f"{layer}.")}
     return set(running[last + 1 :]) - set(running[: last + 1]) - inside

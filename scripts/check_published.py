@@ -169,7 +169,7 @@ def shown(value: Any) -> str:
 
 
 def added_since(commit: str) -> frozenset[Path]:
-    """Files that this checkout has and a commit has not, or not so; UserError where git does not know it."""
+    """Files of this checkout that a commit lacks or has with other contents; UserError for an unknown commit."""
     command = ["git", "diff", "--name-only", "--diff-filter=d", "-z", commit, "--"]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:

@@ -36,6 +36,7 @@ from bench.types import UserError
 ROOT = Path(__file__).parents[1]
 OUT = Path("results/published")
 RECORD = "commands.json"
+PARTS = ("scenes", "crash_test", "samples")
 LARGEST = 20e6  # bytes of all that is committed
 DATA = "../shared/data"
 SHAPE = (1280, 7, 7)  # of the larger of the two layers
@@ -244,13 +245,13 @@ def short(commit: str) -> str:
 def main() -> int:
     """Read the command line, run the parts, write README.md; exit status 2 where they are too large."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help="scenes, crash_test, samples; none writes README.md")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; none writes README.md")
     parser.add_argument("--estimate", action="store_true", help="only say what each command costs")
     parser.add_argument("--limit", type=int, help="only so many cases, for a trial in another --out")
     parser.add_argument("--out", type=Path, default=OUT, help="another folder than results/published")
     options = parser.parse_args()
-    if unknown := set(options.parts) - {"scenes", "crash_test", "samples"}:
-        parser.error(f"{', '.join(sorted(unknown))} is no part; there are scenes, crash_test, samples")
+    if unknown := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"{unknown[0]} is no part; there are {', '.join(PARTS)}")
     more = ["estimate=true"] if options.estimate else []
     more += [] if options.limit is None else [f"limit={options.limit}"]
     try:

@@ -19,7 +19,7 @@ from bench.types import NO_LAYER
 
 QUESTIONS = (ONE, "several objects", "faithfulness", "class sensitivity")
 METRICS = 2  # that answer one question, at most
-# Whatever else was measured, these answer; further metrics follow by name.
+# Metrics that answer before all others, in this order; the rest follow by name.
 FIRST = (
     "box_coverage", "pointing_game", "deletion", "insertion", "road", "class_sensitivity", "random_logit",
     "cascading_randomization",

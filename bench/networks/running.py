@@ -38,7 +38,7 @@ def running_order(name: str, module: nn.Module, shape: Sequence[int]) -> list[st
 
 
 def running_of(network: Network) -> Sequence[str]:
-    """Order of running of a network, which is tried out where it is not known."""
+    """Order in which a network's modules run; found by a pass where the network does not hold it."""
     return network.running or running_order(network.name, network.module, network.spec.shape)
 
 

@@ -105,8 +105,9 @@ def prepare_run(
     fixed, metrics = maps_in_folders(methods, metrics, cases, spec.rank)
     resized, metrics = other_views(scales, augment, methods, metrics)
     jobs = plan_jobs(methods, facts.layers, facts.index, config["fuse"], defaults, scales, augment)
-    single = not any(job.fuse for job in jobs) and config["fuse"]
-    alone = [f"fuse={single}: nothing to fuse; name several layers or scales with layer= or scale="] if single else []
+    unfused = []
+    if config["fuse"] and not any(job.fuse for job in jobs):
+        unfused = [f"fuse={config['fuse']}: nothing to fuse; name several layers or scales with layer= or scale="]
     folder = protocol_folder(config, facts, whole.cases, geometry)
     listed = config["against"] or []
     others = beside(folder, [listed] if isinstance(listed, str) else listed) if listed else []
@@ -120,7 +121,7 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + dark + without + notes + fixed + resized + alone,
+        notes=whole.notes + dark + without + notes + fixed + resized + unfused,
         beside=others,
         explains=explains,
     )
