@@ -103,7 +103,7 @@ def test_the_forest_shows_the_differences_of_the_table(group, tables, sets):
     columns = question_columns(group, set(tables["summary"]["metric"]))
     figure = forest_figure(group, tables["comparisons"], sets, columns, "bn2.act", "grad_cam")
     assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == [
-        "pointing game",
+        "coverage",
         "min coverage",
         "deletion AUC",
     ]
@@ -113,7 +113,7 @@ def test_the_forest_shows_the_differences_of_the_table(group, tables, sets):
     ]  # one says nothing
     table = tables["comparisons"]
     for ax, metric, sign in zip(
-        figure.axes, ("pointing_game.hit", "box_coverage.min_coverage", "deletion.auc"), (1, 1, -1), strict=True
+        figure.axes, ("box_coverage.coverage", "box_coverage.min_coverage", "deletion.auc"), (1, 1, -1), strict=True
     ):
         own = table[(table["metric"] == metric) & (table["cases"] == "all") & (table["layer"] == "bn2.act")]
         expected = [
