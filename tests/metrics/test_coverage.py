@@ -27,13 +27,15 @@ def brute(heatmap, boxes, case="case 0", max_area=0.85):
     if not instances or len(union) > max_area * height * width:
         return None
     places = [(y, x) for y in range(height) for x in range(width)]
-    levels = sorted({float(heatmap[p]) for p in places}, reverse=True)
+    values = {(y, x): value for y, row in enumerate(heatmap.tolist()) for x, value in enumerate(row)}
+    levels = sorted(set(values.values()), reverse=True)
+    at_level = {level: {p for p in places if values[p] == level} for level in levels}
 
     def split(count):
         """Positions surely among the `count` highest, those that tie for the rest, and how many of these are drawn."""
         sure = set()
         for level in levels:
-            group = {p for p in places if float(heatmap[p]) == level}
+            group = at_level[level]
             if len(sure) + len(group) > count:
                 return sure, group, count - len(sure)
             sure |= group
@@ -56,7 +58,7 @@ def brute(heatmap, boxes, case="case 0", max_area=0.85):
     budget = len(union)
     ranked = [places[p] for p in order(heatmap[None], [case])[0].tolist()]
     drawn = [len(set(ranked[:budget]) & pixels) / len(pixels) for pixels in instances]
-    positive = {p: max(float(heatmap[p]), 0) for p in places}
+    positive = {p: max(values[p], 0) for p in places}
     if not any(positive.values()):
         positive = dict.fromkeys(places, 1.0)
     energy = [sum(positive[p] for p in pixels) for pixels in instances]
