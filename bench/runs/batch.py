@@ -127,7 +127,7 @@ def compute_batch(
             heatmaps = upsample(native, batch.images.shape[2:])
             if score:
                 score.maps = map_ids(native, seen)
-            kept = [j in seen_at and setting.keeps(job, case) for case in batch.ids]
+            kept = [j not in needs.kept and setting.keeps(job, case) for case in batch.ids]
             result.rows[j] = rows = job_rows(job, abouts, native, kept)
             for metric in [plan.metrics[m] for m in wanted]:
                 again = replace(explain, job=job)

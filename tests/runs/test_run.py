@@ -86,6 +86,10 @@ def test_a_metric_that_asks_again_has_the_numbers_of_a_run_of_its_own(counted: C
     counted(*words, "metric=[box_coverage,class_sensitivity]", f"out={tmp_path / 'once'}")
     later, once = rows_of(tmp_path / "later"), rows_of(tmp_path / "once")
     pd.testing.assert_frame_equal(later[once.columns.tolist()], once, rtol=1e-5, atol=1e-6)
+    for name, expected in (("later", ["00", "00", "11", "11"]), ("once", ["11", "11"])):  # each map is kept once
+        (folder,) = find_folders(tmp_path / name)
+        entries = [entry for path in folder.parts for entry in read_part(path, [])[1]["entries"]]
+        assert sorted(entry["maps"] for entry in entries) == expected
 
 
 def test_robustness_costs_one_shared_pass_a_perturbed_batch(counted: Counted, tmp_path: Path) -> None:
