@@ -217,7 +217,7 @@ def write_readme(out: Path) -> None:
         "Written by `scripts/publish.py`; do not edit. Compare a method of yours with these results, or read them as",
         "any [results folder](../README.md):",
         "",
-        "    python -m bench method=NAME against=results/published",
+        "    python -m bench method=NAME limit=24 against=results/published",
         "    python -m bench.report results/published --leaderboard",
         "",
         "Results of pictures that may not be passed on (VOC, COCO, ImageNet) hold ids, boxes and numbers, no pictures",

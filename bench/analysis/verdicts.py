@@ -42,6 +42,8 @@ class Verdict:
         Row of the comparisons: the method with the best mean; None where no method may be judged.
     control : dict or None
         The same of the best control.
+    controls : int
+        Number of controls, also of those with too few cases to be the best.
     winners : list of Entry
         Methods that are better than every control; of equal ones the first.
     judged : int
@@ -56,6 +58,7 @@ class Verdict:
     images: int
     leader: dict[str, Any] | None
     control: dict[str, Any] | None
+    controls: int
     winners: list[Entry]
     judged: int
     against: dict[str, Any] | None
@@ -142,6 +145,7 @@ def judge(group: Group, heads: list[Entry], question: str, output: str, rows: pd
         images=max((line["n_images"] for line in firsts.values()), default=0),
         leader=firsts[leader.label] if leader else None,
         control=firsts[control.label] if control else None,
+        controls=sum(entry.control for entry in known),
         winners=[e for e in methods if beats_controls(group, lines[e.method, e.layer])],
         judged=len(methods),
         against=against,

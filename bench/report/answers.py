@@ -64,7 +64,8 @@ def answer_of(group: Group, verdict: Verdict, named: dict[str, str], reference: 
     name = shown(named, leader)
     best = f"{name} has the best mean, {value_of(leader)}"
     if verdict.control is None:
-        text, tone = f"{best}; no control was run, so nothing says how good that is", "open"
+        why = "every control has fewer cases" if verdict.controls else "no control was run"
+        text, tone = f"{best}; {why}, so nothing says how good that is", "open"
     elif not verdict.winners:
         control = shown(named, verdict.control)
         text, tone = f"no method is better than every control: {best}; {control} has {value_of(verdict.control)}", "no"

@@ -366,6 +366,20 @@ def test_a_mean_of_fewer_cases_leads_no_column() -> None:
     assert verdict.control and verdict.control["method"] == "center"
 
 
+def test_controls_with_fewer_cases_are_not_called_missing() -> None:
+    rng = np.random.default_rng(0)
+    values = {name: {"insertion.auc": rng.random(60)} for name in ("grad_cam", *CONTROLS)}
+    missing = answers(group_with({"grad_cam": values["grad_cam"]}))
+    for name in CONTROLS:
+        values[name]["insertion.auc"][30:] = np.nan
+    for table, expected in (
+        (missing, "no control was run"),
+        (answers(group_with(values)), "every control has fewer cases"),
+    ):
+        (text,) = (text for key, text in table.items() if "insertion" in key)
+        assert f"{expected}, so nothing says how good that is" in text
+
+
 @pytest.mark.parametrize(("output", "width"), [("deletion.auc", 1), ("deletion.correlation", 2), ("irof.aoc", None)])
 def test_the_margin_of_equal_follows_from_each_value_s_own_range(output: str, width: float | None) -> None:
     group = group_with({"grad_cam": {"deletion.auc": np.zeros(3)}})

@@ -57,6 +57,13 @@ def test_fewer_cases_are_paired_by_their_ids(published: Path, tmp_path: Path) ->
     assert summary["n"].max() == 3 and not summary["metric"].str.startswith("pointing").any()
 
 
+def test_cases_that_the_stored_results_lack_are_counted(published: Path, tmp_path: Path, counted: Counted) -> None:
+    words = [*WORDS, "method=[hirescam]", OTHERS[1], f"out={tmp_path}", f"against={published}"]
+    said = "the results in against= have 6 of the 8 cases of this run; limit=6 compares all methods on the same ones"
+    assert said in counted(*words, "limit=8").notes
+    assert not any("against=" in note for note in counted(*words, "limit=6").notes)
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -22,6 +22,7 @@ from bench.runs.plan import (
     plan_metrics,
 )
 from bench.runs.setup.checks import (
+    cases_beside,
     check_cases,
     check_input,
     faint,
@@ -121,7 +122,7 @@ def prepare_run(
         jobs=jobs,
         metrics=plan_metrics(metrics, defaults),
         folder=folder,
-        notes=whole.notes + dark + without + notes + fixed + resized + unfused,
+        notes=whole.notes + dark + without + notes + fixed + resized + unfused + cases_beside(others, cases),
         beside=others,
         explains=explains,
     )

@@ -20,6 +20,8 @@ from bench.runs.plan import (
     parameters_of,
     reads_network,
 )
+from bench.store.folders import Folder
+from bench.store.parts import read_part
 from bench.types import Bound, Case, Dataset, InputSpec, UserError, printable
 
 # What some metrics need of the data set, and why they are left out without it.
@@ -184,6 +186,21 @@ def other_views(
         plain = "scale=1, augment=null"
         notes.append(f"left out, because they ask again for plain pictures only ({plain}): {', '.join(again)}")
     return notes, [metric for metric in metrics if metric.name not in again]
+
+
+def cases_beside(others: Sequence[Folder], cases: Sequence[Case]) -> list[str]:
+    """Return a note where other results lack some of a run's cases; it names the limit that leaves those they have."""
+    held = set[str]()
+    for path in (path for folder in others for path in folder.parts):
+        with suppress(ValueError, OSError):  # the report names a damaged part
+            note = read_part(path, [])[1]
+            held.update(note["cases"], (row["case_id"] for row in note["skipped"]))
+    same = [case.id in held for case in cases]
+    if not others or all(same):
+        return []
+    first = same.index(False)
+    advice = f"; limit={first} compares all methods on the same ones" if first else ""
+    return [f"the results in against= have {sum(same)} of the {len(cases)} cases of this run{advice}"]
 
 
 def find_device(name: str, shard: int = 0) -> torch.device:
