@@ -142,13 +142,13 @@ def fit_channels(image: Tensor, spec: InputSpec) -> Tensor:
 def input_pixels(image: Tensor, window: Window, spec: InputSpec) -> Tensor:
     """Resize an image (C, *spatial), uint8 or float32 in 0 to 1, cut the window out, and normalize it.
 
-    What lies outside is 0, the mean. Pictures are resized by torchvision, volumes linearly, averaged where they become
-    smaller.
+    What lies outside is 0, the mean. Pictures are resized by torchvision; volumes, and float32 pictures that become one
+    pixel wide or high, linearly, averaged where they become smaller.
     """
     mean, std = (torch.tensor(values).view(-1, *[1] * spec.rank) for values in (spec.mean, spec.std))
     strip = prod(window.new) > STRIP * prod(window.size)
     eight_bit = image.dtype == torch.uint8
-    thin = 1 in window.new and not eight_bit  # where torch's kernel for float32 gives wrong values
+    thin = 1 in window.new and not eight_bit  # torch resizes float32 to one pixel wrongly
     if spec.rank != 2 or thin or (strip and not (eight_bit and len(image) == 3)):
         values, inside = linear(F.to_dtype(image, torch.float32, scale=True), window)
         return ((values - mean) / std).where(inside, 0)

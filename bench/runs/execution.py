@@ -177,7 +177,7 @@ def forwards(
     def compiled(score_batch: int, channels_last: bool) -> Forward:
         images = torch.zeros(score_batch, *shape, device=device)
         reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-        # It warns of every CUDA toolkit beside which there is no GPU, which changes nothing on a CPU.
+        # torch warns where it sees a CUDA toolkit and no GPU, which changes nothing on a CPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         try:
             from torch._inductor import config as inductor  # slow to import

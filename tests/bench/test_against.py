@@ -59,7 +59,7 @@ def test_fewer_cases_are_paired_by_their_ids(published: Path, tmp_path: Path) ->
 
 def test_cases_that_the_stored_results_lack_are_counted(published: Path, tmp_path: Path, counted: Counted) -> None:
     words = [*WORDS, "method=[hirescam]", OTHERS[1], f"out={tmp_path}", f"against={published}"]
-    said = "the results in against= have 6 of the 8 cases of this run; limit=6 compares all methods on the same ones"
+    said = "the results in against= have 6 of the 8 cases of this run; limit=6 compares all methods on the same cases"
     assert said in counted(*words, "limit=8").notes
     assert not any("against=" in note for note in counted(*words, "limit=6").notes)
 

@@ -189,17 +189,18 @@ def other_views(
 
 
 def cases_beside(others: Sequence[Folder], cases: Sequence[Case]) -> list[str]:
-    """Return a note where other results lack some of a run's cases; it names the limit that leaves those they have."""
+    """Note how many of a run's cases other results lack, and the ``limit`` that keeps only cases which they have."""
     held = set[str]()
-    for path in (path for folder in others for path in folder.parts):
-        with suppress(ValueError, OSError):  # the report names a damaged part
-            note = read_part(path, [])[1]
-            held.update(note["cases"], (row["case_id"] for row in note["skipped"]))
+    for folder in others:
+        for path in folder.parts:
+            with suppress(ValueError, OSError):  # the report names a damaged part
+                note = read_part(path, [])[1]
+                held.update(note["cases"], (row["case_id"] for row in note["skipped"]))
     same = [case.id in held for case in cases]
     if not others or all(same):
         return []
     first = same.index(False)
-    advice = f"; limit={first} compares all methods on the same ones" if first else ""
+    advice = f"; limit={first} compares all methods on the same cases" if first else ""
     return [f"the results in against= have {sum(same)} of the {len(cases)} cases of this run{advice}"]
 
 
