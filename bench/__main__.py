@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli import answer, be_verbose, check_launcher, options_first
+from bench.cli import answer, be_verbose, check_launcher, interrupted, options_first
 from bench.config import (
     GIVEN_TO_METHOD,
     GIVEN_TO_METRIC,
@@ -203,8 +203,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error))
     except KeyboardInterrupt:
-        print("stopped; finished parts are kept, and the same command continues from there", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(interrupted("stopped; finished parts are kept, and the same command continues from there"))
     except BrokenPipeError:  # as with | head; what is left to print goes nowhere
         for number in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)

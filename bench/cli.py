@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -78,6 +79,15 @@ environment: NO_COLOR=1 switches colours off
 exit status: 0 done; 2 a setting or an input is wrong, one line says which; 130 stopped with Ctrl-C, and 1 a worker of
 workers=N died: in both cases the same command continues the run; 1 with a traceback is a bug: please report it
 """
+
+
+def interrupted(line: str) -> int:
+    """Print one line after Ctrl-C; returns the exit status."""
+    # Code that runs from a string, as dataclasses are made, leaves a mark when Ctrl-C strikes there, and at its end
+    # Python would kill itself with the signal instead of giving our status. The next such code takes the mark away.
+    exec("")
+    print(line, file=sys.stderr)
+    return 130
 
 
 def answer(words: Sequence[str], console: Console | None = None) -> bool:

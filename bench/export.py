@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bench.analysis.reading import load_results
+from bench.cli import interrupted
 from bench.store.files import safe_name
 from bench.types import UserError, counted, printable
 
@@ -93,6 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # as with | head; the maps are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return interrupted("stopped; the same command writes all maps again")
     return 0
 
 

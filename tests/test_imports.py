@@ -28,7 +28,7 @@ ALLOWED = {
     "runs": {"store", "maps", "networks", "datasets", "options", "types"},
     "analysis": {"store", "options", "types"},
     "figures": {"analysis", "store", "options", "types"},
-    "report": {"figures", "analysis", "store", "options", "types"},
+    "report": {"figures", "analysis", "store", "cli", "options", "types"},
     # `bench.run` is the command line's own run, in this process.
     "api": {
         "__main__",
@@ -43,7 +43,7 @@ ALLOWED = {
         "options",
         "types",
     },
-    "export": {"analysis", "store", "types"},
+    "export": {"analysis", "store", "cli", "types"},
     "__main__": {"report", "runs", "store", "cli", "config", "options", "types"},
     "__init__": {"api"},
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -77,7 +79,7 @@ def samples(
     if workers:
         loader = DataLoader(
             pictures, batch_size=None, collate_fn=_pack, num_workers=workers, prefetch_factor=AHEAD_EACH,
-            pin_memory=device.type == "cuda",
+            pin_memory=device.type == "cuda", worker_init_fn=_expect_an_end,
         )  # fmt: skip
         loaded = map(_unpack, loader)
     else:
@@ -93,6 +95,19 @@ def samples(
                     "colour pictures become grey: the network takes one channel (%s)", printable(sample.case.id)
                 )
             yield sample
+
+
+def _expect_an_end(_worker: int) -> None:
+    """Let this process say nothing where the one that reads its tensors has ended, as after Ctrl-C.
+
+    They are handed over by a thread, whose errors Python prints; those of decoding go to the reading process instead.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, (EOFError, ConnectionError)):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _pack(picture: list[Sample | Bad]) -> tuple[bytes, list[dict[str, Any]]]:

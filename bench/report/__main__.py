@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from bench.cli import interrupted
 from bench.options import check_name
 from bench.report import default_console, report
 from bench.report.compare import report_comparison
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("error: cannot print the table: no space left; its files are written", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return interrupted("stopped; files that were written already are whole, and the same command makes the rest")
     return 0
 
 

@@ -90,6 +90,69 @@ def test_ctrl_c_five_times_is_one_line(tmp_path: Path, words: tuple[str, ...], r
             os.killpg(process.pid, signal.SIGKILL)
 
 
+STRUCK = """
+import sys
+from bench.cli import interrupted
+
+try:
+    exec("raise KeyboardInterrupt")
+except KeyboardInterrupt:
+    sys.exit(interrupted("stopped"))
+"""
+
+
+def test_ctrl_c_in_code_from_a_string_gives_our_status(tmp_path: Path) -> None:
+    """Dataclasses are made so; Python then killed itself with the signal after the right line."""
+    (tmp_path / "struck.py").write_text(STRUCK)
+    words = [sys.executable, "-m", "struck"]
+    done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize("module", ["bench.report", "bench.export"])
+def test_ctrl_c_ends_the_other_programs_in_one_line(tmp_path: Path, module: str) -> None:
+    """At the first read of a results folder."""
+    code = f"""
+import runpy, sys
+from bench.store import folders
+
+def interrupt(*_): raise KeyboardInterrupt
+
+folders.find_folders = interrupt
+sys.argv = ["x", {str(tmp_path)!r}, *(["--out", "maps"] if "export" in {module!r} else [])]
+runpy.run_module({module!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr.startswith("stopped; ") and done.stderr.count("\n") == 1, done.stderr
+
+
+READER_ENDS = """
+import os, socket, time
+from multiprocessing import resource_sharer
+from bench.datasets import loading
+
+{call}
+handed_over = resource_sharer.DupFd(os.pipe()[0])
+with socket.socket(socket.AF_UNIX) as reader:
+    reader.connect(handed_over._id[0])
+time.sleep(0.5)
+raise {error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "traces"), [("", "SystemExit", 1), ("loading._expect_an_end(0)", "SystemExit", 0),
+                                  ("loading._expect_an_end(0)", "ValueError", 1)],
+)  # fmt: skip
+def test_a_loading_process_says_nothing_when_its_reader_has_ended(
+    tmp_path: Path, call: str, error: str, traces: int
+) -> None:
+    """The thread that hands tensors over printed a traceback; other errors are printed as before."""
+    code = READER_ENDS.format(call=call, error=error)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stderr.count("Traceback") == traces, done.stderr
+
+
 def test_no_more_workers_than_cores_and_chunks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
