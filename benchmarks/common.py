@@ -17,8 +17,10 @@ from bench.config import build
 from bench.datasets.collage import collage
 from bench.datasets.transforms import collate, prepare
 from bench.options import conf_node
+from bench.runs.execution import set_precision
 from bench.types import Batch, Bound, Network
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HEAD = ["| work | against | ms | ms against | ratio | goal |", "| :-- | :-- | --: | --: | --: | --: |"]
 
 
@@ -29,15 +31,16 @@ def load(group: str, name: str) -> Bound:
 
 def lite0() -> Network:
     """Give the pretrained efficientnet_lite0, its module in channels_last as the program runs it."""
+    set_precision("float32", DEVICE)
     network = build("model", conf_node("model", "efficientnet_lite0"))
-    network.module.to(memory_format=torch.channels_last)
+    network.module.to(DEVICE, memory_format=torch.channels_last)
     return network
 
 
 def pictures(network: Network, number: int) -> Batch:
     """Take as many crops of scikit-image's photographs, in channels_last."""
     cases = collage(scenes=number)
-    batch = collate([prepare(case, network.spec, "stretch") for case in cases], network.spec, torch.device("cpu"))
+    batch = collate([prepare(case, network.spec, "stretch") for case in cases], network.spec, DEVICE)
     batch.images.data = batch.images.contiguous(memory_format=torch.channels_last)
     return batch
 
@@ -49,6 +52,8 @@ def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[f
         for function, seconds in zip(functions, times, strict=True):
             began = time.perf_counter()
             function()
+            if DEVICE.type == "cuda":  # which works on while the program goes on
+                torch.cuda.synchronize()
             if repeat:
                 seconds.append(time.perf_counter() - began)
     return [median(seconds) for seconds in times]

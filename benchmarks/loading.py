@@ -55,6 +55,7 @@ def rows(repeats: int) -> list[str]:
     keep_freed_memory()
     label, cases = pictures()
     network = lite0()
+    network.module.to(CPU)
     method, metric = load("method", "grad_cam"), load("metric", "energy_pointing_game")
     with tempfile.TemporaryDirectory() as folder:
         config = {**plain(compose_config(["device=cpu", "transform=stretch"])), "out": folder}

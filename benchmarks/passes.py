@@ -13,9 +13,10 @@ from bench.maps.target_scores import group_logit
 from bench.networks.layers import resolve_layers
 from bench.networks.sources import timm_model
 from bench.types import Batch, Bound, Job, Reshape
-from benchmarks.common import alternate, lite0, load, pictures, row
+from benchmarks.common import DEVICE, alternate, lite0, load, pictures, row
 
 PAPER = ["grad_cam", "hirescam", "respond_cam", "grad_entropy", "feature_entropy"]
+BATCH = 16 if DEVICE.type == "cpu" else 128
 GRADIENT = ["grad_cam", "hirescam", "xgrad_cam", "grad_cam_pp", "layer_cam"]
 
 
@@ -49,7 +50,7 @@ def shared_pass(
 def rows(repeats: int) -> list[str]:
     """Rows of the table, each a median of `repeats` alternating repeats."""
     network = lite0()
-    model, batch = network.module, pictures(network, 16)
+    model, batch = network.module, pictures(network, BATCH)
     default, many = resolve_layers(network, None), resolve_layers(network, "*bn2.act")
     about = {name: options.conf_node("method", name)["about"] for name in options.names("method")}
     usual = {
@@ -80,7 +81,8 @@ def rows(repeats: int) -> list[str]:
 def transformer(repeats: int) -> str:
     """Row of the table: five methods at all blocks of a small transformer, random weights."""
     network = timm_model(name="vit_tiny_patch16_224", weights="random")
-    batch = pictures(network, 16)
+    network.module.to(DEVICE)
+    batch = pictures(network, BATCH)
     layers = resolve_layers(network, "blocks.*.norm1")
     methods = [load("method", name) for name in GRADIENT]
     ours, other = alternate(

@@ -17,7 +17,7 @@ import torch
 from bench.runs.execution import keep_freed_memory
 from bench.runs.provenance import versions
 from benchmarks import loading, passes, peers, reading, scaling, scoring
-from benchmarks.common import HEAD
+from benchmarks.common import DEVICE, HEAD
 
 PARTS: dict[str, Callable[[int], list[str]]] = {
     part.__name__.split(".")[-1]: part.rows for part in (passes, peers, scoring, scaling, loading, reading)
@@ -32,11 +32,12 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     rows = [row for name in arguments.parts or PARTS for row in PARTS[name](arguments.repeats)]
+    card = f", {torch.cuda.get_device_name()}" if DEVICE.type == "cuda" else ""
     head = [
         "# Benchmarks",
         "",
         f"`make benchmark` on {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads, medians of {arguments.repeats} alternating repeats, milliseconds. "
+        f"{torch.get_num_threads()} threads{card}, medians of {arguments.repeats} alternating repeats, milliseconds. "
         + ", ".join(f"{name} {number}" for name, number in versions().items())
         + ".",
         "",

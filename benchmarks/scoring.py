@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from bench.maps.scorer import Scorer
 from bench.runs.execution import Speed, forwards, keep_freed_memory, measure
 from bench.types import Batch
-from benchmarks.common import alternate, lite0, load, pictures, row
+from benchmarks.common import DEVICE, alternate, lite0, load, pictures, row
 
 STEPS = 28
-WORK = f"deletion + insertion, {STEPS} steps, 4 images"
+IMAGES, SIZES = (4, (4, 8, 16)) if DEVICE.type == "cpu" else (32, (64, 128, 256))
+WORK = f"deletion + insertion, {STEPS} steps, {IMAGES} images"
 
 
 def ours(forward: object, batch: Batch, heatmaps: Tensor, size: int, *, pad: bool = False) -> None:
@@ -73,8 +74,8 @@ def once(who: str, size: int) -> Callable[[], None]:
     network = lite0()
     if who in ("rise", "torchcam_default"):
         network.module.to(memory_format=torch.contiguous_format)
-    model, batch = network.module, pictures(network, 4)
-    heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0))
+    model, batch = network.module, pictures(network, IMAGES)
+    heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     contiguous = replace(batch, images=batch.images.contiguous())  # as the runner collates them
     if who == "ours":
         keep_freed_memory()
@@ -97,12 +98,12 @@ def apart(who: str, size: int, repeats: int) -> float:
 def rows(repeats: int) -> list[str]:
     """Rows of the table, each a median of `repeats` alternating repeats."""
     network = lite0()
-    fastest = measure(network, torch.device("cpu"), "float32")
+    fastest = measure(network, DEVICE, "float32")
     speed = Speed(16, fastest["batch"], fastest["channels_last"], True)
     model, size = network.module, speed.score_batch
-    batch, pool = pictures(network, 4), pictures(network, 16).images
+    batch, pool = pictures(network, IMAGES), pictures(network, 16).images
     batch = replace(batch, images=batch.images.contiguous())  # as the runner collates them
-    heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0))
+    heatmaps = torch.rand(len(batch.ids), 224, 224, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     # Points between the ends of two curves, the clean and two fully perturbed images.
     number = len(batch.ids) * (2 * (STEPS - 1) + 3)
     pool = pool.repeat(-(-number // 16), 1, 1, 1)[:number].contiguous(memory_format=torch.channels_last)
@@ -116,7 +117,7 @@ def rows(repeats: int) -> list[str]:
     eager, bare = alternate([lambda: ours(model, batch, heatmaps, size), raw], 3 * repeats)
     table = [row(f"{WORK}, eager", f"{number} raw forwards, batch {size}, channels_last", eager, bare, "at most 1.10")]
 
-    best = min((4, 8, 16), key=lambda n: apart("torchcam_best", n, 1))
+    best = min(SIZES, key=lambda n: apart("torchcam_best", n, 1))
     for peer, name, goal in (
         ("rise", "RISE's loop", 1.8),
         ("torchcam_default", "torchcam, its batch of 32", 2.2),
@@ -128,7 +129,7 @@ def rows(repeats: int) -> list[str]:
                 seconds.append(apart(who, batch_size, 3))
         table.append(row(f"{WORK}, eager", name, median(times[0]), median(times[1]), f"{goal} times faster"))
 
-    forward = forwards(model, network.spec.shape, torch.device("cpu"), "float32")(speed)
+    forward = forwards(model, network.spec.shape, DEVICE, "float32")(speed)
     if forward is not model:
         compiled, eager = alternate(
             [lambda: ours(forward, batch, heatmaps, size, pad=True), lambda: ours(model, batch, heatmaps, size)],

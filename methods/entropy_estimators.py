@@ -19,7 +19,8 @@ from .common import without_rounding
 def levels(rows: Tensor, bins: int) -> Tensor:
     """Level of each value, 0 to bins - 1, equal to numpy.histogram's, as float with the shape of `rows`."""
     low = rows.amin(1, keepdim=True)
-    step = (rows.amax(1, keepdim=True) - low) / bins
+    span = rows.amax(1, keepdim=True) - low
+    step = span / torch.full_like(span, bins)  # a GPU multiplies by the rounded 1 / bins where it divides by a number
     step.masked_fill_(step == 0, 1)  # a constant row is all level 0
     # The lower edge of a value's level is the nearest edge or the one before it. As in numpy, the value is compared
     # with the edge itself, low + level * step, rounded in the same way: the quotient alone may round across it.
@@ -34,16 +35,19 @@ def histogram(rows: Tensor, bins: int) -> Tensor:
     one = torch.ones(1, 1, dtype=torch.int32, device=rows.device).expand_as(cells)
     counts = torch.zeros(len(rows), bins, dtype=torch.int32, device=rows.device).scatter_add_(1, cells, one)
     if positions < bins:  # most bins are empty: sum over the values instead, each with its bin's count
-        share = torch.arange(positions + 1, dtype=torch.float64, device=rows.device) / positions
-        surprise = (share.log().neg() / positions).to(rows.dtype)
+        surprise = (_shares(positions).log().neg() / positions).to(rows)
         return surprise.index_select(0, counts.gather(1, cells).view(-1)).view_as(cells).sum(1)
     return _entropy_terms(positions, rows).index_select(0, counts.view(-1)).view_as(counts).sum(1)
 
 
 def _entropy_terms(total: int, like: Tensor) -> Tensor:
     """Table of -(c / total) log(c / total) for each possible count c = 0 .. total."""
-    share = torch.arange(total + 1, dtype=torch.float64, device=like.device) / total
-    return torch.special.entr(share).to(like.dtype)
+    return torch.special.entr(_shares(total)).to(like)
+
+
+def _shares(total: int) -> Tensor:
+    """Shares c / total for c = 0 .. total, on the CPU: a GPU gives 49 / 49 < 1, and a constant channel an entropy."""
+    return torch.arange(total + 1, dtype=torch.float64) / total
 
 
 def value(rows: Tensor) -> Tensor:

@@ -176,13 +176,14 @@ def score_steps(rank: Tensor, before: Tensor, after: Tensor, cases: Tensor, coun
     total = len(cases) * steps
     piece = pieces(before, score)
     composed = torch.empty_like(before[:1].expand(min(piece, total), *before.shape[1:]))
+    numbers = cases.tolist()  # a GPU would be waited for at every index that it has itself
     scores = [before.new_zeros(0)]
     # Cases follow each other without a gap, so that the scorer's batches are full up to the last.
     for start in range(0, total, piece):
         stop = min(start + piece, total)
         for place in range(start // steps, -(-stop // steps)):
             first, last = max(start, place * steps), min(stop, (place + 1) * steps)
-            case = cases[place]
+            case = numbers[place]
             changed = (rank[case] < limits[first - place * steps : last - place * steps]).to(before)
             # With weights 0 and 1 this is `where` to the bit, on a CPU in a third of its time.
             torch.lerp(before[case], after[case], changed, out=composed[first - start : last - start])

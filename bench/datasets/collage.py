@@ -179,7 +179,7 @@ def _variant(kind: str, size: float, generator: np.random.Generator) -> np.ndarr
     """Scale, mirror, turn and light one cut-out; RGBA uint8 (h, w, 4), cropped to its mask's box."""
     image = cutout(kind)
     scale = size / (image.width * image.height) ** 0.5
-    image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.LANCZOS)
+    image = _scaled(image, round(scale * image.width), round(scale * image.height))
     if generator.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image = image.rotate(generator.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True)
@@ -188,6 +188,16 @@ def _variant(kind: str, size: float, generator: np.random.Generator) -> np.ndarr
     pixels[..., :3] = np.clip(np.round(pixels[..., :3] * light), 0, 255)
     rows, columns = np.nonzero(pixels[..., 3] >= 128)
     return pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize in two steps whose order is ours: Pillow's own depends on its version, and rounds differently."""
+    tall = image.height > 2 * image.width and height < image.height  # as Pillow 13 has it
+    steps = [(image.width, height) if tall else (width, image.height), (width, height)]
+    image = image.convert("RGBa")  # colours times opacity, as Pillow resizes RGBA
+    for step in steps:
+        image = image.resize(step, Image.Resampling.LANCZOS)
+    return image.convert("RGBA")
 
 
 def _box(pasted: _Pasted) -> tuple[int, int, int, int]:

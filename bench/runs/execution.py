@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -58,14 +59,14 @@ def choose_speed(
     """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
 
     Where both sizes are given nothing is measured: channels_last where the network takes it, and compiled only if asked
-    for. On a CPU a batch is one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that
-    was not. `scored` is the number of perturbed images of this run; `forward`, from `forwards`, is asked whether
-    compiling works.
+    for. So it is on a GPU, where the best batch sizes gain nothing by it. On a CPU a batch is one chunk of 16 cases, so
+    that a run that was killed, or shared, has the bytes of one that was not. `scored` is the number of perturbed images
+    of this run; `forward`, from `forwards`, is asked whether compiling works.
     """
     untimed = {"batch": config["score_batch"], "channels_last": network.channels_last, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
     best = measured(network, device, config["precision"]) if automatic else untimed
-    pays = SAVED * scored * best["seconds_per_image"] > 2 * COMPILE_SECONDS
+    pays = device.type == "cpu" and SAVED * scored * best["seconds_per_image"] > 2 * COMPILE_SECONDS
     speed = Speed(
         batch=config["batch"] if config["batch"] != "auto" else max(best["batch"] if device.type == "cuda" else 0, 16),
         score_batch=best["batch"] if config["score_batch"] == "auto" else config["score_batch"],
@@ -115,10 +116,12 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
 
     Single times differ by a tenth and more on a busy machine, so the best few are timed in turns while time is left.
     """
-    began = time.perf_counter()
     formats = (True, False) if network.channels_last else (False,)
     smallest, *larger = SIZES["cuda" if device.type == "cuda" else "cpu"]
     seconds: dict[tuple[int, bool], float] = {}
+    if device.type == "cuda":  # whose first pass loads its libraries, which takes as long as all measurements
+        timed(network.module, torch.zeros(1, *network.spec.shape, device=device), precision)
+    began = time.perf_counter()
 
     def try_out(size: int, channels_last: bool) -> bool:
         known = min(seconds.values(), default=0.0)
@@ -184,7 +187,8 @@ def forwards(
 
             function = torch.compile(module, dynamic=False)
             # As an option of torch.compile it would come too late: tracing must find the weights constant already.
-            with inductor.patch(freezing=True), torch.no_grad(), reduced:
+            with inductor.patch(freezing=True), torch.no_grad(), reduced, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "TensorFloat32", UserWarning)  # precision=tf32 is there to ask for it
                 function(images)
         except Exception as error:  # whatever a compiler's tool chain may raise: the network itself still works
             reason = " ".join(str(error).split())[:200] or type(error).__name__

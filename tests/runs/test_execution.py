@@ -99,6 +99,9 @@ def test_compiled_only_where_it_pays_and_works(network: Network, cache: Path, mo
     assert choose_speed(AUTO, network, CPU, many, works) == Speed(16, 8, True, True)
     assert choose_speed(AUTO, network, CPU, many, lambda _: network.module) == Speed(16, 8, True, False)
     assert not choose_speed({**AUTO, "compile": False}, network, CPU, many, works).compiled
+    monkeypatch.setattr(speed, "measured", lambda *_: answer)
+    assert not choose_speed(AUTO, network, torch.device("cuda"), many, works).compiled
+    assert choose_speed({**AUTO, "compile": True}, network, torch.device("cuda"), few, works).compiled
 
 
 def test_no_compiler_is_one_notice(

@@ -13,6 +13,8 @@ from bench.maps.capture import capture
 from bench.maps.scorer import Scorer
 from bench.networks.sources import efficientnet_lite
 from bench.runs.execution import measure, set_precision
+from methods.entropy import entropy
+from methods.entropy_estimators import levels
 from metrics.faithfulness import deletion, insertion
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -45,6 +47,20 @@ def test_equal_to_the_cpu(network) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
     for ours, theirs in zip(found["cuda"][1], found["cpu"][1], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+
+
+def test_constant_channels_have_no_entropy() -> None:
+    """A GPU that divides by multiplying makes 49 / 49 a little less than 1, and noise a map."""
+    for size in range(1, 300):
+        for estimator in ("histogram", "value", "local"):
+            constant = torch.full((1, 3, size), 0.1, device="cuda")
+            assert (entropy(constant, estimator=estimator) == 0).all(), (size, estimator)
+
+
+@pytest.mark.parametrize("bins", [7, 100, 256])
+def test_levels_are_the_cpus(bins: int) -> None:
+    rows = torch.randn(500, 196, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # many lie on edges
+    torch.testing.assert_close(levels(rows.cuda(), bins).cpu(), levels(rows, bins), rtol=0, atol=0)
 
 
 def test_recovers_from_too_little_memory(network) -> None:
