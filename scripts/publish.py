@@ -81,7 +81,6 @@ LEFT_OUT = {
     "monotonicity, pixel_flipping": "the pictures of deletion, counted in another way",
     "bottom_up_randomization, smooth_mprt, local_lipschitz, arcc": "more passes of what others here measure",
     "gt_known_mean, gt_known_otsu, max_box_acc_bicubic": "variants of metrics that are here",
-    "ablation_cam, poly_cam, rise, score_cam": "an hour of masked pictures; the last command, not run yet",
     "metrics of perturbed pictures beyond deletion and insertion, for methods beyond the main ten": "some 100 passes "
     "for every map",
     "deletion and insertion, for methods with passes of their own": "their maps are the larger part of it",

@@ -118,4 +118,10 @@ def test_run_on_a_gpu(near: float, tmp_path: Path) -> None:
     (ours, note), (theirs, cpu_note) = parts
     assert len(note["entries"]) == 4 and len(ours) == 4 * len(note["cases"]) > 0
     assert note["made"]["device"] != cpu_note["made"]["device"]
-    pd.testing.assert_frame_equal(ours.to_pandas(), theirs.to_pandas(), rtol=near, atol=near)
+    frames = ours.to_pandas(), theirs.to_pandas()
+    unstable = [name for name in frames[0] if name.endswith(".correlation")]
+    one, other = (frame.drop(columns=unstable) for frame in frames)
+    pd.testing.assert_frame_equal(one, other, rtol=near, atol=near)
+    # Of three changes of a probability by some 1e-5: weights that differ by 3e-6 of themselves move it by .0015.
+    one, other = (frame[unstable] for frame in frames)
+    pd.testing.assert_frame_equal(one, other, rtol=0, atol=50 * near)

@@ -56,12 +56,13 @@ def write_part(
         [m["key"] for m in note["metrics"].values()],
     ]
     path = folder / f"part-{chunk:05d}-{hash_key([holds, note['skipped']])}.parquet"
-    footer = {"bench": json.dumps({"format": FORMAT, "chunk": chunk, **note}, default=str), "digest": PLACEHOLDER}
+    written = json.dumps({"format": FORMAT, "chunk": chunk, **note}, default=str, separators=(",", ":"))
+    footer = {"bench": written, "digest": PLACEHOLDER}
     stream = pa.BufferOutputStream()
     # Statistics and dictionaries of distinct numbers would make files a third larger and reading slower.
     with pq.ParquetWriter(
-        stream, schema, compression="zstd", use_dictionary=[n for n in DICTIONARY if n in schema.names],
-        write_statistics=False, write_page_checksum=True, store_schema=False,
+        stream, schema, compression="zstd", compression_level=9, write_statistics=False, write_page_checksum=True,
+        use_dictionary=[n for n in DICTIONARY if n in schema.names], store_schema=False,
     ) as writer:  # fmt: skip
         writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
         writer.add_key_value_metadata(footer)
