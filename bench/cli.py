@@ -83,8 +83,8 @@ workers=N died: in both cases the same command continues the run; 1 with a trace
 
 def interrupted(line: str) -> int:
     """Print one line after Ctrl-C; returns the exit status."""
-    # Code that runs from a string, as dataclasses are made, leaves a mark when Ctrl-C strikes there, and at its end
-    # Python would kill itself with the signal instead of giving our status. The next such code takes the mark away.
+    # Python remembers a Ctrl-C that struck inside exec() of a string, by which dataclasses are made, and at its end
+    # kills itself with SIGINT instead of returning our status. The next exec() clears what it remembers.
     exec("")
     print(line, file=sys.stderr)
     return 130

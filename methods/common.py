@@ -33,7 +33,8 @@ def weighted_sum(weights: Tensor, acts: Tensor) -> Tensor:
     if weights.ndim > 2:
         return (weights * acts).sum(1)
     # In float64: in float32 the order of additions, and so the last digits, depend on the batch size. Case by case on a
-    # CPU, which is a third faster, as what is made double stays in the cache; a GPU would wait for the loop.
+    # CPU, which is a third faster, as what is made double stays in the cache; in blocks on a GPU, where starting the
+    # operations of each case takes longer than the sums.
     flat, weights = acts.flatten(2), weights.double()
     if acts.device.type == "cpu":
         total = [weight @ case.double() for weight, case in zip(weights, flat, strict=True)]

@@ -46,7 +46,7 @@ def _entropy_terms(total: int, like: Tensor) -> Tensor:
 
 
 def _shares(total: int) -> Tensor:
-    """Shares c / total for c = 0 .. total, on the CPU: a GPU gives 49 / 49 < 1, and a constant channel an entropy."""
+    """Shares c / total for c = 0 .. total, computed on the CPU: on a GPU 49 / 49 comes out below 1, not as 1."""
     return torch.arange(total + 1, dtype=torch.float64) / total
 
 

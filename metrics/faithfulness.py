@@ -176,7 +176,7 @@ def score_steps(rank: Tensor, before: Tensor, after: Tensor, cases: Tensor, coun
     total = len(cases) * steps
     piece = pieces(before, score)
     composed = torch.empty_like(before[:1].expand(min(piece, total), *before.shape[1:]))
-    numbers = cases.tolist()  # a GPU would be waited for at every index that it has itself
+    numbers = cases.tolist()  # indexing with a tensor on the GPU would wait for the GPU at every case
     scores = [before.new_zeros(0)]
     # Cases follow each other without a gap, so that the scorer's batches are full up to the last.
     for start in range(0, total, piece):

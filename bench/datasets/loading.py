@@ -98,9 +98,9 @@ def samples(
 
 
 def _expect_an_end(_worker: int) -> None:
-    """Let this process say nothing where the one that reads its tensors has ended, as after Ctrl-C.
+    """Print no traceback when the process that reads this one's tensors has ended, as after Ctrl-C.
 
-    They are handed over by a thread, whose errors Python prints; those of decoding go to the reading process instead.
+    A thread hands the tensors over, and Python prints its errors; those of decoding reach the reading process.
     """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -59,9 +59,9 @@ def choose_speed(
     """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
 
     Where both sizes are given nothing is measured: channels_last where the network takes it, and compiled only if asked
-    for. So it is on a GPU, where the best batch sizes gain nothing by it. On a CPU a batch is one chunk of 16 cases, so
-    that a run that was killed, or shared, has the bytes of one that was not. `scored` is the number of perturbed images
-    of this run; `forward`, from `forwards`, is asked whether compiling works.
+    for. A GPU compiles only if asked, too: at its best batch sizes that gained nothing (benchmarks/RESULTS.md). On a CPU
+    a batch is one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that was not.
+    `scored` is the number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling works.
     """
     untimed = {"batch": config["score_batch"], "channels_last": network.channels_last, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
@@ -119,7 +119,7 @@ def measure(network: Network, device: torch.device, precision: str) -> dict[str,
     formats = (True, False) if network.channels_last else (False,)
     smallest, *larger = SIZES["cuda" if device.type == "cuda" else "cpu"]
     seconds: dict[tuple[int, bool], float] = {}
-    if device.type == "cuda":  # whose first pass loads its libraries, which takes as long as all measurements
+    if device.type == "cuda":  # the first pass loads CUDA's libraries, which takes as long as all measurements
         timed(network.module, torch.zeros(1, *network.spec.shape, device=device), precision)
     began = time.perf_counter()
 

@@ -147,7 +147,8 @@ def _curves(information: Tensor, values: Tensor, bins: int) -> Tensor:
     by_value = values.argsort(dim=1, stable=True)
     place = by_value.gather(1, information.gather(1, by_value).argsort(dim=1, stable=True))
     x, y = information.gather(1, place), values.gather(1, place)
-    grid = (torch.arange(bins + 1, device=x.device, dtype=x.dtype) / bins).expand(len(x), -1).contiguous()
+    shares = torch.arange(bins + 1, dtype=x.dtype) / bins  # on the CPU: a GPU's last one may be below 1, before a jump
+    grid = shares.to(x.device).expand(len(x), -1).contiguous()
     right = torch.searchsorted(x.contiguous(), grid, right=True).clamp(1, x.shape[1] - 1)
     x0, x1, y0, y1 = (axis.gather(1, at) for axis in (x, y) for at in (right - 1, right))
     part = torch.where(x1 > x0, (grid - x0) / (x1 - x0), 1).clamp(0, 1)
