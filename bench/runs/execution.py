@@ -59,9 +59,10 @@ def choose_speed(
     """Batch sizes as asked or measured, memory format and whether compiling pays as measured.
 
     Where both sizes are given nothing is measured: channels_last where the network takes it, and compiled only if asked
-    for. A GPU compiles only if asked, too: at its best batch sizes that gained nothing (benchmarks/RESULTS.md). On a CPU
+    for. A GPU compiles only if asked, too: its best batch sizes gained nothing by it (benchmarks/RESULTS.md). On a CPU
     a batch is one chunk of 16 cases, so that a run that was killed, or shared, has the bytes of one that was not.
-    `scored` is the number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling works.
+    `scored` is the number of perturbed images of this run; `forward`, from `forwards`, is asked whether compiling
+    works.
     """
     untimed = {"batch": config["score_batch"], "channels_last": network.channels_last, "seconds_per_image": 0.0}
     automatic = "auto" in (config["batch"], config["score_batch"])
