@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +73,24 @@ def lrp(images: Tensor, targets: Sequence[tuple[int, ...]], *, module: nn.Module
         canonizers=[package("zennit.canonizers", "lrp").SequentialMergeBatchNorm()]
     )
     leaf = images.detach().clone().requires_grad_()
-    with torch.enable_grad(), rules.context(module) as modified:
+    with torch.enable_grad(), _given_back(module), rules.context(module) as modified:
         logits = modified(leaf)
         (relevance,) = torch.autograd.grad(logits, leaf, _begin(logits.detach(), targets))
     return widen(relevance).sum(1)
+
+
+@contextmanager
+def _given_back(module: nn.Module) -> Iterator[None]:
+    """Give every part its own parameters and buffers back at the end: zennit 1.0 leaves others in their place."""
+    parts = [(part, dict(part._parameters), dict(part._buffers)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, parameters, buffers in parts:
+            for name in (*parameters, *buffers):
+                part.__dict__.pop(name, None)  # zennit 1.0 puts merged tensors here, before the registered ones
+            part._parameters.update(parameters)
+            part._buffers.update(buffers)
 
 
 def _begin(logits: Tensor, targets: Sequence[tuple[int, ...]]) -> Tensor:

@@ -230,10 +230,12 @@ def test_lrp_hands_relevance_back_by_its_rules() -> None:
         )
 
 
-def test_lrp_leaves_the_network_as_it_was() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+def test_lrp_leaves_the_network_as_it_was(bias: bool) -> None:
+    """Zennit 1.0 leaves merged parameters registered, and the right ones where only the forward pass sees them."""
     pytest.importorskip("zennit")
     network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 8, 5)
+        nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 8, 5)
     ).eval()
     network[1].running_mean.normal_()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -242,4 +244,5 @@ def test_lrp_leaves_the_network_as_it_was() -> None:
     lrp(images, [(1,), (2,)], module=network)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert torch.equal(network(images), logits)
+    assert not any({"weight", "bias", "running_mean"} & set(vars(part)) for part in network.modules())
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
